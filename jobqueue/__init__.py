@@ -1,0 +1,1 @@
+"""A job queue with request/response over pluggable stores."""

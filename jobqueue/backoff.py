@@ -1,0 +1,77 @@
+"""How long a failed job waits before its next attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jobqueue.errors import InvalidArgumentError
+from jobqueue.options import check_number, check_seconds
+from jobqueue.runtime import SYSTEM_CLOCK
+
+__all__ = ["Backoff"]
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """A rule from the number of attempts made (from 1) to a delay in seconds.
+
+    Build one with `exponential`, `fixed` or `custom`.
+    """
+
+    _rule: Callable[[int], float]
+    _jitter: float
+    _text: str
+
+    def __repr__(self) -> str:
+        return self._text
+
+    @classmethod
+    def exponential(
+        cls, initial: float, *, factor: float = 2.0, max: float = 30.0, jitter: float = 0.1
+    ) -> Backoff:
+        """``initial * factor ** (attempts - 1)`` seconds, at most ``max``, spread by ``jitter``.
+
+        ``jitter`` is the fraction of the delay drawn at random to either side, so that jobs which
+        failed together do not come back together. Raises `InvalidArgumentError`.
+        """
+        check_seconds("initial", initial, zero=True)
+        check_number("factor", factor, low=1.0)
+        check_seconds("max", max, zero=True)
+        check_number("jitter", jitter, low=0.0, high=1.0)
+
+        def rule(attempts: int) -> float:
+            try:
+                return min(max, initial * factor ** (attempts - 1))
+            except OverflowError:
+                return max
+
+        text = f"Backoff.exponential({initial}, factor={factor}, max={max}, jitter={jitter})"
+        return cls(rule, jitter, text)
+
+    @classmethod
+    def fixed(cls, delay: float) -> Backoff:
+        """Return the same ``delay`` in seconds every time. Raises `InvalidArgumentError`."""
+        check_seconds("delay", delay, zero=True)
+        return cls(lambda attempts: delay, 0.0, f"Backoff.fixed({delay})")
+
+    @classmethod
+    def custom(cls, rule: Callable[[int], float]) -> Backoff:
+        """Call ``rule(attempts)`` for the delay in seconds.
+
+        A rule that raises or returns nonsense is reported as an ``error`` event, and the job
+        waits one second.
+        """
+        if not callable(rule):
+            raise InvalidArgumentError("rule", "must be callable: attempts -> seconds")
+        return cls(rule, 0.0, f"Backoff.custom({rule!r})")
+
+    def delay(
+        self, attempts: int, uniform: Callable[[float, float], float] = SYSTEM_CLOCK.uniform
+    ) -> float:
+        """Seconds to wait after ``attempts`` attempts. Raises `InvalidArgumentError`."""
+        seconds = check_seconds("backoff", self._rule(attempts), zero=True)
+        if not self._jitter:
+            return seconds
+        # Applied after the cap: otherwise every late retry would wait exactly `max`.
+        return seconds * uniform(1.0 - self._jitter, 1.0 + self._jitter)

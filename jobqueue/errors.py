@@ -1,0 +1,120 @@
+"""Every error that jobqueue raises, in one tree.
+
+    JobQueueError
+    ├── InvalidArgumentError (ValueError)    bad input; nothing was stored
+    ├── SerializationError                   a payload or result that the serde refuses
+    ├── QueueFullError                       max_length, disk or memory limit reached
+    ├── WaitTimeoutError (TimeoutError)      the wait ended; the job goes on
+    ├── JobNotFoundError                     no such id, or its record expired
+    ├── JobCancelledError                    the job was cancelled
+    ├── JobFailedError                       the job ended without a result
+    │   └── MaxRetriesError                  ... because its attempts were used up
+    ├── LeaseLostError                       this run no longer owns its job
+    └── StorageError                         the store refused or broke
+        └── StorageUnavailableError          ... and may answer later
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = [
+    "ErrorInfo",
+    "InvalidArgumentError",
+    "JobCancelledError",
+    "JobFailedError",
+    "JobNotFoundError",
+    "JobQueueError",
+    "LeaseLostError",
+    "MaxRetriesError",
+    "QueueFullError",
+    "SerializationError",
+    "StorageError",
+    "StorageUnavailableError",
+    "WaitTimeoutError",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """What is kept of an exception: text only, never the object."""
+
+    type: str
+    """Qualified class name, for example ``ValueError`` or ``app.errors.Declined``."""
+    message: str
+    """``str(exception)``, cut to 4,096 characters."""
+    traceback: str | None = None
+    """The formatted traceback, only if the queue was built with ``tracebacks=True``."""
+
+
+class JobQueueError(Exception):
+    """Base of every error of this package."""
+
+
+class InvalidArgumentError(JobQueueError, ValueError):
+    """An argument is wrong. Raised before anything is stored."""
+
+    def __init__(self, argument: str, problem: str) -> None:
+        super().__init__(f"{argument}: {problem}")
+        self.argument = argument
+        """Name of the argument at fault."""
+
+    def __reduce__(self) -> tuple[type[InvalidArgumentError], tuple[str, str]]:
+        return type(self), (self.argument, str(self).removeprefix(f"{self.argument}: "))
+
+
+class SerializationError(JobQueueError):
+    """A payload or result could not be turned into bytes or back."""
+
+
+class QueueFullError(JobQueueError):
+    """The queue holds ``max_length`` waiting jobs, or the store has no room left."""
+
+
+class WaitTimeoutError(JobQueueError, TimeoutError):
+    """No outcome within the timeout. The job is not cancelled: wait again, or cancel it."""
+
+
+class JobNotFoundError(JobQueueError):
+    """No job has this id, or its record has expired."""
+
+
+class JobCancelledError(JobQueueError):
+    """The job was cancelled, so no result will come."""
+
+
+class JobFailedError(JobQueueError):
+    """The job ended without a result."""
+
+    def __init__(self, job_id: str, error: ErrorInfo, attempts: int, reason: str) -> None:
+        super().__init__(
+            f"job {job_id!r} failed ({reason}) after {attempts} "
+            f"attempt{'' if attempts == 1 else 's'}: {error.type}: {error.message}"
+        )
+        self.job_id = job_id
+        """Id of the failed job."""
+        self.error = error
+        """What the last attempt raised."""
+        self.attempts = attempts
+        """Claims counted until the end, stalled ones included."""
+        self.reason = reason
+        """``error``, ``timeout``, ``fatal``, ``stalled`` or ``serialization``."""
+
+    def __reduce__(self) -> tuple[type[JobFailedError], tuple[str, ErrorInfo, int, str]]:
+        return type(self), (self.job_id, self.error, self.attempts, self.reason)
+
+
+class MaxRetriesError(JobFailedError):
+    """The job raised, or ran into its timeout, on its last allowed attempt."""
+
+
+class LeaseLostError(JobQueueError):
+    """This run lost its lease: another worker owns the job, nothing of this run is stored."""
+
+
+class StorageError(JobQueueError):
+    """The store refused the operation or broke."""
+
+
+class StorageUnavailableError(StorageError):
+    """The store cannot be reached now. A later try may succeed."""

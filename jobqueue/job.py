@@ -1,0 +1,286 @@
+"""The state machine of a job: states, the one transition table, and outcomes.
+
+                 enqueue          claim             complete
+    (no job) ─────────────▶ queued ─────▶ processing ─────────▶ completed
+        │                    ▲ ▲ ▲           │ │ │ │   fail
+        │ schedule   promote │ │ └─ release ─┘ │ │ └──────────▶ failed
+        └─────▶ scheduled ───┘ │    recover    │ │      abandon
+                       promote │         retry │ │ cancel
+                               └── failing ◀───┘ └────────────▶ cancelled
+
+`scheduled`, `queued` and `failing` are also cancelled directly. An ended job (`completed`,
+`failed`, `cancelled`) whose id is used again starts over from "no job".
+
+Everything here is pure: what a handler did becomes an `Outcome`, `settle` turns that into a
+`Settlement`, and a store compares the fence and writes it. Stores never decide policy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from jobqueue.errors import ErrorInfo
+
+__all__ = [
+    "ENDED",
+    "STALLED_ERROR",
+    "TRANSITIONS",
+    "WAITING",
+    "Aborted",
+    "AbortedReason",
+    "Action",
+    "Attempt",
+    "FailureReason",
+    "Fatal",
+    "JobState",
+    "Outcome",
+    "Raised",
+    "Retry",
+    "RetryAsked",
+    "Returned",
+    "Settlement",
+    "decode_error",
+    "encode_error",
+    "settle",
+    "transition",
+]
+
+MAX_MESSAGE = 4096
+MAX_TRACEBACK = 32_768
+
+
+class JobState(StrEnum):
+    """Where a job is in its life."""
+
+    SCHEDULED = "scheduled"
+    """Waits for its start time."""
+    QUEUED = "queued"
+    """Ready to be claimed."""
+    PROCESSING = "processing"
+    """A worker holds its lease."""
+    FAILING = "failing"
+    """An attempt failed; the retry waits for its time."""
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+WAITING = frozenset({JobState.SCHEDULED, JobState.QUEUED, JobState.FAILING})
+"""Live, and nobody runs it."""
+ENDED = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
+"""Nothing more will happen, until the record expires."""
+
+
+class Action(StrEnum):
+    """What moves a job from one state to the next."""
+
+    ENQUEUE = "enqueue"
+    SCHEDULE = "schedule"
+    PROMOTE = "promote"
+    CLAIM = "claim"
+    COMPLETE = "complete"
+    FAIL = "fail"
+    RETRY = "retry"
+    RELEASE = "release"
+    """Given back unfinished: to the front, and the attempt is not counted."""
+    RECOVER = "recover"
+    """The lease expired: to the front, and the stall is counted."""
+    ABANDON = "abandon"
+    """The lease expired more often than ``max_stalls`` allows."""
+    CANCEL = "cancel"
+
+
+TRANSITIONS: dict[tuple[JobState | None, Action], JobState] = {
+    (None, Action.ENQUEUE): JobState.QUEUED,
+    (None, Action.SCHEDULE): JobState.SCHEDULED,
+    (JobState.SCHEDULED, Action.PROMOTE): JobState.QUEUED,
+    (JobState.FAILING, Action.PROMOTE): JobState.QUEUED,
+    (JobState.QUEUED, Action.CLAIM): JobState.PROCESSING,
+    (JobState.PROCESSING, Action.COMPLETE): JobState.COMPLETED,
+    (JobState.PROCESSING, Action.FAIL): JobState.FAILED,
+    (JobState.PROCESSING, Action.RETRY): JobState.FAILING,
+    (JobState.PROCESSING, Action.RELEASE): JobState.QUEUED,
+    (JobState.PROCESSING, Action.RECOVER): JobState.QUEUED,
+    (JobState.PROCESSING, Action.ABANDON): JobState.FAILED,
+    (JobState.PROCESSING, Action.CANCEL): JobState.CANCELLED,
+    (JobState.SCHEDULED, Action.CANCEL): JobState.CANCELLED,
+    (JobState.QUEUED, Action.CANCEL): JobState.CANCELLED,
+    (JobState.FAILING, Action.CANCEL): JobState.CANCELLED,
+}
+
+
+def transition(state: JobState | None, action: Action) -> JobState:
+    """Return the state that ``action`` leads to. A move that the table lacks raises `KeyError`."""
+    return TRANSITIONS[state, action]
+
+
+class FailureReason(StrEnum):
+    """Why a job failed; ``JobFailedError.reason``."""
+
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    """An attempt exceeded ``job_timeout``."""
+    FATAL = "fatal"
+    """The handler raised `Fatal`."""
+    STALLED = "stalled"
+    """Its lease expired more than ``max_stalls`` times: it keeps killing its workers."""
+    SERIALIZATION = "serialization"
+    """The payload could not be read, or the result not be written."""
+
+
+class AbortedReason(StrEnum):
+    """Why a running handler is asked to end; ``Job.aborted_reason``."""
+
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    SHUTDOWN = "shutdown"
+    LEASE_LOST = "lease_lost"
+
+
+class Retry(Exception):  # noqa: N818 - a request of the handler, not an error
+    """Raised by a handler: run this job again after ``delay`` seconds.
+
+    ``None`` takes the queue's backoff. Attempts left do not matter: it is always run again.
+    """
+
+    def __init__(self, delay: float | None = None) -> None:
+        super().__init__(delay)
+        self.delay = delay
+
+
+class Fatal(Exception):  # noqa: N818 - a request of the handler, not an error
+    """Raised by a handler: the job fails now, whatever attempts are left."""
+
+
+# -- outcomes: what one run of a handler came to --------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """The handler returned; its result as bytes."""
+
+    result: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """The run failed."""
+
+    error: ErrorInfo
+    reason: FailureReason = FailureReason.ERROR
+
+    @property
+    def retryable(self) -> bool:
+        """Whether another attempt could end otherwise."""
+        return self.reason in {FailureReason.ERROR, FailureReason.TIMEOUT}
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAsked:
+    """The handler raised `Retry`."""
+
+    error: ErrorInfo
+    delay: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Aborted:
+    """The run was ended from outside before it had an outcome of its own."""
+
+    reason: AbortedReason
+
+
+Outcome = Returned | Raised | RetryAsked | Aborted
+
+
+class Attempt(NamedTuple):
+    """The facts of a run that its settlement depends on."""
+
+    id: str
+    fence: int
+    attempts: int
+    max_attempts: int
+    ttl: int
+    """Milliseconds that the record stays after the job has ended."""
+
+
+class Settlement(NamedTuple):
+    """What a store is told about a run: which write, if the fence still holds."""
+
+    id: str
+    fence: int
+    action: Action
+    """``complete``, ``fail``, ``retry``, ``release`` or ``cancel``."""
+    data: bytes = b""
+    """The result of ``complete``; the encoded error of ``fail`` and ``retry``."""
+    ttl: int = 0
+    """Milliseconds that an ended record stays."""
+    delay: int = 0
+    """Milliseconds until the attempt after a ``retry``."""
+
+
+def settle(attempt: Attempt, outcome: Outcome, backoff: Callable[[int], int]) -> Settlement | None:
+    """Turn the outcome of a run into what is stored. ``None``: nothing, the lease is gone.
+
+    ``backoff`` gives the milliseconds to wait after so many attempts.
+    """
+    id, fence, attempts, max_attempts, ttl = attempt
+    match outcome:
+        case Returned(result):
+            return Settlement(id, fence, Action.COMPLETE, result, ttl)
+        case RetryAsked(error, delay):
+            wait = backoff(attempts) if delay is None else max(0, round(delay * 1000))
+            data = encode_error(error, FailureReason.ERROR)
+            return Settlement(id, fence, Action.RETRY, data, ttl, wait)
+        case Raised(error, reason):
+            data = encode_error(error, reason)
+            if outcome.retryable and attempts < max_attempts:
+                return Settlement(id, fence, Action.RETRY, data, ttl, backoff(attempts))
+            return Settlement(id, fence, Action.FAIL, data, ttl)
+        case Aborted(AbortedReason.CANCELLED):
+            return Settlement(id, fence, Action.CANCEL, b"", ttl)
+        case Aborted(AbortedReason.SHUTDOWN):
+            return Settlement(id, fence, Action.RELEASE, b"", ttl)
+        case Aborted(AbortedReason.TIMEOUT):
+            info = ErrorInfo("TimeoutError", "the attempt exceeded job_timeout")
+            return settle(attempt, Raised(info, FailureReason.TIMEOUT), backoff)
+        case Aborted(AbortedReason.LEASE_LOST):
+            return None
+
+
+def encode_error(error: ErrorInfo, reason: str) -> bytes:
+    """Write an error as it is stored: bounded JSON, readable in any store's own tools."""
+    fields = {"type": error.type[:512], "message": error.message[:MAX_MESSAGE], "reason": reason}
+    if error.traceback is not None:
+        fields["traceback"] = error.traceback[-MAX_TRACEBACK:]
+    # ASCII escapes carry even a lone surrogate, which UTF-8 would refuse.
+    return json.dumps(fields, separators=(",", ":")).encode("ascii")
+
+
+def decode_error(data: bytes) -> tuple[ErrorInfo, FailureReason]:
+    """Read `encode_error`. Foreign bytes become an error that says so; this never raises."""
+    try:
+        fields: Any = json.loads(data)
+        traceback = fields.get("traceback")
+        info = ErrorInfo(
+            str(fields["type"]),
+            str(fields["message"]),
+            None if traceback is None else str(traceback),
+        )
+        return info, FailureReason(fields["reason"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return ErrorInfo("unknown", "the stored error cannot be read"), FailureReason.ERROR
+
+
+STALLED_ERROR = encode_error(
+    ErrorInfo(
+        "Stalled",
+        "the lease expired more than max_stalls times: the workers that ran this job died or hung",
+    ),
+    FailureReason.STALLED,
+)
+"""What a sweep stores when it abandons a job."""

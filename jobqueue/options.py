@@ -1,0 +1,151 @@
+"""Checks of every argument, and the options with their defaults, written once."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from jobqueue.errors import InvalidArgumentError
+
+__all__ = [
+    "MAX_ID_BYTES",
+    "MAX_PRIORITY",
+    "MAX_SECONDS",
+    "LeaderElection",
+    "check_callable",
+    "check_count",
+    "check_id",
+    "check_instant",
+    "check_number",
+    "check_priority",
+    "check_queue_name",
+    "check_seconds",
+    "millis",
+]
+
+MAX_ID_BYTES = 256
+MAX_PRIORITY = 1000
+"""Priorities lie between minus this and this. Narrow, so that a store can pack a priority and a
+sequence number into the 53 bits that a double holds exactly."""
+MAX_SECONDS = 100 * 365 * 86400.0
+"""A hundred years: no duration is longer."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_QUEUE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def check_id(value: object, argument: str = "id") -> str:
+    """Return a valid job id: 1 to 256 bytes of UTF-8 without control characters."""
+    if not isinstance(value, str):
+        raise InvalidArgumentError(argument, f"must be a str, not {_kind(value)}")
+    if value.isascii() and value.isprintable() and 0 < len(value) <= MAX_ID_BYTES:
+        return value
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise InvalidArgumentError(argument, "has a lone surrogate: not valid Unicode") from None
+    if not 0 < size <= MAX_ID_BYTES:
+        raise InvalidArgumentError(argument, f"must be 1 to {MAX_ID_BYTES} bytes, not {size}")
+    if _CONTROL.search(value):
+        raise InvalidArgumentError(argument, "must not contain control characters")
+    return value
+
+
+def check_queue_name(value: object, argument: str = "name") -> str:
+    """Return a valid queue name: 1 to 64 of ``A-Z a-z 0-9 . _ -``."""
+    if not isinstance(value, str) or not _QUEUE_NAME.fullmatch(value):
+        raise InvalidArgumentError(
+            argument, f"must be 1 to 64 characters of A-Z a-z 0-9 . _ -, not {value!r:.80}"
+        )
+    return value
+
+
+def check_number(
+    argument: str, value: object, *, low: float = -math.inf, high: float = math.inf
+) -> float:
+    """Return a finite number within ``low`` and ``high``. A bool is not a number here."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidArgumentError(argument, f"must be a number, not {_kind(value)}")
+    if not math.isfinite(value) or not low <= value <= high:
+        raise InvalidArgumentError(
+            argument, f"must be finite and between {low} and {high}, not {value}"
+        )
+    return value
+
+
+def check_seconds(argument: str, value: object, *, zero: bool = False) -> float:
+    """Return a duration in seconds: finite, positive (or zero if allowed), under 100 years."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidArgumentError(argument, f"must be seconds as a number, not {_kind(value)}")
+    if not 0 <= value <= MAX_SECONDS or (value == 0 and not zero):
+        least = "not negative" if zero else "positive"
+        raise InvalidArgumentError(
+            argument, f"must be seconds, finite and {least}, at most 100 years; not {value}"
+        )
+    return value
+
+
+def check_count(argument: str, value: object, *, low: int = 1, high: int = 2**31 - 1) -> int:
+    """Return a whole number within ``low`` and ``high``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidArgumentError(argument, f"must be an int, not {_kind(value)}")
+    if not low <= value <= high:
+        raise InvalidArgumentError(argument, f"must be between {low} and {high}, not {value}")
+    return value
+
+
+def check_priority(value: object) -> int:
+    """Return a valid priority: an int from -1000 to 1000."""
+    return check_count("priority", value, low=-MAX_PRIORITY, high=MAX_PRIORITY)
+
+
+def check_instant(argument: str, value: object) -> int:
+    """Return an aware datetime as milliseconds since the epoch."""
+    if not isinstance(value, datetime):
+        raise InvalidArgumentError(argument, f"must be a datetime, not {_kind(value)}")
+    if value.tzinfo is None or value.utcoffset() is None:
+        raise InvalidArgumentError(
+            argument, "must be an aware datetime: add tzinfo, for example datetime.now(UTC)"
+        )
+    return max(0, math.ceil(value.timestamp() * 1000))
+
+
+def check_callable(argument: str, value: object) -> None:
+    """Refuse what cannot be called."""
+    if not callable(value):
+        raise InvalidArgumentError(argument, f"must be callable, not {_kind(value)}")
+
+
+def millis(seconds: float) -> int:
+    """Turn seconds into whole milliseconds, the unit of the stores. Rounds up: never early."""
+    # Rounded first: 1.1 * 1000 is 1100.0000000000002, and that is not 1101 ms.
+    return math.ceil(round(seconds * 1000, 6))
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaderElection:
+    """How reapers agree on one leader. All values in seconds.
+
+    Raises `InvalidArgumentError` if ``renewal_interval`` is not below ``lock_ttl``.
+    """
+
+    lock_ttl: float = 30.0
+    """How long leadership outlives a dead leader."""
+    renewal_interval: float = 10.0
+    """How often the leader renews."""
+    acquire_retry_interval: float = 5.0
+    """How often a follower tries."""
+
+    def __post_init__(self) -> None:
+        check_seconds("lock_ttl", self.lock_ttl)
+        check_seconds("renewal_interval", self.renewal_interval)
+        check_seconds("acquire_retry_interval", self.acquire_retry_interval)
+        if self.renewal_interval >= self.lock_ttl:
+            raise InvalidArgumentError("renewal_interval", "must be shorter than lock_ttl")

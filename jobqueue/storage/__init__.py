@@ -1,0 +1,1 @@
+"""Stores: the contract (`base`) and what implements it."""

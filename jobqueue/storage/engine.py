@@ -1,0 +1,651 @@
+"""The state machine as plain data structures: no I/O, no clock, no awaits.
+
+`MemoryStorage` is this engine behind the contract, and any store that keeps its jobs in the memory of
+a process can be built on it. Every call gets ``now`` from outside and depends on nothing else, so the
+same calls always lead to the same state: a journal of calls is enough to rebuild it.
+
+What has to be told to others is collected, not sent: `Engine.take_effects` hands it over.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from jobqueue.errors import InvalidArgumentError
+from jobqueue.job import ENDED, STALLED_ERROR, TRANSITIONS, WAITING, Action, JobState, Settlement
+from jobqueue.storage.base import (
+    PROMOTE_LIMIT,
+    WORKER_SEEN_FOR,
+    CancelStatus,
+    Claimed,
+    Counts,
+    Exchanged,
+    Inserted,
+    InsertStatus,
+    LeaseStatus,
+    LockInfo,
+    NewJob,
+    Page,
+    Record,
+    Renewal,
+    Reply,
+    Reuse,
+    SettleStatus,
+    Swept,
+    UpdateTtlStatus,
+    WorkerInfo,
+)
+
+__all__ = ["CancelRequest", "Effects", "Engine"]
+
+# Members looked up once: an enum's attribute access costs as much as the write that it guards.
+_QUEUED, _PROCESSING = JobState.QUEUED, JobState.PROCESSING
+_COMPLETED, _FAILED, _CANCELLED = JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED
+_COMPLETE, _CLAIM, _CANCEL = Action.COMPLETE, Action.CLAIM, Action.CANCEL
+_RETRY, _RELEASE = Action.RETRY, Action.RELEASE
+_ACCEPTED, _LOST = SettleStatus.ACCEPTED, SettleStatus.LOST
+_CREATED, _FOUND = InsertStatus.CREATED, InsertStatus.FOUND
+_RETURN, _RERUN_FAILED = Reuse.RETURN, Reuse.RERUN_FAILED
+
+_PURGE_STEP = 8
+"""Expired records that an insert deletes on its way, so that a store nobody sweeps stays bounded."""
+
+
+class CancelRequest(NamedTuple):
+    """The worker at ``address`` is to end a job."""
+
+    address: str
+    queue: str
+    id: str
+    fence: int
+
+
+class Effects(NamedTuple):
+    """What the calls since the last `Engine.take_effects` want told to others. All are hints."""
+
+    replies: dict[str, list[Reply]]
+    """By address."""
+    cancels: list[CancelRequest]
+    woken: set[str]
+    """Queues with new work."""
+    unlocked: set[str]
+    """Locks that were released."""
+
+
+class _Job:
+    """A record, in one index of its queue."""
+
+    __slots__ = (
+        "attempts", "cancelling", "created_at", "data", "due", "expires_at", "fence", "id",
+        "lease_until", "max_attempts", "max_stalls", "payload", "priority", "progress", "seq",
+        "stalls", "state", "ttl", "updated_at", "waiters", "worker",
+    )  # fmt: skip
+
+    state: JobState  # set by `move` before anything reads it
+    worker: str
+
+    def __init__(self, new: NewJob, seq: int, now: int) -> None:
+        self.id = new.id
+        self.payload: bytes | None = new.payload
+        self.priority = new.priority
+        self.due = new.run_at if new.run_at is not None else now + new.delay
+        self.max_attempts = new.max_attempts
+        self.max_stalls = new.max_stalls
+        self.ttl = new.ttl
+        self.seq = seq
+        self.created_at = self.updated_at = now
+        self.attempts = self.stalls = self.fence = self.lease_until = self.expires_at = 0
+        self.cancelling = False
+        self.data: bytes | None = None  # the result, or the error of the last failed attempt
+        self.progress: bytes | None = None
+        self.waiters: tuple[str, ...] = ()
+
+    def move(self, action: Action) -> None:
+        self.state = TRANSITIONS[self.state, action]
+
+
+class _Queue:
+    """The records of one queue and their indexes."""
+
+    __slots__ = ("ended", "expiry", "jobs", "leased", "name", "ready", "schedule", "waiting", "workers")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.jobs: dict[str, _Job] = {}
+        self.ready: dict[int, OrderedDict[str, _Job]] = {}  # by priority; no empty entries
+        self.schedule: list[tuple[int, int, _Job]] = []  # heap of (due, seq), with dead entries
+        self.leased: dict[str, _Job] = {}  # in fence order
+        self.expiry: list[tuple[int, int, _Job]] = []  # heap of (expires_at, seq), with dead entries
+        self.waiting = {JobState.SCHEDULED: 0, JobState.FAILING: 0}
+        self.ended = {_COMPLETED: 0, _FAILED: 0, _CANCELLED: 0}
+        self.workers: dict[str, int] = {}
+
+    # -- ready ------------------------------------------------------------------------------------
+
+    def put_ready(self, job: _Job) -> None:
+        line = self.ready.get(job.priority)
+        if line is None:
+            line = self.ready[job.priority] = OrderedDict()
+        line[job.id] = job
+
+    def put_front(self, jobs: Iterable[_Job]) -> None:
+        """Put jobs before all others of their priority, in the order of their fences."""
+        for job in sorted(jobs, key=lambda job: job.fence, reverse=True):
+            self.put_ready(job)
+            self.ready[job.priority].move_to_end(job.id, last=False)
+
+    def drop_ready(self, job: _Job) -> None:
+        line = self.ready[job.priority]
+        del line[job.id]
+        if not line:
+            del self.ready[job.priority]
+
+    def ready_count(self) -> int:
+        return sum(map(len, self.ready.values()))
+
+    # -- scheduled --------------------------------------------------------------------------------
+
+    def put_scheduled(self, job: _Job) -> bool:
+        """Index a job by its due time; say whether it is now the first."""
+        self.waiting[job.state] += 1
+        self._trim_schedule()
+        heapq.heappush(self.schedule, (job.due, job.seq, job))
+        return self.schedule[0][2] is job
+
+    def drop_scheduled(self, job: _Job) -> None:
+        self.waiting[job.state] -= 1  # its heap entry is dead from now on
+
+    def scheduled_count(self) -> int:
+        return sum(self.waiting.values())
+
+    def next_due(self) -> int | None:
+        """Return the earliest due time, clearing dead entries from the top."""
+        schedule = self.schedule
+        while schedule:
+            due, _, job = schedule[0]
+            if job.state in self.waiting and job.due == due and self.jobs.get(job.id) is job:
+                return due
+            heapq.heappop(schedule)
+        return None
+
+    def promote(self, now: int) -> None:
+        for _ in range(PROMOTE_LIMIT):
+            due = self.next_due()
+            if due is None or due > now:
+                return
+            job = heapq.heappop(self.schedule)[2]
+            self.drop_scheduled(job)
+            job.move(Action.PROMOTE)
+            self.put_ready(job)
+
+    def _trim_schedule(self) -> None:
+        if len(self.schedule) > 64 + 2 * self.scheduled_count():
+            live = {(j.due, j.seq): j for _, _, j in self.schedule if j.state in self.waiting}
+            self.schedule = [(due, seq, job) for (due, seq), job in live.items()]
+            heapq.heapify(self.schedule)
+
+    # -- ended ------------------------------------------------------------------------------------
+
+    def put_ended(self, job: _Job, expires_at: int) -> None:
+        job.expires_at = expires_at
+        self.ended[job.state] += 1
+        heapq.heappush(self.expiry, (expires_at, job.seq, job))
+
+    def drop(self, job: _Job) -> None:
+        """Forget an ended job; its heap entry is dead from now on."""
+        del self.jobs[job.id]
+        self.ended[job.state] -= 1
+
+    def purge(self, now: int, limit: int) -> int:
+        expiry, dropped = self.expiry, 0
+        while expiry and expiry[0][0] <= now and dropped < limit:
+            expires_at, _, job = heapq.heappop(expiry)
+            if job.expires_at == expires_at and self.jobs.get(job.id) is job:
+                self.drop(job)
+                dropped += 1
+        return dropped
+
+
+class Engine:
+    """All queues and locks of one store. Not thread-safe: the owner serialises the calls.
+
+    The calls are those of `jobqueue.storage.base.Storage`, whose docstrings define them.
+    """
+
+    def __init__(self) -> None:
+        self._queues: dict[str, _Queue] = {}
+        self._seq = 0
+        self._fence = 0
+        self._locks: dict[str, LockInfo] = {}
+        self._effects = Effects({}, [], set(), set())
+
+    def take_effects(self) -> Effects | None:
+        """Hand over what is to be told to others, once; ``None`` if there is nothing."""
+        effects = self._effects
+        if not any(effects):
+            return None
+        self._effects = Effects({}, [], set(), set())
+        return effects
+
+    # -- jobs -------------------------------------------------------------------------------------
+
+    def insert(
+        self,
+        queue: str,
+        jobs: Sequence[NewJob],
+        now: int,
+        *,
+        reply_to: str | None = None,
+        max_length: int | None = None,
+    ) -> list[Inserted]:
+        q = self._queue(queue)
+        if q.expiry and q.expiry[0][0] <= now:
+            q.purge(now, _PURGE_STEP)
+        answers = []
+        for new in jobs:
+            job = q.jobs.get(new.id)
+            if job is not None and (job.expires_at > now or not job.expires_at):
+                state = job.state
+                if (
+                    state not in ENDED
+                    or (state is not _CANCELLED and new.reuse is _RETURN)
+                    or (state is _COMPLETED and new.reuse is _RERUN_FAILED)
+                ):
+                    ended = state in ENDED
+                    if reply_to is not None and new.wait and not ended:
+                        self._add_waiter(job, reply_to)
+                    answers.append(
+                        Inserted(_FOUND, job.seq, state, job.data if ended else None, job.attempts)
+                    )
+                    continue
+            if max_length is not None and q.ready_count() + q.scheduled_count() >= max_length:
+                answers.append(Inserted(InsertStatus.FULL, 0, _QUEUED))
+                continue
+            if job is not None:
+                q.drop(job)
+            job = self._create(q, new, now)
+            if reply_to is not None and new.wait:
+                job.waiters = (reply_to,)
+            answers.append(Inserted(_CREATED, job.seq, job.state))
+        return answers
+
+    def _create(self, q: _Queue, new: NewJob, now: int) -> _Job:
+        self._seq += 1
+        job = q.jobs[new.id] = _Job(new, self._seq, now)
+        if job.due <= now:
+            job.state = TRANSITIONS[None, Action.ENQUEUE]
+            q.put_ready(job)
+            self._effects.woken.add(q.name)
+        else:
+            job.state = TRANSITIONS[None, Action.SCHEDULE]
+            if q.put_scheduled(job):
+                self._effects.woken.add(q.name)
+        return job
+
+    def get(
+        self,
+        queue: str,
+        ids: Sequence[str],
+        now: int,
+        *,
+        reply_to: str | None = None,
+        payload: bool = False,
+    ) -> list[Record | None]:
+        q = self._peek(queue)
+        records: list[Record | None] = []
+        for id in ids:
+            job = self._find(q, id, now)
+            if job is not None and reply_to is not None and job.state not in ENDED:
+                self._add_waiter(job, reply_to)
+            records.append(None if job is None else _record(job, payload=payload))
+        return records
+
+    def exchange(
+        self,
+        queue: str,
+        worker: str,
+        settlements: Sequence[Settlement],
+        limit: int,
+        lease: int,
+        now: int,
+    ) -> Exchanged:
+        q = self._queue(queue)
+        q.workers[worker] = now
+        settled: list[SettleStatus] = []
+        released: list[_Job] = []
+        for settlement in settlements:
+            settled.append(self._settle(q, settlement, released, now))
+        if released:
+            q.put_front(released)
+            self._effects.woken.add(queue)
+        claimed: list[Claimed] = []
+        due = q.next_due() if q.schedule else None
+        if limit > 0:
+            if due is not None and due <= now:
+                q.promote(now)
+                due = q.next_due()
+            self._claim(q, worker, limit, now, now + lease, claimed)
+        return Exchanged(settled, claimed, None if due is None else max(0, due - now))
+
+    def _settle(
+        self, q: _Queue, settlement: Settlement, released: list[_Job], now: int
+    ) -> SettleStatus:
+        id, fence, action, data, ttl, delay = settlement
+        job = q.jobs.get(id)
+        if job is None or job.fence != fence or 0 < job.expires_at <= now:
+            return _LOST
+        if job.state is not _PROCESSING:
+            return SettleStatus.CANCELLED if job.state is _CANCELLED else _ACCEPTED
+        if job.cancelling:
+            action = _CANCEL
+        job.move(action)
+        del q.leased[id]
+        job.updated_at = now
+        if action is _COMPLETE:
+            job.data = data
+            job.payload = None
+            self._end(q, job, now + ttl)
+        elif action is _RETRY:
+            job.data = data
+            job.due = now + delay
+            if q.put_scheduled(job):
+                self._effects.woken.add(q.name)
+        elif action is _RELEASE:
+            job.attempts -= 1
+            released.append(job)
+        elif action is _CANCEL:
+            self._end_cancelled(q, job, now)
+            return SettleStatus.CANCELLED
+        else:
+            job.data = data
+            self._end(q, job, now + ttl)
+        return _ACCEPTED
+
+    def _claim(
+        self, q: _Queue, worker: str, limit: int, now: int, lease_until: int, out: list[Claimed]
+    ) -> None:
+        while limit and q.ready:
+            priority = max(q.ready)
+            line = q.ready[priority]
+            take = min(limit, len(line))
+            limit -= take
+            fence = self._fence
+            self._fence += take
+            for _ in range(take):
+                id, job = line.popitem(last=False)
+                fence += 1
+                job.move(_CLAIM)
+                job.attempts += 1
+                job.fence = fence
+                job.worker = worker
+                job.lease_until = lease_until
+                job.updated_at = now
+                job.progress = None
+                q.leased[id] = job
+                assert job.payload is not None
+                out.append(
+                    Claimed(
+                        id, job.payload, fence, job.attempts, job.max_attempts, job.ttl, job.created_at
+                    )
+                )
+            if not line:
+                del q.ready[priority]
+
+    def extend(
+        self, queue: str, worker: str, leases: Sequence[Renewal], lease: int, now: int
+    ) -> list[LeaseStatus]:
+        q = self._queue(queue)
+        q.workers[worker] = now
+        statuses = []
+        for id, fence, progress in leases:
+            job = q.leased.get(id)
+            if job is None or job.fence != fence:
+                statuses.append(LeaseStatus.LOST)
+                continue
+            job.lease_until = now + lease
+            job.updated_at = now
+            if progress is not None:
+                job.progress = progress
+            statuses.append(LeaseStatus.CANCELLING if job.cancelling else LeaseStatus.HELD)
+        return statuses
+
+    def sweep(self, queue: str, limit: int, now: int) -> list[Swept]:
+        q = self._peek(queue)
+        if q is None:
+            return []
+        # All leases are looked at: there are as many as jobs run at this moment, which is few.
+        expired = [job for job in q.leased.values() if job.lease_until <= now][: max(0, limit)]
+        swept, recovered = [], []
+        for job in expired:
+            del q.leased[job.id]
+            self._fence += 1
+            job.fence = self._fence
+            job.stalls += 1
+            job.updated_at = now
+            worker = job.worker
+            if job.cancelling:
+                job.move(_CANCEL)
+                self._end_cancelled(q, job, now)
+            elif job.stalls > job.max_stalls:
+                job.move(Action.ABANDON)
+                job.data = STALLED_ERROR
+                self._end(q, job, now + job.ttl)
+            else:
+                job.move(Action.RECOVER)
+                recovered.append(job)
+            swept.append(Swept(job.id, job.state, job.attempts, job.stalls, worker))
+        if recovered:
+            q.put_front(recovered)
+            self._effects.woken.add(queue)
+        return swept
+
+    def cancel(
+        self, queue: str, ids: Sequence[str], now: int, *, running: bool = False
+    ) -> list[CancelStatus]:
+        q = self._peek(queue)
+        return [self._cancel(q, self._find(q, id, now), now, running=running) for id in ids]
+
+    def _cancel(self, q: _Queue | None, job: _Job | None, now: int, *, running: bool) -> CancelStatus:
+        if q is None or job is None:
+            return CancelStatus.NOT_FOUND
+        state = job.state
+        if state is _PROCESSING:
+            if not running:
+                return CancelStatus.PROCESSING
+            job.cancelling = True
+            self._effects.cancels.append(CancelRequest(job.worker, q.name, job.id, job.fence))
+            return CancelStatus.CANCELLING
+        if state in WAITING:
+            if state is _QUEUED:
+                q.drop_ready(job)
+            else:
+                q.drop_scheduled(job)
+            job.move(_CANCEL)
+            job.updated_at = now
+            self._end_cancelled(q, job, now)
+            return CancelStatus.CANCELLED
+        return CancelStatus(state.value)
+
+    def keep(
+        self, queue: str, ttls: Sequence[tuple[str, int]], now: int
+    ) -> list[UpdateTtlStatus]:
+        q = self._peek(queue)
+        statuses = []
+        for id, ttl in ttls:
+            job = self._find(q, id, now)
+            if q is None or job is None:
+                statuses.append(UpdateTtlStatus.NOT_FOUND)
+            elif job.state not in ENDED:
+                statuses.append(UpdateTtlStatus.NOT_TERMINAL)
+            else:
+                job.expires_at = now + ttl
+                heapq.heappush(q.expiry, (job.expires_at, job.seq, job))
+                statuses.append(UpdateTtlStatus.UPDATED)
+        return statuses
+
+    def purge(self, queue: str, limit: int, now: int) -> int:
+        q = self._peek(queue)
+        if q is None:
+            return 0
+        for worker in [w for w, seen in q.workers.items() if seen + WORKER_SEEN_FOR <= now]:
+            del q.workers[worker]
+        dropped = q.purge(now, limit)
+        if not q.jobs and not q.workers:
+            del self._queues[queue]
+        return dropped
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def scan(
+        self, queue: str, state: JobState, limit: int, now: int, cursor: str | None = None
+    ) -> Page:
+        after = 0
+        if cursor is not None:
+            if not (cursor.isascii() and cursor.isdigit()):
+                raise InvalidArgumentError("cursor", "was not made by this store")
+            after = int(cursor)
+        q = self._peek(queue)
+        found = [] if q is None else [
+            job for job in q.jobs.values()
+            if job.state is state and job.seq > after and not 0 < job.expires_at <= now
+        ]  # fmt: skip
+        page = heapq.nsmallest(limit, found, key=lambda job: job.seq)
+        more = str(page[-1].seq) if page and len(found) > len(page) else None
+        return Page([_record(job)._replace(result=None) for job in page], more)
+
+    def counts(self, queue: str, now: int) -> Counts:
+        q = self._peek(queue)
+        if q is None:
+            return Counts()
+        q.purge(now, len(q.expiry))
+        return Counts(
+            scheduled=q.waiting[JobState.SCHEDULED],
+            queued=q.ready_count(),
+            processing=len(q.leased),
+            failing=q.waiting[JobState.FAILING],
+            completed=q.ended[_COMPLETED],
+            failed=q.ended[_FAILED],
+            cancelled=q.ended[_CANCELLED],
+            oldest=min((next(iter(line.values())).created_at for line in q.ready.values()), default=None),
+        )
+
+    def queues(self) -> list[str]:
+        return sorted(name for name, q in self._queues.items() if q.jobs)
+
+    def workers(self, queue: str, now: int) -> list[WorkerInfo]:
+        q = self._peek(queue)
+        if q is None:
+            return []
+        running = dict.fromkeys(q.workers, 0)
+        for job in q.leased.values():
+            running[job.worker] = running.get(job.worker, 0) + 1
+        return [
+            WorkerInfo(worker, seen, running[worker])
+            for worker, seen in sorted(q.workers.items())
+            if seen + WORKER_SEEN_FOR > now
+        ]
+
+    def has_work(self, queue: str, now: int) -> bool:
+        """Whether an `exchange` could claim something now."""
+        q = self._peek(queue)
+        if q is None:
+            return False
+        due = q.next_due()
+        return bool(q.ready) or (due is not None and due <= now)
+
+    # -- locks ------------------------------------------------------------------------------------
+
+    def acquire(self, lock: str, owner: str, ttl: int, now: int) -> int | None:
+        held = self._locks.get(lock)
+        if held is not None and held.expires_at > now and held.owner != owner:
+            return None
+        if held is None:
+            term = 1
+        elif held.expires_at > now:
+            term = held.term
+        else:
+            term = held.term + 1
+        self._locks[lock] = LockInfo(owner, term, now + ttl)
+        return term
+
+    def renew(self, lock: str, owner: str, ttl: int, now: int) -> bool:
+        held = self.holder(lock, now)
+        if held is None or held.owner != owner:
+            return False
+        self._locks[lock] = held._replace(expires_at=now + ttl)
+        return True
+
+    def release(self, lock: str, owner: str, now: int) -> bool:
+        held = self.holder(lock, now)
+        if held is None or held.owner != owner:
+            return False
+        # The entry stays, expired: the next term must be larger.
+        self._locks[lock] = held._replace(expires_at=0)
+        self._effects.unlocked.add(lock)
+        return True
+
+    def holder(self, lock: str, now: int) -> LockInfo | None:
+        held = self._locks.get(lock)
+        return held if held is not None and held.expires_at > now else None
+
+    # -- shared steps -----------------------------------------------------------------------------
+
+    def _queue(self, name: str) -> _Queue:
+        q = self._queues.get(name)
+        if q is None:
+            q = self._queues[name] = _Queue(name)
+        return q
+
+    def _peek(self, name: str) -> _Queue | None:
+        return self._queues.get(name)
+
+    def _find(self, q: _Queue | None, id: str, now: int) -> _Job | None:
+        job = None if q is None else q.jobs.get(id)
+        return None if job is None or 0 < job.expires_at <= now else job
+
+    def _add_waiter(self, job: _Job, address: str) -> None:
+        if address not in job.waiters:
+            job.waiters += (address,)
+
+    def _end_cancelled(self, q: _Queue, job: _Job, now: int) -> None:
+        job.payload = job.data = None
+        self._end(q, job, now + job.ttl)
+
+    def _end(self, q: _Queue, job: _Job, expires_at: int) -> None:
+        q.put_ended(job, expires_at)
+        if job.waiters:
+            reply = Reply(q.name, job.id, job.seq, job.state, job.data, job.attempts)
+            for address in job.waiters:
+                self._effects.replies.setdefault(address, []).append(reply)
+            job.waiters = ()
+
+
+def _record(job: _Job, *, payload: bool = False) -> Record:
+    state = job.state
+    leased = state is _PROCESSING
+    return Record(
+        id=job.id,
+        seq=job.seq,
+        state=state,
+        priority=job.priority,
+        run_at=job.due,
+        created_at=job.created_at,
+        updated_at=job.updated_at,
+        attempts=job.attempts,
+        max_attempts=job.max_attempts,
+        stalls=job.stalls,
+        max_stalls=job.max_stalls,
+        ttl=job.ttl,
+        fence=job.fence,
+        worker=job.worker if leased else None,
+        lease_until=job.lease_until if leased else None,
+        cancelling=job.cancelling,
+        result=job.data if state is _COMPLETED else None,
+        error=job.data if state is not _COMPLETED else None,
+        progress=job.progress,
+        expires_at=job.expires_at or None,
+        payload=job.payload if payload else None,
+    )

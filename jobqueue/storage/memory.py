@@ -1,0 +1,218 @@
+"""The memory store: the `Engine` behind the contract, in one process.
+
+It is the executable specification of the contract. No call awaits anything inside a step, and a lock
+around each step makes one store usable from several threads (leases are renewed from one).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from typing import Self
+
+from jobqueue.errors import StorageError
+from jobqueue.job import JobState, Settlement
+from jobqueue.runtime import SYSTEM_CLOCK, Clock
+from jobqueue.storage.base import (
+    CancelStatus,
+    Counts,
+    Exchanged,
+    Inserted,
+    LeaseStatus,
+    LockInfo,
+    NewJob,
+    Page,
+    Record,
+    Renewal,
+    Sink,
+    Swept,
+    UpdateTtlStatus,
+    WorkerInfo,
+)
+from jobqueue.storage.engine import Effects, Engine
+from jobqueue.storage.hints import Hints
+
+__all__ = ["MemoryStorage"]
+
+
+class MemoryStorage:
+    """Keeps jobs in this process; they live as long as this object.
+
+    For tests, development and work that may be lost with the process. Queues that are to share jobs
+    must be given the same object.
+    """
+
+    batched = False
+    shared = False
+
+    def __init__(self, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.clock = clock
+        self._engine = Engine()
+        self._lock = threading.Lock()
+        self._hints = Hints(clock)
+        self._opened = 0
+
+    def __repr__(self) -> str:
+        return "MemoryStorage()"
+
+    def _now(self) -> int:
+        if not self._opened:
+            raise StorageError("the memory store is not open: call open() first")
+        return int(self.clock.time() * 1000)
+
+    def _publish(self, effects: Effects | None) -> None:
+        if effects is not None:
+            self._hints.publish(effects)
+
+    async def open(self) -> None:
+        with self._lock:
+            self._opened += 1
+
+    async def close(self) -> None:
+        with self._lock:
+            self._opened = max(0, self._opened - 1)
+
+    def clone(self) -> Self:
+        return self
+
+    async def insert(
+        self,
+        queue: str,
+        jobs: Sequence[NewJob],
+        *,
+        reply_to: str | None = None,
+        max_length: int | None = None,
+    ) -> list[Inserted]:
+        now = self._now()
+        with self._lock:
+            answers = self._engine.insert(
+                queue, jobs, now, reply_to=reply_to, max_length=max_length
+            )
+            effects = self._engine.take_effects()
+        self._publish(effects)
+        return answers
+
+    async def get(
+        self,
+        queue: str,
+        ids: Sequence[str],
+        *,
+        reply_to: str | None = None,
+        payload: bool = False,
+    ) -> list[Record | None]:
+        now = self._now()
+        with self._lock:
+            return self._engine.get(queue, ids, now, reply_to=reply_to, payload=payload)
+
+    async def exchange(
+        self, queue: str, worker: str, settlements: Sequence[Settlement], limit: int, lease: int
+    ) -> Exchanged:
+        now = self._now()
+        with self._lock:
+            answer = self._engine.exchange(queue, worker, settlements, limit, lease, now)
+            effects = self._engine.take_effects()
+        self._publish(effects)
+        return answer
+
+    async def extend(
+        self, queue: str, worker: str, leases: Sequence[Renewal], lease: int
+    ) -> list[LeaseStatus]:
+        now = self._now()
+        with self._lock:
+            return self._engine.extend(queue, worker, leases, lease, now)
+
+    async def sweep(self, queue: str, limit: int) -> list[Swept]:
+        now = self._now()
+        with self._lock:
+            swept = self._engine.sweep(queue, limit, now)
+            effects = self._engine.take_effects()
+        self._publish(effects)
+        return swept
+
+    async def cancel(
+        self, queue: str, ids: Sequence[str], *, running: bool = False
+    ) -> list[CancelStatus]:
+        now = self._now()
+        with self._lock:
+            statuses = self._engine.cancel(queue, ids, now, running=running)
+            effects = self._engine.take_effects()
+        self._publish(effects)
+        return statuses
+
+    async def keep(self, queue: str, ttls: Sequence[tuple[str, int]]) -> list[UpdateTtlStatus]:
+        now = self._now()
+        with self._lock:
+            return self._engine.keep(queue, ttls, now)
+
+    async def purge(self, queue: str, limit: int) -> int:
+        now = self._now()
+        with self._lock:
+            return self._engine.purge(queue, limit, now)
+
+    async def scan(
+        self, queue: str, state: JobState, limit: int, cursor: str | None = None
+    ) -> Page:
+        now = self._now()
+        with self._lock:
+            return self._engine.scan(queue, state, limit, now, cursor)
+
+    async def counts(self, queue: str) -> Counts:
+        now = self._now()
+        with self._lock:
+            return self._engine.counts(queue, now)
+
+    async def queues(self) -> list[str]:
+        self._now()
+        with self._lock:
+            return self._engine.queues()
+
+    async def workers(self, queue: str) -> list[WorkerInfo]:
+        now = self._now()
+        with self._lock:
+            return self._engine.workers(queue, now)
+
+    async def wait_for_work(self, queue: str, worker: str, timeout: float) -> bool:
+        now = self._now()
+        # The waiter stands before the look: work that comes between the two still wakes it.
+        with self._hints.waiting(("work", queue)) as hint:
+            with self._lock:
+                ready = self._engine.has_work(queue, now)
+            return ready or await self._hints.wait(hint, timeout)
+
+    async def subscribe(self, address: str, sink: Sink) -> None:
+        self._now()
+        self._hints.subscribe(address, sink)
+
+    async def unsubscribe(self, address: str) -> None:
+        self._hints.unsubscribe(address)
+
+    async def acquire(self, lock: str, owner: str, ttl: int) -> int | None:
+        now = self._now()
+        with self._lock:
+            return self._engine.acquire(lock, owner, ttl, now)
+
+    async def renew(self, lock: str, owner: str, ttl: int) -> bool:
+        now = self._now()
+        with self._lock:
+            return self._engine.renew(lock, owner, ttl, now)
+
+    async def release(self, lock: str, owner: str) -> bool:
+        now = self._now()
+        with self._lock:
+            released = self._engine.release(lock, owner, now)
+            effects = self._engine.take_effects()
+        self._publish(effects)
+        return released
+
+    async def holder(self, lock: str) -> LockInfo | None:
+        now = self._now()
+        with self._lock:
+            return self._engine.holder(lock, now)
+
+    async def wait_for_lock(self, lock: str, timeout: float) -> bool:
+        now = self._now()
+        with self._hints.waiting(("lock", lock)) as hint:
+            with self._lock:
+                free = self._engine.holder(lock, now) is None
+            return free or await self._hints.wait(hint, timeout)
