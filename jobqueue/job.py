@@ -248,7 +248,7 @@ def settle(attempt: Attempt, outcome: Outcome, backoff: Callable[[int], int]) ->
         case Aborted(AbortedReason.TIMEOUT):
             info = ErrorInfo("TimeoutError", "the attempt exceeded job_timeout")
             return settle(attempt, Raised(info, FailureReason.TIMEOUT), backoff)
-        case Aborted(AbortedReason.LEASE_LOST):
+        case Aborted():  # the lease is lost: whatever this run did belongs to nobody
             return None
 
 

@@ -58,13 +58,15 @@ class SystemClock:
     virtual = False
     time = staticmethod(_time.time)
     monotonic = staticmethod(_time.monotonic)
-    uniform = staticmethod(random.uniform)
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
         return asyncio.get_running_loop().call_later(delay, callback)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+    def uniform(self, low: float, high: float) -> float:
+        return random.uniform(low, high)  # noqa: S311 - jitter needs no secrecy
 
 
 SYSTEM_CLOCK = SystemClock()

@@ -439,12 +439,13 @@ class Storage(Protocol):
     async def subscribe(self, address: str, sink: Sink) -> None:
         """Push replies and cancel requests for ``address`` to ``sink``, from this return on.
 
-        Hints: any may be lost. ``sink.resync`` follows every reconnection.
+        An address may have several sinks; each gets everything. Hints: any may be lost.
+        ``sink.resync`` follows every reconnection. A sink must not call the store.
         """
         ...
 
-    async def unsubscribe(self, address: str) -> None:
-        """Stop pushing. Harmless if not subscribed."""
+    async def unsubscribe(self, address: str, sink: Sink) -> None:
+        """Stop pushing to this sink. Harmless if it is not subscribed."""
         ...
 
     async def acquire(self, lock: str, owner: str, ttl: int) -> int | None:

@@ -6,8 +6,9 @@ Safe across threads: what belongs to another event loop is handed to it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 from jobqueue.runtime import Clock
@@ -16,23 +17,20 @@ from jobqueue.storage.engine import Effects
 
 __all__ = ["Hints"]
 
+Topic = tuple[str, str]
+"""``("work", queue)`` or ``("lock", name)``."""
+
 
 class _Subscription(NamedTuple):
     sink: Sink
     loop: asyncio.AbstractEventLoop
-
-    def call(self, here: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
-        if self.loop is here:
-            function()
-        elif not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(function)
 
 
 class _Hint(NamedTuple):
     future: asyncio.Future[bool]
     loop: asyncio.AbstractEventLoop
 
-    def set(self, *, woken: bool) -> None:
+    def set(self, woken: bool) -> None:  # noqa: FBT001
         if not self.future.done():
             self.future.set_result(woken)
 
@@ -42,18 +40,24 @@ class Hints:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._sinks: dict[str, _Subscription] = {}
-        self._waiting: dict[tuple[str, str], list[_Hint]] = {}
+        self._sinks: dict[str, tuple[_Subscription, ...]] = {}
+        self._waiting: dict[Topic, list[_Hint]] = {}
 
     def subscribe(self, address: str, sink: Sink) -> None:
-        self._sinks[address] = _Subscription(sink, asyncio.get_running_loop())
+        """Add a sink, called in the running loop."""
+        self.unsubscribe(address, sink)
+        new = _Subscription(sink, asyncio.get_running_loop())
+        self._sinks[address] = (*self._sinks.get(address, ()), new)
 
-    def unsubscribe(self, address: str) -> None:
-        self._sinks.pop(address, None)
+    def unsubscribe(self, address: str, sink: Sink) -> None:
+        """Remove a sink, if it is there."""
+        left = tuple(s for s in self._sinks.pop(address, ()) if s.sink is not sink)
+        if left:
+            self._sinks[address] = left
 
     @contextmanager
-    def waiting(self, topic: tuple[str, str]) -> Iterator[_Hint]:
-        """Stand as a waiter for ``("work", queue)`` or ``("lock", name)``."""
+    def waiting(self, topic: Topic) -> Generator[_Hint]:
+        """Stand as a waiter for a topic."""
         loop = asyncio.get_running_loop()
         hint = _Hint(loop.create_future(), loop)
         self._waiting.setdefault(topic, []).append(hint)
@@ -67,40 +71,40 @@ class Hints:
 
     async def wait(self, hint: _Hint, timeout: float) -> bool:
         """Wait for the hint; False after ``timeout`` seconds."""
-        timer = self._clock.call_later(timeout, lambda: hint.set(woken=False))
+        timer = self._clock.call_later(timeout, partial(hint.set, False))  # noqa: FBT003
         try:
             return await hint.future
         finally:
             timer.cancel()
 
-    def wake(self, topic: tuple[str, str]) -> None:
+    def wake(self, topic: Topic) -> None:
         """Wake all who wait for a topic."""
-        here = asyncio.get_running_loop()
         for hint in tuple(self._waiting.get(topic, ())):
-            if hint.loop is here:
-                hint.set(woken=True)
-            elif not hint.loop.is_closed():
-                hint.loop.call_soon_threadsafe(lambda hint=hint: hint.set(woken=True))
+            _call_in(hint.loop, partial(hint.set, True))  # noqa: FBT003
 
     def publish(self, effects: Effects) -> None:
         """Tell everybody in this process what the engine wants told."""
-        here = asyncio.get_running_loop()
         for queue in effects.woken:
             self.wake(("work", queue))
         for lock in effects.unlocked:
             self.wake(("lock", lock))
         for request in effects.cancels:
-            target = self._sinks.get(request.address)
-            if target is not None:
-                sink, (_, queue, id, fence) = target.sink, request
-                target.call(here, lambda s=sink, q=queue, i=id, f=fence: s.cancel(q, i, f))
+            for sink, loop in self._sinks.get(request.address, ()):
+                _call_in(loop, partial(sink.cancel, request.queue, request.id, request.fence))
         for address, replies in effects.replies.items():
-            target = self._sinks.get(address)
-            if target is not None:
-                target.call(here, lambda s=target.sink, r=replies: s.deliver(r))
+            for sink, loop in self._sinks.get(address, ()):
+                _call_in(loop, partial(sink.deliver, replies))
 
     def resync(self) -> None:
         """Tell every sink that messages may have been missed."""
-        here = asyncio.get_running_loop()
-        for target in tuple(self._sinks.values()):
-            target.call(here, target.sink.resync)
+        for subscriptions in tuple(self._sinks.values()):
+            for sink, loop in subscriptions:
+                _call_in(loop, sink.resync)
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+    # A loop is closed when its thread has ended without unsubscribing: nobody is left to tell.
+    if loop is asyncio.get_running_loop():
+        function()
+    elif not loop.is_closed():
+        loop.call_soon_threadsafe(function)

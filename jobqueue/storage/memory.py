@@ -6,7 +6,6 @@ around each step makes one store usable from several threads (leases are renewed
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Sequence
 from typing import Self
@@ -172,7 +171,7 @@ class MemoryStorage:
         with self._lock:
             return self._engine.workers(queue, now)
 
-    async def wait_for_work(self, queue: str, worker: str, timeout: float) -> bool:
+    async def wait_for_work(self, queue: str, worker: str, timeout: float) -> bool:  # noqa: ARG002
         now = self._now()
         # The waiter stands before the look: work that comes between the two still wakes it.
         with self._hints.waiting(("work", queue)) as hint:
@@ -184,8 +183,8 @@ class MemoryStorage:
         self._now()
         self._hints.subscribe(address, sink)
 
-    async def unsubscribe(self, address: str) -> None:
-        self._hints.unsubscribe(address)
+    async def unsubscribe(self, address: str, sink: Sink) -> None:
+        self._hints.unsubscribe(address, sink)
 
     async def acquire(self, lock: str, owner: str, ttl: int) -> int | None:
         now = self._now()
