@@ -61,7 +61,7 @@ class FakeClock:
         self._elapsed = 0  # nanoseconds: sums of floats would drift off the whole milliseconds
         self._timers: list[tuple[int, int, _Timer]] = []
         self._order = itertools.count()
-        self.uniform = random.Random(seed).uniform
+        self.uniform = random.Random(seed).uniform  # noqa: S311 - jitter, not a secret
 
     def __repr__(self) -> str:
         return f"FakeClock(+{self._elapsed / _NANOS:g}s)"

@@ -1,0 +1,12 @@
+"""The conformance suite of stores. See `jobqueue.testing`."""
+
+from __future__ import annotations
+
+from jobqueue.testing.contract.claim import ClaimCases
+from jobqueue.testing.contract.insert import InsertCases
+
+__all__ = ["StorageContract"]
+
+
+class StorageContract(InsertCases, ClaimCases):
+    """Every promise of `jobqueue.storage.base`, as tests. Subclass it and give it ``make_storage``."""
