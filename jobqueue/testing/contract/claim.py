@@ -15,6 +15,8 @@ __all__ = ["ClaimCases"]
 
 
 class ClaimCases(Cases):
+    """Claiming."""
+
     async def test_claim_hands_out_the_job(self, jobs: Jobs) -> None:
         created_at = jobs.clock.now_ms()
         await jobs.put("a", payload=b"data", max_attempts=7, ttl=4_321)

@@ -18,6 +18,8 @@ LIVE = (JobState.SCHEDULED, JobState.QUEUED, JobState.PROCESSING, JobState.FAILI
 
 
 class InsertCases(Cases):
+    """Inserting."""
+
     async def test_insert_creates_a_job(self, jobs: Jobs) -> None:
         inserted = await jobs.put("a")
         assert inserted == Inserted(CREATED, inserted.seq, JobState.QUEUED, None, 0)

@@ -209,4 +209,5 @@ class Jobs:
 
 def job(id: str = "a", payload: bytes = b"payload", **fields: Any) -> NewJob:
     """Make a `NewJob` with the TTL that the cases reckon with."""
-    return NewJob(id, payload, **{"ttl": TTL, **fields})
+    fields.setdefault("ttl", TTL)
+    return NewJob(id, payload, **fields)

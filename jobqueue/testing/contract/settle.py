@@ -1,0 +1,348 @@
+"""Settling: the outcome of a run is written once, and only by who holds the lease."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from jobqueue.job import Action, JobState, Settlement
+from jobqueue.storage.base import Reuse, SettleStatus, Storage
+from jobqueue.testing.contract.base import Cases
+from jobqueue.testing.contract.support import ALL_BYTES, LEASE, TTL, Jobs, job
+
+__all__ = ["SettleCases"]
+
+ACCEPTED, CANCELLED, LOST = SettleStatus.ACCEPTED, SettleStatus.CANCELLED, SettleStatus.LOST
+ACTIONS = (Action.COMPLETE, Action.FAIL, Action.RETRY, Action.RELEASE, Action.CANCEL)
+
+
+class SettleCases(Cases):
+    """Settling."""
+
+    async def test_complete(self, jobs: Jobs) -> None:
+        await jobs.put("a")
+        run = await jobs.claim_one()
+        before = await jobs.record("a")
+        jobs.clock.move(3)
+        assert await jobs.complete(run, b"done", ttl=9_000) is ACCEPTED
+        now = jobs.clock.now_ms()
+        assert await jobs.record("a", payload=True) == before._replace(
+            state=JobState.COMPLETED,
+            worker=None,
+            lease_until=None,
+            result=b"done",
+            expires_at=now + 9_000,
+            updated_at=now,
+        )
+
+    @pytest.mark.parametrize(
+        "result",
+        [b"", b"null", b"false", b"0", b'""', b"\x00", b" ", ALL_BYTES, b"\xff" * 1024, b"x" * 1_048_576],
+        ids=["empty", "null", "false", "0", "quotes", "nul", "space", "all-bytes", "1KiB", "1MiB"],
+    )
+    async def test_a_result_comes_back_byte_for_byte(self, jobs: Jobs, result: bytes) -> None:
+        await jobs.put("a")
+        await jobs.complete(await jobs.claim_one(), result)
+        assert (await jobs.record("a")).result == result
+        found = await jobs.put("a")
+        assert (found.state, found.data) == (JobState.COMPLETED, result)
+
+    async def test_fail(self, jobs: Jobs) -> None:
+        await jobs.put("a")
+        run = await jobs.claim_one()
+        before = await jobs.record("a", payload=True)
+        jobs.clock.move(3)
+        assert await jobs.settle(run, Action.FAIL, b"why", ttl=9_000) is ACCEPTED
+        now = jobs.clock.now_ms()
+        after = await jobs.record("a", payload=True)
+        assert after._replace(payload=None) == before._replace(
+            state=JobState.FAILED,
+            worker=None,
+            lease_until=None,
+            error=b"why",
+            expires_at=now + 9_000,
+            updated_at=now,
+            payload=None,
+        )
+
+    async def test_retry(self, jobs: Jobs) -> None:
+        await jobs.put("a", max_attempts=1)
+        run = await jobs.claim_one()
+        before = await jobs.record("a", payload=True)
+        jobs.clock.move(3)
+        # Attempts left are policy: the store does as it is told.
+        assert await jobs.settle(run, Action.RETRY, b"why", delay=2_000) is ACCEPTED
+        now = jobs.clock.now_ms()
+        assert await jobs.record("a", payload=True) == before._replace(
+            state=JobState.FAILING,
+            worker=None,
+            lease_until=None,
+            error=b"why",
+            run_at=now + 2_000,
+            updated_at=now,
+        )
+        jobs.clock.move(1.999)
+        assert await jobs.claim() == []
+        jobs.clock.move(0.001)
+        again = await jobs.claim_one()
+        assert (again.id, again.attempts, again.payload) == ("a", 2, b"payload")
+        assert again.fence > run.fence
+
+    async def test_retry_without_delay(self, jobs: Jobs) -> None:
+        await jobs.put_all("ab")
+        run = await jobs.claim_one()
+        assert await jobs.settle(run, Action.RETRY, b"e", delay=0) is ACCEPTED
+        assert await jobs.claim_ids() == ["b", "a"]
+
+    async def test_an_error_is_kept_until_the_job_completes(self, jobs: Jobs) -> None:
+        await jobs.put("a")
+        await jobs.settle(await jobs.claim_one(), Action.RETRY, b"first")
+        run = await jobs.claim_one()
+        assert (await jobs.record("a")).error == b"first"
+        await jobs.settle(run, Action.RELEASE)
+        assert (await jobs.record("a")).error == b"first"
+        await jobs.settle(await jobs.claim_one(), Action.RETRY, b"second")
+        assert (await jobs.record("a")).error == b"second"
+        await jobs.complete(await jobs.claim_one(), b"done")
+        record = await jobs.record("a")
+        assert (record.error, record.result, record.attempts) == (None, b"done", 3)
+
+    async def test_release_gives_the_attempt_back(self, jobs: Jobs) -> None:
+        await jobs.put("a")
+        before = await jobs.record("a", payload=True)
+        run = await jobs.claim_one()
+        jobs.clock.move(3)
+        assert await jobs.settle(run, Action.RELEASE) is ACCEPTED
+        assert await jobs.record("a", payload=True) == before._replace(
+            fence=run.fence, updated_at=jobs.clock.now_ms()
+        )
+        again = await jobs.claim_one()
+        assert (again.attempts, again.payload) == (1, b"payload")
+        assert again.fence > run.fence
+
+    async def test_cancel_by_the_worker(self, jobs: Jobs) -> None:
+        await jobs.put("a", ttl=5_000)
+        run = await jobs.claim_one()
+        assert await jobs.settle(run, Action.CANCEL) is CANCELLED
+        record = await jobs.record("a", payload=True)
+        assert (record.state, record.payload, record.result, record.error) == (
+            JobState.CANCELLED, None, None, None,
+        )  # fmt: skip
+        assert record.expires_at == jobs.clock.now_ms() + 5_000
+        assert (record.worker, record.lease_until) == (None, None)
+
+    async def test_progress_outlives_the_run(self, jobs: Jobs) -> None:
+        await jobs.put("a")
+        run = await jobs.claim_one()
+        await jobs.extend(run, b"half")
+        await jobs.settle(run, Action.RETRY, b"e")
+        assert (await jobs.record("a")).progress == b"half"
+        run = await jobs.claim_one()
+        assert (await jobs.record("a")).progress is None
+        await jobs.extend(run, b"nearly")
+        await jobs.complete(run)
+        assert (await jobs.record("a")).progress == b"nearly"
+
+    # -- fences -----------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("action", ACTIONS)
+    @pytest.mark.parametrize("offset", [-1, 1, 1000])
+    async def test_another_fence_is_refused(self, jobs: Jobs, action: Action, offset: int) -> None:
+        await jobs.put("a")
+        run = await jobs.claim_one()
+        before = await jobs.record("a", payload=True)
+        assert await jobs.settle(run._replace(fence=run.fence + offset), action, b"x") is LOST
+        assert await jobs.record("a", payload=True) == before
+        assert await jobs.settle(run, action, b"x") is not LOST
+
+    async def test_another_jobs_fence_is_refused(self, jobs: Jobs) -> None:
+        await jobs.put_all("ab")
+        a, b = await jobs.claim(2)
+        assert await jobs.complete(a._replace(fence=b.fence)) is LOST
+        assert await jobs.complete(b._replace(fence=a.fence)) is LOST
+        assert await jobs.ids_in(JobState.PROCESSING) == ["a", "b"]
+
+    @pytest.mark.parametrize("state", [JobState.SCHEDULED, JobState.QUEUED])
+    async def test_a_job_that_was_never_claimed_cannot_be_settled(self, jobs: Jobs, state: JobState) -> None:
+        await jobs.put("b", priority=9)
+        run = await jobs.claim_one()
+        await jobs.bring(state, "a")
+        before = await jobs.record("a")
+        assert await jobs.complete(run._replace(id="a")) is LOST
+        assert await jobs.record("a") == before
+
+    async def test_an_unknown_id_is_lost(self, jobs: Jobs) -> None:
+        await jobs.put("a")
+        run = await jobs.claim_one()
+        assert await jobs.complete(run._replace(id="b")) is LOST
+        assert await jobs.at("other").complete(run) is LOST
+        assert await jobs.find("b") is None
+        assert await jobs.at("other").find("a") is None
+        assert await jobs.state("a") is JobState.PROCESSING
+
+    @pytest.mark.parametrize("second", ACTIONS)
+    @pytest.mark.parametrize("first", [Action.COMPLETE, Action.FAIL, Action.RETRY, Action.RELEASE])
+    async def test_settling_again_is_accepted_without_effect(
+        self, jobs: Jobs, first: Action, second: Action
+    ) -> None:
+        await jobs.put("a")
+        run = await jobs.claim_one()
+        assert await jobs.settle(run, first, b"1", ttl=7_000, delay=3_000) is ACCEPTED
+        before = await jobs.record("a", payload=True)
+        jobs.clock.move(1)
+        assert await jobs.settle(run, second, b"2", ttl=9_000, delay=9_000) is ACCEPTED
+        assert await jobs.record("a", payload=True) == before
+
+    async def test_settling_a_cancelled_run_again_says_cancelled(self, jobs: Jobs) -> None:
+        await jobs.put("a")
+        run = await jobs.claim_one()
+        assert await jobs.settle(run, Action.CANCEL) is CANCELLED
+        before = await jobs.record("a")
+        jobs.clock.move(1)
+        assert await jobs.complete(run) is CANCELLED
+        assert await jobs.record("a") == before
+
+    async def test_one_run_settled_twice_in_a_batch(self, jobs: Jobs) -> None:
+        await jobs.put("a")
+        run = await jobs.claim_one()
+        answer = await jobs.exchange(
+            Settlement("a", run.fence, Action.COMPLETE, b"1", TTL),
+            Settlement("a", run.fence, Action.FAIL, b"2", TTL),
+        )
+        assert answer.settled == [ACCEPTED, ACCEPTED]
+        record = await jobs.record("a")
+        assert (record.state, record.result) == (JobState.COMPLETED, b"1")
+
+    async def test_one_run_released_twice_in_a_batch_is_given_back_once(self, jobs: Jobs) -> None:
+        await jobs.put_all("ab")
+        run = await jobs.claim_one()
+        release = Settlement("a", run.fence, Action.RELEASE)
+        assert (await jobs.exchange(release, release)).settled == [ACCEPTED, ACCEPTED]
+        assert [(run.id, run.attempts) for run in await jobs.claim(9)] == [("a", 1), ("b", 1)]
+
+    async def test_concurrent_settlements_of_one_run_write_one(self, jobs: Jobs, other: Storage) -> None:
+        await jobs.put("a")
+        run = await jobs.claim_one()
+        handles = [jobs, Jobs(other, jobs.clock)]
+        calls = [handles[n % 2].complete(run, b"%d" % n) for n in range(10)]
+        assert await asyncio.gather(*calls) == [ACCEPTED] * 10
+        first = (await jobs.record("a")).result
+        assert await jobs.complete(run, b"late") is ACCEPTED
+        assert (await jobs.record("a")).result == first != b"late"
+
+    @pytest.mark.parametrize("action", ACTIONS)
+    async def test_a_swept_run_is_lost(self, jobs: Jobs, action: Action) -> None:
+        await jobs.put("a")
+        run = await jobs.claim_one()
+        await jobs.stall()
+        before = await jobs.record("a", payload=True)
+        assert await jobs.settle(run, action, b"late") is LOST
+        assert await jobs.record("a", payload=True) == before
+        assert await jobs.claim_ids() == ["a"]
+
+    @pytest.mark.parametrize("action", ACTIONS)
+    async def test_a_run_whose_job_was_claimed_again_is_lost(self, jobs: Jobs, action: Action) -> None:
+        await jobs.put("a")
+        old = await jobs.claim_one(worker="w1")
+        await jobs.settle(old, Action.RELEASE)
+        new = await jobs.claim_one(worker="w2")
+        assert await jobs.settle(old, action, b"late") is LOST
+        assert (await jobs.record("a")).fence == new.fence
+        assert await jobs.complete(new, b"right") is ACCEPTED
+        assert (await jobs.record("a")).result == b"right"
+
+    async def test_an_abandoned_run_is_lost(self, jobs: Jobs) -> None:
+        await jobs.put("a", max_stalls=0)
+        run = await jobs.claim_one()
+        await jobs.stall()
+        assert await jobs.complete(run) is LOST
+        assert await jobs.state("a") is JobState.FAILED
+
+    async def test_a_run_of_an_earlier_incarnation_is_lost(self, jobs: Jobs) -> None:
+        await jobs.put("a")
+        old = await jobs.claim_one()
+        await jobs.settle(old, Action.FAIL, b"e")
+        await jobs.put("a", reuse=Reuse.RERUN)
+        assert await jobs.complete(old) is LOST
+        assert await jobs.state("a") is JobState.QUEUED
+        await jobs.claim_one()
+        assert await jobs.complete(old) is LOST
+        assert await jobs.state("a") is JobState.PROCESSING
+
+    async def test_a_settlement_after_the_record_expired_is_lost(self, jobs: Jobs) -> None:
+        await jobs.put("a")
+        run = await jobs.claim_one()
+        await jobs.complete(run, ttl=1_000)
+        jobs.clock.move(0.999)
+        assert await jobs.complete(run) is ACCEPTED
+        jobs.clock.move(0.001)
+        assert await jobs.complete(run) is LOST
+
+    async def test_a_lease_that_ran_out_unswept_still_settles(self, jobs: Jobs) -> None:
+        await jobs.put("a")
+        run = await jobs.claim_one()
+        jobs.clock.move(2 * LEASE / 1000)
+        assert await jobs.complete(run) is ACCEPTED
+        assert await jobs.storage.sweep("q", 10) == []
+
+    @pytest.mark.parametrize("action", ACTIONS)
+    async def test_a_job_asked_to_cancel_ends_cancelled(self, jobs: Jobs, action: Action) -> None:
+        await jobs.put("a", ttl=5_000)
+        run = await jobs.claim_one()
+        await jobs.cancel("a", running=True)
+        assert await jobs.settle(run, action, b"x", ttl=99_000) is CANCELLED
+        record = await jobs.record("a", payload=True)
+        assert (record.state, record.result, record.error, record.payload) == (
+            JobState.CANCELLED, None, None, None,
+        )  # fmt: skip
+        assert record.expires_at == jobs.clock.now_ms() + 5_000
+        jobs.clock.move(1)
+        assert await jobs.claim() == []
+
+    # -- batches ----------------------------------------------------------------------------------
+
+    async def test_a_mixed_batch_is_answered_in_order(self, jobs: Jobs) -> None:
+        await jobs.put_all("abcdef")
+        a, b, c, d, e, f = await jobs.claim(6)
+        await jobs.cancel("f", running=True)
+        answer = await jobs.exchange(
+            Settlement("c", c.fence, Action.RETRY, b"3", TTL, 5_000),
+            Settlement("zz", 1, Action.COMPLETE, b"", TTL),
+            Settlement("a", a.fence, Action.COMPLETE, b"1", TTL),
+            Settlement("f", f.fence, Action.COMPLETE, b"6", TTL),
+            Settlement("b", b.fence, Action.FAIL, b"2", TTL),
+            Settlement("e", d.fence, Action.COMPLETE, b"", TTL),
+            Settlement("d", d.fence, Action.RELEASE),
+            limit=1,
+        )
+        assert answer.settled == [ACCEPTED, LOST, ACCEPTED, CANCELLED, ACCEPTED, LOST, ACCEPTED]
+        assert [run.id for run in answer.jobs] == ["d"]
+        assert answer.next_due == 5_000
+        states = [record.state for record in await jobs.storage.get("q", list("abcdef")) if record]
+        assert states == ["completed", "failed", "failing", "processing", "processing", "cancelled"]
+        assert (await jobs.record("e")).fence == e.fence
+
+    async def test_a_released_job_is_claimed_first_by_the_same_exchange(self, jobs: Jobs) -> None:
+        await jobs.put_all("ab")
+        run = await jobs.claim_one()
+        answer = await jobs.exchange(Settlement("a", run.fence, Action.RELEASE), limit=2)
+        assert [(run.id, run.attempts) for run in answer.jobs] == [("a", 1), ("b", 1)]
+
+    async def test_a_retry_that_is_due_is_claimed_by_the_same_exchange(self, jobs: Jobs) -> None:
+        await jobs.put_all("ab")
+        run = await jobs.claim_one()
+        answer = await jobs.exchange(Settlement("a", run.fence, Action.RETRY, b"e", TTL, 0), limit=2)
+        assert [(run.id, run.attempts) for run in answer.jobs] == [("b", 1), ("a", 2)]
+        assert answer.next_due is None
+
+    async def test_a_large_batch(self, jobs: Jobs) -> None:
+        ids = [f"{n}" for n in range(500)]
+        await jobs.insert(*(job(id) for id in ids))
+        runs = await jobs.claim(500)
+        answer = await jobs.exchange(
+            *(Settlement(run.id, run.fence, Action.COMPLETE, run.id.encode(), TTL) for run in runs)
+        )
+        assert answer.settled == [ACCEPTED] * 500
+        records = await jobs.storage.get("q", ids)
+        assert [record and record.result for record in records] == [id.encode() for id in ids]
