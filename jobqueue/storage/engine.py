@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from jobqueue.errors import InvalidArgumentError
@@ -39,7 +39,7 @@ from jobqueue.storage.base import (
     WorkerInfo,
 )
 
-__all__ = ["CancelRequest", "Effects", "Engine"]
+__all__ = ["CancelRequest", "Counters", "Effects", "Engine", "SavedJob"]
 
 # Members looked up once: an enum's attribute access costs as much as the write that it guards.
 _QUEUED, _PROCESSING = JobState.QUEUED, JobState.PROCESSING
@@ -73,6 +73,40 @@ class Effects(NamedTuple):
     """Queues with new work."""
     unlocked: set[str]
     """Locks that were released."""
+
+
+class Counters(NamedTuple):
+    """What an `Engine` counts. Two that made the same calls agree on them."""
+
+    seq: int
+    fence: int
+
+
+class SavedJob(NamedTuple):
+    """All of a job that outlives the process, as `Engine.dump` gives it. Waiters do not."""
+
+    queue: str
+    id: str
+    payload: bytes | None
+    state: JobState
+    priority: int
+    due: int
+    max_attempts: int
+    max_stalls: int
+    ttl: int
+    seq: int
+    created_at: int
+    updated_at: int
+    attempts: int
+    stalls: int
+    fence: int
+    lease_until: int
+    expires_at: int
+    cancelling: bool
+    data: bytes | None
+    progress: bytes | None
+    worker: str | None
+    """Who holds the lease, if `processing`."""
 
 
 class _Job:
@@ -198,6 +232,20 @@ class _Queue:
         """Forget an ended job; its heap entry is dead from now on."""
         del self.jobs[job.id]
         self.ended[job.state] -= 1
+
+    def ended_now(self, now: int) -> dict[JobState, int]:
+        """Count the ended jobs that are not absent, changing nothing: reads leave no trace."""
+        counts, expiry, at = dict(self.ended), self.expiry, [0]
+        absent: set[int] = set()
+        while at:  # the expired ones are a tree at the top of the heap
+            place = at.pop()
+            if place < len(expiry) and expiry[place][0] <= now:
+                expires_at, seq, job = expiry[place]
+                at += (2 * place + 1, 2 * place + 2)
+                if job.expires_at == expires_at and self.jobs.get(job.id) is job and seq not in absent:
+                    absent.add(seq)
+                    counts[job.state] -= 1
+        return counts
 
     def purge(self, now: int, limit: int) -> int:
         expiry, dropped = self.expiry, 0
@@ -520,15 +568,15 @@ class Engine:
         q = self._peek(queue)
         if q is None:
             return Counts()
-        q.purge(now, len(q.expiry))
+        ended = q.ended_now(now)
         return Counts(
             scheduled=q.waiting[JobState.SCHEDULED],
             queued=q.ready_count(),
             processing=len(q.leased),
             failing=q.waiting[JobState.FAILING],
-            completed=q.ended[_COMPLETED],
-            failed=q.ended[_FAILED],
-            cancelled=q.ended[_CANCELLED],
+            completed=ended[_COMPLETED],
+            failed=ended[_FAILED],
+            cancelled=ended[_CANCELLED],
             oldest=min((next(iter(line.values())).created_at for line in q.ready.values()), default=None),
         )
 
@@ -591,6 +639,85 @@ class Engine:
         held = self._locks.get(lock)
         return held if held is not None and held.expires_at > now else None
 
+    # -- the state as a whole ---------------------------------------------------------------------
+
+    @property
+    def counters(self) -> Counters:
+        """Return the numbers given last."""
+        return Counters(self._seq, self._fence)
+
+    def size(self) -> int:
+        """Count the records kept, expired ones included."""
+        return sum(len(q.jobs) for q in self._queues.values())
+
+    def has_waiter(self, queue: str, id: str, address: str, now: int) -> bool:
+        """Whether a live job has a waiter; True for a job that needs none."""
+        job = self._find(self._peek(queue), id, now)
+        return job is None or job.state in ENDED or address in job.waiters
+
+    def restart(self, fence_gap: int) -> None:
+        """Go on after the host has restarted: no lease, lock or worker of before is alive.
+
+        The fences jump by ``fence_gap``, past any that was given but not written down.
+        """
+        self._fence += fence_gap
+        self._locks = {name: lock._replace(expires_at=0) for name, lock in self._locks.items()}
+        for q in self._queues.values():
+            q.workers.clear()
+            for job in q.leased.values():
+                job.lease_until = 0
+
+    def shift(self, delta: int) -> None:
+        """Follow a clock that was set by ``delta`` ms: what was to last so long still does."""
+        self._locks = {
+            name: lock._replace(expires_at=lock.expires_at and lock.expires_at + delta)
+            for name, lock in self._locks.items()
+        }
+        for q in self._queues.values():
+            for worker in q.workers:
+                q.workers[worker] += delta
+            for job in q.leased.values():
+                job.lease_until = job.lease_until and job.lease_until + delta
+            for job in q.jobs.values():
+                job.expires_at = job.expires_at and max(1, job.expires_at + delta)
+            q.expiry = [(max(1, at + delta), seq, job) for at, seq, job in q.expiry]
+
+    def dump(self, now: int) -> Iterator[SavedJob]:
+        """Give out every record that is not absent, for `load`. Indexes are told by the order."""
+        for q in self._queues.values():
+            for line in q.ready.values():
+                for job in line.values():
+                    yield _saved(q.name, job)
+            for job in q.leased.values():
+                yield _saved(q.name, job)
+            for job in q.jobs.values():
+                state = job.state
+                if state is not _QUEUED and state is not _PROCESSING and not 0 < job.expires_at <= now:
+                    yield _saved(q.name, job)
+
+    @property
+    def locks(self) -> dict[str, LockInfo]:
+        """Return the named locks, released ones included: their terms go on."""
+        return dict(self._locks)
+
+    def load(self, jobs: Iterable[SavedJob], locks: dict[str, LockInfo], counters: Counters) -> None:
+        """Fill an empty engine with what another one gave out."""
+        self._seq, self._fence = counters
+        self._locks = dict(locks)
+        for saved in jobs:
+            q = self._queue(saved.queue)
+            job = _restored(saved)
+            q.jobs[job.id] = job
+            state = job.state
+            if state is _QUEUED:
+                q.put_ready(job)
+            elif state is _PROCESSING:
+                q.leased[job.id] = job
+            elif state in ENDED:
+                q.put_ended(job, job.expires_at)
+            else:
+                q.put_scheduled(job)
+
     # -- shared steps -----------------------------------------------------------------------------
 
     def _queue(self, name: str) -> _Queue:
@@ -649,3 +776,60 @@ def _record(job: _Job, *, payload: bool = False) -> Record:
         expires_at=job.expires_at or None,
         payload=job.payload if payload else None,
     )
+
+
+def _saved(queue: str, job: _Job) -> SavedJob:
+    return SavedJob(
+        queue,
+        job.id,
+        job.payload,
+        job.state,
+        job.priority,
+        job.due,
+        job.max_attempts,
+        job.max_stalls,
+        job.ttl,
+        job.seq,
+        job.created_at,
+        job.updated_at,
+        job.attempts,
+        job.stalls,
+        job.fence,
+        job.lease_until,
+        job.expires_at,
+        job.cancelling,
+        job.data,
+        job.progress,
+        job.worker if job.state is _PROCESSING else None,
+    )
+
+
+def _restored(saved: SavedJob) -> _Job:
+    job = _Job.__new__(_Job)
+    (
+        _,
+        job.id,
+        job.payload,
+        job.state,
+        job.priority,
+        job.due,
+        job.max_attempts,
+        job.max_stalls,
+        job.ttl,
+        job.seq,
+        job.created_at,
+        job.updated_at,
+        job.attempts,
+        job.stalls,
+        job.fence,
+        job.lease_until,
+        job.expires_at,
+        job.cancelling,
+        job.data,
+        job.progress,
+        worker,
+    ) = saved
+    if worker is not None:
+        job.worker = worker
+    job.waiters = ()
+    return job
