@@ -1,1 +1,108 @@
-"""A job queue with request/response over pluggable stores."""
+"""A job queue with request/response, over stores that behave alike.
+
+`Queue` is where to start; the names below are the whole public interface, with `jobqueue.testing` for
+those who write a store of their own.
+"""
+
+from jobqueue.backoff import Backoff
+from jobqueue.errors import (
+    ErrorInfo,
+    InvalidArgumentError,
+    JobCancelledError,
+    JobFailedError,
+    JobNotFoundError,
+    JobQueueError,
+    LeaseLostError,
+    MaxRetriesError,
+    QueueFullError,
+    SerializationError,
+    StorageError,
+    StorageUnavailableError,
+    WaitTimeoutError,
+)
+from jobqueue.events import (
+    ErrorOccurred,
+    Event,
+    JobCancelled,
+    JobCompleted,
+    JobEnqueued,
+    JobFailed,
+    JobFailing,
+    JobProcessing,
+    JobProgress,
+    JobRequeued,
+    JobStalled,
+    LeadershipAcquired,
+    LeadershipLost,
+    QueueStarted,
+    QueueStopped,
+)
+from jobqueue.execution import AfterExecution, Handler, Hook, Job
+from jobqueue.job import AbortedReason, FailureReason, Fatal, JobState, Retry
+from jobqueue.options import LeaderElection
+from jobqueue.queue import Queue
+from jobqueue.reaper import Reaper
+from jobqueue.records import EnqueueRequest, EnqueueResult, EnqueueStatus, JobStatus
+from jobqueue.serde import JsonSerde, MsgpackSerde, Serde
+from jobqueue.storage.base import CancelStatus, Reuse, Storage, UpdateTtlStatus
+from jobqueue.storage.memory import MemoryStorage
+from jobqueue.storage.urls import open_storage
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AbortedReason",
+    "AfterExecution",
+    "Backoff",
+    "CancelStatus",
+    "EnqueueRequest",
+    "EnqueueResult",
+    "EnqueueStatus",
+    "ErrorInfo",
+    "ErrorOccurred",
+    "Event",
+    "FailureReason",
+    "Fatal",
+    "Handler",
+    "Hook",
+    "InvalidArgumentError",
+    "Job",
+    "JobCancelled",
+    "JobCancelledError",
+    "JobCompleted",
+    "JobEnqueued",
+    "JobFailed",
+    "JobFailedError",
+    "JobFailing",
+    "JobNotFoundError",
+    "JobProcessing",
+    "JobProgress",
+    "JobQueueError",
+    "JobRequeued",
+    "JobStalled",
+    "JobState",
+    "JobStatus",
+    "JsonSerde",
+    "LeaderElection",
+    "LeadershipAcquired",
+    "LeadershipLost",
+    "LeaseLostError",
+    "MaxRetriesError",
+    "MemoryStorage",
+    "MsgpackSerde",
+    "Queue",
+    "QueueFullError",
+    "QueueStarted",
+    "QueueStopped",
+    "Reaper",
+    "Retry",
+    "Reuse",
+    "Serde",
+    "SerializationError",
+    "Storage",
+    "StorageError",
+    "StorageUnavailableError",
+    "UpdateTtlStatus",
+    "WaitTimeoutError",
+    "open_storage",
+]

@@ -66,9 +66,7 @@ class Backoff:
             raise InvalidArgumentError("rule", "must be callable: attempts -> seconds")
         return cls(rule, 0.0, f"Backoff.custom({rule!r})")
 
-    def delay(
-        self, attempts: int, uniform: Callable[[float, float], float] = SYSTEM_CLOCK.uniform
-    ) -> float:
+    def delay(self, attempts: int, uniform: Callable[[float, float], float] = SYSTEM_CLOCK.uniform) -> float:
         """Seconds to wait after ``attempts`` attempts. Raises `InvalidArgumentError`."""
         seconds = check_seconds("backoff", self._rule(attempts), zero=True)
         if not self._jitter:

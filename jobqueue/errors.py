@@ -1,17 +1,17 @@
 """Every error that jobqueue raises, in one tree.
 
-    JobQueueError
-    ├── InvalidArgumentError (ValueError)    bad input; nothing was stored
-    ├── SerializationError                   a payload or result that the serde refuses
-    ├── QueueFullError                       max_length, disk or memory limit reached
-    ├── WaitTimeoutError (TimeoutError)      the wait ended; the job goes on
-    ├── JobNotFoundError                     no such id, or its record expired
-    ├── JobCancelledError                    the job was cancelled
-    ├── JobFailedError                       the job ended without a result
-    │   └── MaxRetriesError                  ... because its attempts were used up
-    ├── LeaseLostError                       this run no longer owns its job
-    └── StorageError                         the store refused or broke
-        └── StorageUnavailableError          ... and may answer later
+JobQueueError
+├── InvalidArgumentError (ValueError)    bad input; nothing was stored
+├── SerializationError                   a payload or result that the serde refuses
+├── QueueFullError                       max_length, disk or memory limit reached
+├── WaitTimeoutError (TimeoutError)      the wait ended; the job goes on
+├── JobNotFoundError                     no such id, or its record expired
+├── JobCancelledError                    the job was cancelled
+├── JobFailedError                       the job ended without a result
+│   └── MaxRetriesError                  ... because its attempts were used up
+├── LeaseLostError                       this run no longer owns its job
+└── StorageError                         the store refused or broke
+    └── StorageUnavailableError          ... and may answer later
 """
 
 from __future__ import annotations

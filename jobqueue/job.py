@@ -148,7 +148,7 @@ class Retry(Exception):  # noqa: N818 - a request of the handler, not an error
     """
 
     def __init__(self, delay: float | None = None) -> None:
-        super().__init__(delay)
+        super().__init__("the handler asked for a retry")
         self.delay = delay
 
 

@@ -63,16 +63,12 @@ def check_queue_name(value: object, argument: str = "name") -> str:
     return value
 
 
-def check_number(
-    argument: str, value: object, *, low: float = -math.inf, high: float = math.inf
-) -> float:
+def check_number(argument: str, value: object, *, low: float = -math.inf, high: float = math.inf) -> float:
     """Return a finite number within ``low`` and ``high``. A bool is not a number here."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidArgumentError(argument, f"must be a number, not {_kind(value)}")
     if not math.isfinite(value) or not low <= value <= high:
-        raise InvalidArgumentError(
-            argument, f"must be finite and between {low} and {high}, not {value}"
-        )
+        raise InvalidArgumentError(argument, f"must be finite and between {low} and {high}, not {value}")
     return value
 
 

@@ -387,9 +387,7 @@ class Storage(Protocol):
         """
         ...
 
-    async def cancel(
-        self, queue: str, ids: Sequence[str], *, running: bool = False
-    ) -> list[CancelStatus]:
+    async def cancel(self, queue: str, ids: Sequence[str], *, running: bool = False) -> list[CancelStatus]:
         """Cancel waiting jobs; with ``running``, ask the workers of running ones to end them.
 
         A cancelled record stays for its TTL, for those who ask later, but its id is free at once.
@@ -406,9 +404,7 @@ class Storage(Protocol):
         """Delete up to ``limit`` expired records and forget unseen workers; say how many records."""
         ...
 
-    async def scan(
-        self, queue: str, state: JobState, limit: int, cursor: str | None = None
-    ) -> Page:
+    async def scan(self, queue: str, state: JobState, limit: int, cursor: str | None = None) -> Page:
         """List jobs of one state, a page at a time.
 
         A job that is in the state from the first page to the last is listed exactly once; the order

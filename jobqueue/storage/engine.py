@@ -378,9 +378,7 @@ class Engine:
             self._claim(q, worker, limit, now, now + lease, claimed)
         return Exchanged(settled, claimed, None if due is None else max(0, due - now))
 
-    def _settle(
-        self, q: _Queue, settlement: Settlement, released: list[_Job], now: int
-    ) -> SettleStatus:
+    def _settle(self, q: _Queue, settlement: Settlement, released: list[_Job], now: int) -> SettleStatus:
         id, fence, action, data, ttl, delay = settlement
         job = q.jobs.get(id)
         if job is None or job.fence != fence or 0 < job.expires_at <= now:
@@ -435,9 +433,7 @@ class Engine:
                 q.leased[id] = job
                 assert job.payload is not None
                 out.append(
-                    Claimed(
-                        id, job.payload, fence, job.attempts, job.max_attempts, job.ttl, job.created_at
-                    )
+                    Claimed(id, job.payload, fence, job.attempts, job.max_attempts, job.ttl, job.created_at)
                 )
             if not line:
                 del q.ready[priority]
@@ -517,9 +513,7 @@ class Engine:
             return CancelStatus.CANCELLED
         return CancelStatus(state.value)
 
-    def keep(
-        self, queue: str, ttls: Sequence[tuple[str, int]], now: int
-    ) -> list[UpdateTtlStatus]:
+    def keep(self, queue: str, ttls: Sequence[tuple[str, int]], now: int) -> list[UpdateTtlStatus]:
         q = self._peek(queue)
         statuses = []
         for id, ttl in ttls:
@@ -547,9 +541,7 @@ class Engine:
 
     # -- reading ----------------------------------------------------------------------------------
 
-    def scan(
-        self, queue: str, state: JobState, limit: int, now: int, cursor: str | None = None
-    ) -> Page:
+    def scan(self, queue: str, state: JobState, limit: int, now: int, cursor: str | None = None) -> Page:
         after = 0
         if cursor is not None:
             if not (cursor.isascii() and cursor.isdigit()):

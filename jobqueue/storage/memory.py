@@ -85,9 +85,7 @@ class MemoryStorage:
     ) -> list[Inserted]:
         now = self._now()
         with self._lock:
-            answers = self._engine.insert(
-                queue, jobs, now, reply_to=reply_to, max_length=max_length
-            )
+            answers = self._engine.insert(queue, jobs, now, reply_to=reply_to, max_length=max_length)
             effects = self._engine.take_effects()
         self._publish(effects)
         return answers
@@ -129,9 +127,7 @@ class MemoryStorage:
         self._publish(effects)
         return swept
 
-    async def cancel(
-        self, queue: str, ids: Sequence[str], *, running: bool = False
-    ) -> list[CancelStatus]:
+    async def cancel(self, queue: str, ids: Sequence[str], *, running: bool = False) -> list[CancelStatus]:
         now = self._now()
         with self._lock:
             statuses = self._engine.cancel(queue, ids, now, running=running)
@@ -149,9 +145,7 @@ class MemoryStorage:
         with self._lock:
             return self._engine.purge(queue, limit, now)
 
-    async def scan(
-        self, queue: str, state: JobState, limit: int, cursor: str | None = None
-    ) -> Page:
+    async def scan(self, queue: str, state: JobState, limit: int, cursor: str | None = None) -> Page:
         now = self._now()
         with self._lock:
             return self._engine.scan(queue, state, limit, now, cursor)

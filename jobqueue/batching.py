@@ -1,0 +1,73 @@
+"""Group commit: calls made while one is in flight join the next batch.
+
+One round trip (or disk sync) then serves a hundred callers. An idle batcher sends at once, together
+with whatever the callers of the same turn of the event loop ask for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+__all__ = ["Batcher"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Batcher(Generic[T, R]):
+    """Merges single calls into calls of ``send`` with up to ``limit`` items.
+
+    A caller that is cancelled leaves its batch; the item is sent all the same, if it was on its way.
+    """
+
+    def __init__(self, send: Callable[[Sequence[T]], Awaitable[Sequence[R]]], limit: int = 500) -> None:
+        self._send = send
+        self._limit = limit
+        self._queued: list[tuple[T, asyncio.Future[R]]] = []
+        self._sender: asyncio.Task[None] | None = None
+
+    async def call(self, item: T) -> R:
+        """Send one item with the next batch; raises what ``send`` raised for that batch."""
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._queued.append((item, future))
+        if self._sender is None:
+            self._sender = asyncio.create_task(self._run(), name="jobqueue-batch")
+        return await future
+
+    async def drain(self) -> None:
+        """Wait until everything asked for so far is answered."""
+        while self._sender is not None:
+            await asyncio.wait([self._sender])
+
+    async def _run(self) -> None:
+        try:
+            while self._queued:
+                batch, self._queued = self._queued[: self._limit], self._queued[self._limit :]
+                batch = [entry for entry in batch if not entry[1].cancelled()]
+                if batch:
+                    await self._send_batch(batch)
+        finally:
+            self._sender = None
+            for _, future in self._queued:  # only if this task was cancelled from outside
+                future.cancel()
+            self._queued.clear()
+
+    async def _send_batch(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
+        try:
+            answers = await self._send([item for item, _ in batch])
+        except BaseException as error:
+            for _, future in batch:
+                if not future.done():
+                    # Each caller gets the same error object: a traceback is all that they share.
+                    if isinstance(error, asyncio.CancelledError):
+                        future.cancel()
+                    else:
+                        future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)

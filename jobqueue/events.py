@@ -1,0 +1,275 @@
+"""Events: what a queue or reaper tells its listeners, and the log that listens to them."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from jobqueue.errors import ErrorInfo, InvalidArgumentError
+from jobqueue.job import FailureReason
+from jobqueue.options import check_callable
+
+__all__ = [
+    "Emitter",
+    "ErrorOccurred",
+    "Event",
+    "JobCancelled",
+    "JobCompleted",
+    "JobEnqueued",
+    "JobFailed",
+    "JobFailing",
+    "JobProcessing",
+    "JobProgress",
+    "JobRequeued",
+    "JobStalled",
+    "LeadershipAcquired",
+    "LeadershipLost",
+    "Listener",
+    "QueueStarted",
+    "QueueStopped",
+]
+
+log = logging.getLogger("jobqueue")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of all events."""
+
+    name: ClassVar[str]
+    """What `on` is called with."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStarted(Event):
+    """The queue accepts calls; its worker claims jobs if it has a handler."""
+
+    name: ClassVar[str] = "started"
+    queue: str
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStopped(Event):
+    """The queue has ended all its work."""
+
+    name: ClassVar[str] = "stopped"
+    queue: str
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnqueued(Event):
+    """This queue object created a job (a duplicate is no event)."""
+
+    name: ClassVar[str] = "enqueued"
+    id: str
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobProcessing(Event):
+    """A run starts in this process."""
+
+    name: ClassVar[str] = "processing"
+    id: str
+    queue: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobCompleted(Event):
+    """A run in this process completed its job, and the store has the result."""
+
+    name: ClassVar[str] = "completed"
+    id: str
+    queue: str
+    result: Any
+    attempts: int
+    seconds: float
+    """How long the run took."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailed(Event):
+    """A job failed for good."""
+
+    name: ClassVar[str] = "failed"
+    id: str
+    queue: str
+    error: ErrorInfo
+    attempts: int
+    reason: FailureReason
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailing(Event):
+    """An attempt failed; another follows after ``delay`` seconds."""
+
+    name: ClassVar[str] = "failing"
+    id: str
+    queue: str
+    error: ErrorInfo
+    attempts: int
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequeued(Event):
+    """A job was given back unfinished; the attempt is not counted."""
+
+    name: ClassVar[str] = "requeued"
+    id: str
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobCancelled(Event):
+    """A job ended as cancelled."""
+
+    name: ClassVar[str] = "cancelled"
+    id: str
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobStalled(Event):
+    """A lease was lost: by a run of this process (on a queue), or found expired (on a reaper)."""
+
+    name: ClassVar[str] = "stalled"
+    id: str
+    queue: str
+    worker_id: str
+    """Who had the lease."""
+    stalls: int | None = None
+    """Leases lost so far, if known: a worker that loses its lease cannot tell."""
+    failed: bool = False
+    """True if that was once too often, so the job failed with reason ``stalled``."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobProgress(Event):
+    """A handler of this process reported progress."""
+
+    name: ClassVar[str] = "progress"
+    id: str
+    queue: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorOccurred(Event):
+    """Something went wrong outside of a handler; the queue or reaper goes on."""
+
+    name: ClassVar[str] = "error"
+    error: BaseException
+    doing: str
+    """What was being done, for a log line."""
+    queue: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeadershipAcquired(Event):
+    """This reaper leads."""
+
+    name: ClassVar[str] = "leadership_acquired"
+    id: str
+    """The reaper's id."""
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeadershipLost(Event):
+    """This reaper no longer leads."""
+
+    name: ClassVar[str] = "leadership_lost"
+    id: str
+    term: int
+    why: str
+
+
+Listener = Callable[[Any], Awaitable[None] | None]
+
+
+class Emitter:
+    """Listeners by event name. A listener that raises is logged and harms nobody."""
+
+    def __init__(self, *kinds: type[Event]) -> None:
+        self._listeners: dict[str, tuple[Listener, ...]] = {kind.name: () for kind in kinds}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def on(self, name: str, listener: Listener) -> Callable[[], None]:
+        """Add a listener; returns what removes it. Raises `InvalidArgumentError`."""
+        if name not in self._listeners:
+            raise InvalidArgumentError("name", f"must be one of {', '.join(self._listeners)}, not {name!r}")
+        check_callable("listener", listener)
+        self._listeners[name] += (listener,)
+
+        def unsubscribe() -> None:
+            left = [known for known in self._listeners[name] if known is not listener]
+            self._listeners[name] = tuple(left)
+
+        return unsubscribe
+
+    def listening(self, kind: type[Event]) -> bool:
+        """Whether anybody would hear: spares the hot path an event that nobody wants."""
+        return bool(self._listeners[kind.name])
+
+    def emit(self, event: Event) -> None:
+        """Call every listener; asynchronous ones run as tasks of their own."""
+        for listener in self._listeners[event.name]:
+            try:
+                answer = listener(event)
+            except Exception:
+                log.exception("a listener of %r raised", event.name)
+                continue
+            if inspect.isawaitable(answer):
+                task = asyncio.ensure_future(_logged(event.name, answer))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def drain(self) -> None:
+        """Wait until the asynchronous listeners called so far have ended."""
+        current = asyncio.current_task()
+        tasks = [task for task in self._tasks if task is not current]
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+async def _logged(name: str, answer: Awaitable[None]) -> None:
+    try:
+        await answer
+    except Exception:
+        log.exception("a listener of %r raised", name)
+
+
+# -- the log --------------------------------------------------------------------------------------
+
+
+def log_event(event: Event) -> None:
+    """Write one event to the ``jobqueue`` logger: the only place that logs what happens to jobs."""
+    match event:
+        case QueueStarted(queue, worker_id) | QueueStopped(queue, worker_id):
+            log.info("queue %s %s, worker %s", queue, event.name, worker_id)
+        case JobFailing(id, queue, error, attempts, delay):
+            log.warning("job %r of %s failed attempt %d, again in %.3g s: %s: %s",
+                        id, queue, attempts, delay, error.type, error.message)  # fmt: skip
+        case JobFailed(id, queue, error, attempts, reason):
+            log.error("job %r of %s failed (%s) after %d attempts: %s: %s",
+                      id, queue, reason, attempts, error.type, error.message)  # fmt: skip
+        case JobStalled(id, queue, worker_id):
+            log.warning("job %r of %s: worker %s lost its lease", id, queue, worker_id)
+        case JobRequeued(id, queue) | JobCancelled(id, queue):
+            log.info("job %r of %s was %s", id, queue, event.name)
+        case LeadershipAcquired(id, term):
+            log.info("reaper %s leads, term %d", id, term)
+        case LeadershipLost(id, term, why):
+            log.info("reaper %s no longer leads term %d: %s", id, term, why)
+        case ErrorOccurred(error, doing):
+            log.error("%s: %s: %s", doing, type(error).__name__, error)
+        case _:
+            log.debug("%s", event)

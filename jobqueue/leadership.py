@@ -1,0 +1,152 @@
+"""Who leads: a named lock with a lease, held by at most one process that trusts itself.
+
+How it works
+------------
+A candidate takes the lock for ``lock_ttl`` and renews it every ``renewal_interval``. It trusts its
+leadership until a deadline by its *own monotonic clock*, counted from the **start** of the last
+attempt that succeeded, and short of the TTL by a tenth: so it stops before the lock can expire, even
+if the answer was slow, the process was stopped for a while, or the store cannot be reached.
+
+A follower asks every ``acquire_retry_interval``, and at once when the lock is released. A leader that
+stops releases at once; one that dies is replaced when its lock has expired.
+
+What it does not do
+-------------------
+It does not make two leaders impossible: a process that was frozen learns only afterwards that it no
+longer leads. So nothing may rest on it but economy. Sweeps are fenced and idempotent, and any number
+of reapers may run at once. For everything else there is the term: it rises with every change of
+hands; pass it on, and let the receiver refuse older ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from jobqueue.errors import JobQueueError
+from jobqueue.options import LeaderElection, millis
+from jobqueue.storage.base import Storage
+
+__all__ = ["Leadership"]
+
+MARGIN = 0.1
+"""Part of the TTL that a leader gives away to be sure to stop in time."""
+
+
+class Leadership:
+    """Runs a duty while this process leads.
+
+    ``acquired(term)`` and ``lost(term, why)`` are called at the changes, ``failed(error)`` for a
+    store that cannot be asked.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        lock: str,
+        owner: str,
+        options: LeaderElection,
+        *,
+        acquired: Callable[[int], None],
+        lost: Callable[[int, str], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self._storage = storage
+        self._clock = storage.clock
+        self._lock = lock
+        self._owner = owner
+        self._options = options
+        self._acquired = acquired
+        self._lost = lost
+        self._failed = failed
+        self._deadline = 0.0
+        self.term: int | None = None
+        """The term that this process leads, ``None`` if it does not."""
+
+    async def while_leader(self, duty: Callable[[], Awaitable[None]]) -> None:
+        """Follow and lead in turns, until cancelled; ``duty`` runs while leading.
+
+        The duty is cancelled when leadership ends. One that raises ends this call with its error.
+        """
+        while True:
+            term = await self._try_acquire()
+            if term is None:
+                await self._follow()
+            else:
+                await self._lead(term, duty)
+
+    async def _try_acquire(self) -> int | None:
+        started = self._clock.monotonic()
+        try:
+            term = await self._storage.acquire(self._lock, self._owner, millis(self._options.lock_ttl))
+        except JobQueueError as error:
+            self._failed(error)
+            return None
+        self._trust_from(started)
+        return term
+
+    async def _follow(self) -> None:
+        pause = self._options.acquire_retry_interval * self._clock.uniform(0.8, 1.2)
+        started = self._clock.monotonic()
+        try:
+            await self._storage.wait_for_lock(self._lock, pause)
+        except JobQueueError as error:
+            self._failed(error)
+            await self._clock.sleep(pause)
+            return
+        if self._clock.monotonic() - started < pause:
+            # Woken by a release: all followers were, so they come one after the other.
+            await self._clock.sleep(self._clock.uniform(0.0, min(0.05, pause)))
+
+    async def _lead(self, term: int, duty: Callable[[], Awaitable[None]]) -> None:
+        self.term, why = term, "stopped"
+        self._acquired(term)
+        working = asyncio.ensure_future(duty())
+        keeping = asyncio.create_task(self._keep(), name="jobqueue-leadership")
+        try:
+            await asyncio.wait({working, keeping}, return_when=asyncio.FIRST_COMPLETED)
+            if keeping.done():
+                why = keeping.result()
+        finally:
+            keeping.cancel()
+            working.cancel()
+            self.term = None
+            self._lost(term, why)
+            await asyncio.wait({working, keeping})
+            await self._release()
+        if not working.cancelled():
+            working.result()  # raises what the duty raised
+
+    async def _keep(self) -> str:
+        """Renew until leadership ends; say why it did."""
+        pause = self._options.renewal_interval
+        while True:
+            left = self._deadline - self._clock.monotonic()
+            await self._clock.sleep(max(0.0, min(pause, left)))
+            started = self._clock.monotonic()
+            if started >= self._deadline:
+                return "no renewal succeeded in time"
+            call = self._storage.renew(self._lock, self._owner, millis(self._options.lock_ttl))
+            try:
+                held = await (
+                    call if self._clock.virtual else asyncio.wait_for(call, self._deadline - started)
+                )
+            except (JobQueueError, TimeoutError) as error:
+                self._failed(error)
+                pause = self._options.renewal_interval / 10
+                continue
+            if not held:
+                return "another took the lock"
+            self._trust_from(started)
+            pause = self._options.renewal_interval
+
+    async def _release(self) -> None:
+        # Best effort, for a fast change of hands: a lock that stays expires.
+        call = self._storage.release(self._lock, self._owner)
+        try:
+            await (call if self._clock.virtual else asyncio.wait_for(call, self._options.renewal_interval))
+        except (JobQueueError, TimeoutError) as error:
+            self._failed(error)
+
+    def _trust_from(self, started: float) -> None:
+        self._deadline = started + self._options.lock_ttl * (1 - MARGIN)

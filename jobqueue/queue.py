@@ -1,0 +1,498 @@
+"""`Queue`: enqueue, join or replay a job, wait for it, and run handlers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any, Generic, Self, TypeVar, overload
+
+from jobqueue.backoff import Backoff
+from jobqueue.errors import InvalidArgumentError, JobQueueError, QueueFullError
+from jobqueue.events import (
+    Emitter,
+    ErrorOccurred,
+    JobCancelled,
+    JobCompleted,
+    JobEnqueued,
+    JobFailed,
+    JobFailing,
+    JobProcessing,
+    JobProgress,
+    JobRequeued,
+    JobStalled,
+    Listener,
+    QueueStarted,
+    QueueStopped,
+    log_event,
+)
+from jobqueue.execution import Execution, Handler, Hook, is_async
+from jobqueue.job import ENDED, JobState
+from jobqueue.options import (
+    check_callable,
+    check_count,
+    check_id,
+    check_queue_name,
+    check_seconds,
+    millis,
+)
+from jobqueue.records import (
+    EnqueueRequest,
+    EnqueueResult,
+    EnqueueStatus,
+    JobStatus,
+    job_status,
+    raise_ended,
+)
+from jobqueue.requests import Requests
+from jobqueue.runtime import unique_id
+from jobqueue.serde import JsonSerde, Serde, load
+from jobqueue.session import Session
+from jobqueue.signals import serve_until_signal
+from jobqueue.storage.base import (
+    CancelStatus,
+    Inserted,
+    InsertStatus,
+    Record,
+    Reuse,
+    Storage,
+    UpdateTtlStatus,
+)
+from jobqueue.storage.urls import open_storage
+from jobqueue.waiters import Ended
+from jobqueue.worker import WorkerOptions
+
+__all__ = ["Queue"]
+
+P = TypeVar("P")
+R = TypeVar("R")
+H = TypeVar("H", bound=Callable[..., Any])
+
+_LOGGED = (
+    QueueStarted,
+    QueueStopped,
+    JobFailing,
+    JobFailed,
+    JobRequeued,
+    JobCancelled,
+    JobStalled,
+    ErrorOccurred,
+)
+_EVENTS = (*_LOGGED, JobEnqueued, JobProcessing, JobCompleted, JobProgress)
+
+
+class Queue(Generic[P, R]):
+    """A named queue on a store: the producer's side, and the worker's once it has a handler.
+
+    Use it as a context manager, or call `start` and `stop`. One object belongs to one event loop.
+
+    Args:
+        storage: a store, or a URL for `open_storage`.
+        name: 1 to 64 of ``A-Z a-z 0-9 . _ -``. Queues of one name on one store share their jobs.
+        worker_id: names this object in records and statistics; default: unique.
+        concurrency: jobs that run here at once.
+        max_attempts: how often a failing job is tried, first attempt included. Travels with the job.
+        visibility_timeout: seconds of a lease; renewed while the worker lives.
+        job_timeout: seconds that one attempt may take; ``None``: any.
+        result_ttl: seconds that outcome and dedup mark are kept. Travels with the job.
+        block_timeout: seconds that an idle worker waits before it asks the store again.
+        backoff: the pause before the next attempt.
+        max_stalls: leases that a job may lose before it fails as ``stalled``. Travels with the job.
+        max_length: jobs that may wait; more raise `QueueFullError`. ``None``: any number.
+        max_payload_bytes: the largest payload and result that are taken, once serialized.
+        payload_serde, result_serde: from values to bytes and back.
+        after_execution: called with an `AfterExecution` before a final outcome is stored.
+        tracebacks: keep the traceback of a failed attempt in its `ErrorInfo`.
+
+    Raises `InvalidArgumentError` for what is out of range.
+    """
+
+    def __init__(
+        self,
+        storage: Storage | str,
+        name: str = "default",
+        *,
+        worker_id: str | None = None,
+        concurrency: int = 1,
+        max_attempts: int = 3,
+        visibility_timeout: float = 30.0,
+        job_timeout: float | None = None,
+        result_ttl: float = 3600.0,
+        block_timeout: float = 5.0,
+        backoff: Backoff | None = None,
+        max_stalls: int = 2,
+        max_length: int | None = None,
+        max_payload_bytes: int = 1_048_576,
+        payload_serde: Serde[P] | None = None,
+        result_serde: Serde[R] | None = None,
+        after_execution: Hook | None = None,
+        tracebacks: bool = False,
+    ) -> None:
+        self.name = check_queue_name(name)
+        self.worker_id = unique_id() if worker_id is None else check_id(worker_id, "worker_id")
+        self._options = WorkerOptions(
+            concurrency=check_count("concurrency", concurrency, high=100_000),
+            visibility_timeout=check_seconds("visibility_timeout", visibility_timeout),
+            job_timeout=None if job_timeout is None else check_seconds("job_timeout", job_timeout),
+            block_timeout=check_seconds("block_timeout", block_timeout),
+        )
+        self._max_length = None if max_length is None else check_count("max_length", max_length)
+        self._requests = Requests(
+            check_count("max_attempts", max_attempts),
+            check_count("max_stalls", max_stalls, low=0),
+            millis(check_seconds("result_ttl", result_ttl)),
+            _check_serde("payload_serde", payload_serde),
+            check_count("max_payload_bytes", max_payload_bytes, high=512 * 1024 * 1024),
+        )
+        self._result_serde: Serde[Any] = _check_serde("result_serde", result_serde)
+        self._backoff = Backoff.exponential(1.0) if backoff is None else backoff
+        if not isinstance(self._backoff, Backoff):
+            raise InvalidArgumentError("backoff", "must be a Backoff, for example Backoff.fixed(1.0)")
+        if after_execution is not None:
+            check_callable("after_execution", after_execution)
+        self._hook = after_execution
+        self._tracebacks = bool(tracebacks)
+        self._storage = _check_storage(storage)
+        self._emitter = Emitter(*_EVENTS)
+        for kind in _LOGGED:
+            self._emitter.on(kind.name, log_event)
+        self._handler: Handler[P, R] | None = None
+        self._threaded = False
+        self._session: Session | None = None
+        self._changing = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Queue {self.name!r} on {self._storage!r}, {'started' if self._session else 'stopped'}>"
+
+    # -- life -------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the store and, with a handler, run jobs. Does nothing if started.
+
+        Raises `StorageUnavailableError` or `StorageError` if the store cannot be used.
+        """
+        async with self._changing:
+            if self._session is not None:
+                return
+            await self._storage.open()
+            session = Session(self._storage, self.name, self.worker_id, self._max_length, self._emitter)
+            try:
+                await session.start()
+                if self._handler is not None:
+                    await session.work(self._execution(session), self._options)
+            except BaseException:
+                await session.close()
+                await self._storage.close()
+                raise
+            self._session = session
+        self._emitter.emit(QueueStarted(self.name, self.worker_id))
+
+    async def stop(self, timeout: float | None = None) -> None:
+        """Stop in order; does nothing if not started. The queue can start again.
+
+        Claims no more jobs, lets running ones end for up to ``timeout`` seconds (``None``: as long as
+        they take), then aborts them and gives back what has not ended, without using up an attempt.
+        Calls that still wait for a result raise `JobQueueError`; their jobs go on elsewhere.
+        """
+        if timeout is not None:
+            check_seconds("timeout", timeout, zero=True)
+        async with self._changing:
+            session = self._session
+            if session is None:
+                return
+            try:
+                await session.stop_worker(timeout)
+            finally:
+                self._session = None
+                try:
+                    await session.close()
+                finally:
+                    await self._storage.close()
+        self._emitter.emit(QueueStopped(self.name, self.worker_id))
+        await self._emitter.drain()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self.stop()
+
+    async def run(self) -> None:
+        """Start, serve until SIGTERM or SIGINT, let running jobs end, stop.
+
+        A second signal gives the running jobs back at once. Raises what broke the queue, if it broke.
+        """
+        await serve_until_signal(self.start, self.stop, self._hurry, self._broken)
+
+    def _hurry(self) -> None:
+        if self._session is not None:
+            self._session.hurry()
+
+    async def _broken(self) -> None:
+        session = self._started()
+        await session.broken.wait()
+        assert session.defect is not None
+        raise session.defect
+
+    # -- handlers and events ----------------------------------------------------------------------
+
+    def execute(self, handler: H) -> H:
+        """Register the handler of this queue; a method and a decorator, before or after `start`.
+
+        An ``async def`` runs in the event loop; a plain function runs in a thread for each job.
+        Raises `JobQueueError` if there is one already.
+        """
+        threaded = not is_async(handler)
+        if self._handler is not None:
+            raise JobQueueError(
+                f"queue {self.name!r} has a handler already: use another queue for another job"
+            )
+        self._handler = handler
+        self._threaded = threaded
+        session = self._session
+        if session is not None:
+            session.supervisor.spawn(session.work(self._execution(session), self._options), "start-worker")
+        return handler
+
+    @overload
+    def on(self, name: str, listener: Listener) -> Callable[[], None]: ...
+    @overload
+    def on(self, name: str) -> Callable[[H], H]: ...
+    def on(self, name: str, listener: Listener | None = None) -> Callable[..., Any]:
+        """Call ``listener(event)``, sync or async, at every event of that name.
+
+        Returns what unsubscribes it; without a listener, a decorator. A listener that raises is
+        logged and harms nobody. Raises `InvalidArgumentError` for an unknown name.
+        """
+        if listener is not None:
+            return self._emitter.on(name, listener)
+
+        def register(function: H) -> H:
+            self._emitter.on(name, function)
+            return function
+
+        return register
+
+    # -- producing --------------------------------------------------------------------------------
+
+    async def enqueue(
+        self,
+        id: str | None,
+        payload: P,
+        *,
+        max_attempts: int | None = None,
+        result_ttl: float | None = None,
+        delay: float | None = None,
+        run_at: datetime | None = None,
+        priority: int = 0,
+        reuse: Reuse | str = Reuse.RETURN,
+    ) -> EnqueueResult[R]:
+        """Create a job, or find the one that has this id.
+
+        Args:
+            id: 1 to 256 bytes of UTF-8 without control characters; ``None`` makes a unique one.
+            payload: what the handler gets.
+            max_attempts, result_ttl: override the queue's.
+            delay: seconds until it is due, by the store's clock.
+            run_at: when it is due, as an aware datetime; not together with ``delay``.
+            priority: -1000 to 1000; higher starts first.
+            reuse: what an id means whose job has *ended*: ``"return"`` finds it, ``"rerun_failed"``
+                replaces a failed one, ``"rerun"`` any. A live job is always joined.
+
+        Raises `InvalidArgumentError`, `SerializationError`, `QueueFullError`, `StorageError`.
+        """
+        session = self._started()
+        new = self._requests.one(id, payload, max_attempts, result_ttl, delay, run_at, priority, reuse)
+        return self._enqueued(new.id, await session.insert(new))
+
+    async def enqueue_many(
+        self, requests: Iterable[tuple[str | None, P] | EnqueueRequest]
+    ) -> list[EnqueueResult[R]]:
+        """Create many jobs with few round trips. Answers stand in the order of the requests.
+
+        All are checked before the first is stored. Raises as `enqueue` does; `QueueFullError` if any
+        was refused, and those before it may be stored: calling again with the same ids is safe.
+        """
+        session = self._started()
+        jobs = [self._requests.several(request, place) for place, request in enumerate(requests)]
+        inserted = await session.insert_many(jobs)
+        return [self._enqueued(job.id, answer) for job, answer in zip(jobs, inserted, strict=True)]
+
+    async def enqueue_and_wait(
+        self,
+        id: str | None,
+        payload: P,
+        *,
+        timeout: float = 30.0,
+        max_attempts: int | None = None,
+        result_ttl: float | None = None,
+        delay: float | None = None,
+        run_at: datetime | None = None,
+        priority: int = 0,
+        reuse: Reuse | str = Reuse.RETURN,
+    ) -> R:
+        """Create the job, join the live one, or replay the ended one; return the result.
+
+        ``timeout`` in seconds counts from the call. Other arguments as for `enqueue`.
+
+        Raises `WaitTimeoutError` (the job goes on), `JobFailedError` or its `MaxRetriesError`,
+        `JobCancelledError`, and what `enqueue` raises.
+        """
+        session = self._started()
+        check_seconds("timeout", timeout)
+        new = self._requests.one(
+            id, payload, max_attempts, result_ttl, delay, run_at, priority, reuse, wait=True
+        )
+        waiters = session.waiters
+        if not waiters.subscribed:
+            await waiters.subscribe()
+        # It stands before the job does: the reply may come before the answer of the insert.
+        waiter = waiters.add(new.id, timeout)
+        try:
+            inserted = await session.insert(new)
+            if inserted.status is not InsertStatus.CREATED:
+                self._refuse_full(inserted)
+                if inserted.state in ENDED:
+                    return self._outcome(new.id, Ended(inserted.state, inserted.data, inserted.attempts))
+            elif self._emitter.listening(JobEnqueued):
+                self._emitter.emit(JobEnqueued(new.id, self.name))
+            waiter.bind(inserted.seq)
+            return self._outcome(new.id, await waiters.result(waiter))
+        finally:
+            waiters.remove(waiter)
+
+    # -- asking -----------------------------------------------------------------------------------
+
+    async def wait(self, id: str, *, timeout: float = 30.0) -> R:
+        """Wait for a job's result.
+
+        Raises `JobNotFoundError`, `WaitTimeoutError`, `JobFailedError`, `JobCancelledError`.
+        """
+        session = self._started()
+        check_id(id)
+        check_seconds("timeout", timeout)
+        waiters = session.waiters
+        if not waiters.subscribed:
+            await waiters.subscribe()
+        waiter = waiters.add(id, timeout)
+        try:
+            (record,) = await self._storage.get(self.name, [id], reply_to=waiters.address)
+            waiter.read(record)
+            if record is not None:
+                waiter.bind(record.seq)
+            return self._outcome(id, await waiters.result(waiter))
+        finally:
+            waiters.remove(waiter)
+
+    async def cancel(self, id: str, *, running: bool = False) -> CancelStatus:
+        """Cancel a job that waits; with ``running``, ask its worker to end one that runs.
+
+        Whoever waits for it gets `JobCancelledError`. A cancelled id is free at once.
+        """
+        session = self._started()
+        check_id(id)
+        if not isinstance(running, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidArgumentError("running", "must be True or False")
+        status = await session.cancel(id, running=running)
+        if status is CancelStatus.CANCELLED and self._emitter.listening(JobCancelled):
+            self._emitter.emit(JobCancelled(id, self.name))
+        return status
+
+    async def get_result(self, id: str, default: Any = None) -> R | Any:
+        """Return the result of a completed job, ``default`` for any other."""
+        record = await self._read(id)
+        if record is None or record.result is None:
+            return default
+        return load(self._result_serde, record.result, f"the result of job {id!r}")
+
+    async def get_status(self, id: str) -> JobStatus[R] | None:
+        """Return what the store knows of a job, ``None`` if nothing."""
+        record = await self._read(id)
+        if record is None:
+            return None
+        result = progress = None
+        if record.result is not None:
+            result = load(self._result_serde, record.result, f"the result of job {id!r}")
+        if record.progress is not None:
+            progress = load(self._result_serde, record.progress, f"the progress of job {id!r}")
+        return job_status(record, result, progress)
+
+    async def update_result_ttl(self, id: str, ttl: float) -> UpdateTtlStatus:
+        """Keep the outcome of an ended job for ``ttl`` seconds from now."""
+        self._started()
+        check_id(id)
+        (status,) = await self._storage.keep(self.name, [(id, millis(check_seconds("ttl", ttl)))])
+        return status
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _started(self) -> Session:
+        session = self._session
+        if session is None:
+            raise JobQueueError(f"queue {self.name!r} is not started: use `async with queue:` or start()")
+        if session.defect is not None:
+            raise session.defect
+        return session
+
+    def _enqueued(self, id: str, inserted: Inserted) -> EnqueueResult[R]:
+        if inserted.status is InsertStatus.CREATED:
+            if self._emitter.listening(JobEnqueued):
+                self._emitter.emit(JobEnqueued(id, self.name))
+            return EnqueueResult(id, EnqueueStatus.QUEUED, inserted.state)
+        self._refuse_full(inserted)
+        if inserted.state is not JobState.COMPLETED:
+            return EnqueueResult(id, EnqueueStatus.DUPLICATE, inserted.state)
+        result = load(self._result_serde, inserted.data or b"", f"the result of job {id!r}")
+        return EnqueueResult(id, EnqueueStatus.COMPLETED, inserted.state, result)
+
+    def _refuse_full(self, inserted: Inserted) -> None:
+        if inserted.status is InsertStatus.FULL:
+            raise QueueFullError(
+                f"queue {self.name!r} holds its max_length of {self._max_length} waiting jobs: "
+                "try again later, or add workers"
+            )
+
+    def _outcome(self, id: str, ended: Ended) -> R:
+        if ended.state is JobState.COMPLETED and ended.data is not None:
+            return load(self._result_serde, ended.data, f"the result of job {id!r}")
+        return raise_ended(id, *ended)
+
+    async def _read(self, id: str) -> Record | None:
+        session = self._started()
+        return await session.read(check_id(id))
+
+    def _execution(self, session: Session) -> Execution:
+        assert self._handler is not None
+        return Execution(
+            queue=self.name,
+            worker_id=self.worker_id,
+            handler=self._handler,
+            payload_serde=self._requests.serde,
+            result_serde=self._result_serde,
+            max_bytes=self._requests.max_bytes,
+            backoff=self._backoff,
+            uniform=self._storage.clock.uniform,
+            hook=self._hook,
+            tracebacks=self._tracebacks,
+            report=session.report_progress,
+            on_error=session.report,
+            threaded=self._threaded,
+        )
+
+
+def _check_serde(argument: str, serde: Serde[Any] | None) -> Serde[Any]:
+    if serde is None:
+        return JsonSerde()
+    for method in ("dumps", "loads"):
+        if not callable(getattr(serde, method, None)):
+            raise InvalidArgumentError(argument, f"must have a method {method}")
+    return serde
+
+
+def _check_storage(storage: Storage | str) -> Storage:
+    if isinstance(storage, str):
+        return open_storage(storage)
+    if not isinstance(storage, Storage):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidArgumentError("storage", f"must be a store or a URL, not {type(storage).__name__}")
+    return storage

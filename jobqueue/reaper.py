@@ -1,0 +1,171 @@
+"""The reaper: takes jobs back from workers that died, and deletes what has expired.
+
+It looks at leases, not at workers: a lease that has run out is recovered, whoever held it. Its steps
+are idempotent and fenced, so any number of reapers may run; a leader election only saves work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+from jobqueue.errors import InvalidArgumentError, JobQueueError
+from jobqueue.events import (
+    Emitter,
+    ErrorOccurred,
+    JobStalled,
+    LeadershipAcquired,
+    LeadershipLost,
+    Listener,
+    log_event,
+)
+from jobqueue.job import JobState
+from jobqueue.leadership import Leadership
+from jobqueue.options import LeaderElection, check_queue_name, check_seconds
+from jobqueue.runtime import unique_id
+from jobqueue.signals import serve_until_signal
+from jobqueue.storage.base import Storage
+from jobqueue.storage.urls import open_storage
+from jobqueue.supervisor import Supervisor
+
+__all__ = ["REAPER_LOCK", "Reaper"]
+
+REAPER_LOCK = "reaper"
+"""Name of the lock that reapers of one store contend for."""
+BATCH = 500
+
+_EVENTS = (JobStalled, LeadershipAcquired, LeadershipLost, ErrorOccurred)
+
+
+class Reaper:
+    """Recovers stalled jobs and purges expired ones, until stopped.
+
+    Args:
+        storage: a store, or a URL for `open_storage`.
+        queues: names of the queues to look after; ``None``: all that the store holds.
+        sweep_interval: seconds between two sweeps, spread by a tenth.
+        leader_election: sweep only while this reaper is the elected one; ``None``: always.
+
+    Raises `InvalidArgumentError`.
+    """
+
+    def __init__(
+        self,
+        storage: Storage | str,
+        queues: Sequence[str] | None = None,
+        *,
+        sweep_interval: float = 5.0,
+        leader_election: LeaderElection | None = None,
+    ) -> None:
+        self._storage = open_storage(storage) if isinstance(storage, str) else storage
+        if isinstance(queues, str):
+            raise InvalidArgumentError("queues", "must be a list of names, not one str")
+        self._queues = None if queues is None else [check_queue_name(name, "queues") for name in queues]
+        self._interval = check_seconds("sweep_interval", sweep_interval)
+        if leader_election is not None and not isinstance(leader_election, LeaderElection):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidArgumentError("leader_election", "must be a LeaderElection or None")
+        self._election = leader_election
+        self.id = unique_id()
+        """Names this reaper as owner of the leader lock."""
+        self._emitter = Emitter(*_EVENTS)
+        for kind in _EVENTS:
+            self._emitter.on(kind.name, log_event)
+        self._supervisor: Supervisor | None = None
+        self._leadership: Leadership | None = None
+        self._defect: BaseException | None = None
+        self._broken = asyncio.Event()
+        self._changing = asyncio.Lock()
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether it sweeps now: always without an election, while started."""
+        if self._supervisor is None:
+            return False
+        return self._leadership is None or self._leadership.term is not None
+
+    def on(self, name: str, listener: Listener) -> Callable[[], None]:
+        """Call ``listener(event)`` at every event of that name; returns what unsubscribes it.
+
+        Names: ``stalled``, ``leadership_acquired``, ``leadership_lost``, ``error``.
+        """
+        return self._emitter.on(name, listener)
+
+    async def start(self) -> None:
+        """Open the store and sweep. Does nothing if started. Raises `StorageError`."""
+        async with self._changing:
+            if self._supervisor is not None:
+                return
+            await self._storage.open()
+            self._broken.clear()
+            self._supervisor = Supervisor(self._break)
+            await self._supervisor.start()
+            if self._election is None:
+                self._supervisor.spawn(self._sweep_forever(), "reaper")
+            else:
+                self._leadership = Leadership(
+                    self._storage, REAPER_LOCK, self.id, self._election,
+                    acquired=lambda term: self._emitter.emit(LeadershipAcquired(self.id, term)),
+                    lost=lambda term, why: self._emitter.emit(LeadershipLost(self.id, term, why)),
+                    failed=lambda error: self._report(error, "electing the leading reaper"),
+                )  # fmt: skip
+                self._supervisor.spawn(self._leadership.while_leader(self._sweep_forever), "reaper")
+
+    async def stop(self) -> None:
+        """End the sweep under way and give leadership up. Does nothing if not started."""
+        async with self._changing:
+            supervisor, self._supervisor = self._supervisor, None
+            if supervisor is None:
+                return
+            await supervisor.stop()
+            self._leadership = None
+            await self._storage.close()
+        await self._emitter.drain()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self.stop()
+
+    async def run(self) -> None:
+        """Start, serve until SIGTERM or SIGINT, stop."""
+        await serve_until_signal(self.start, self.stop, lambda: None, self._until_broken)
+
+    async def sweep(self) -> int:
+        """Do one round now: recover and purge until nothing is left; return how many jobs stalled.
+
+        Needs an open store: call it between `start` and `stop`. Raises `StorageError`.
+        """
+        stalled = 0
+        for queue in self._queues if self._queues is not None else await self._storage.queues():
+            while swept := await self._storage.sweep(queue, BATCH):
+                stalled += len(swept)
+                for job in swept:
+                    failed = job.state is JobState.FAILED
+                    self._emitter.emit(JobStalled(job.id, queue, job.worker, job.stalls, failed))
+            while await self._storage.purge(queue, BATCH) == BATCH:
+                pass
+        return stalled
+
+    async def _sweep_forever(self) -> None:
+        clock = self._storage.clock
+        while True:
+            try:
+                await self.sweep()
+            except JobQueueError as error:
+                self._report(error, "sweeping")
+            await clock.sleep(self._interval * clock.uniform(0.9, 1.1))
+
+    def _report(self, error: BaseException, doing: str) -> None:
+        self._emitter.emit(ErrorOccurred(error, doing))
+
+    def _break(self, defect: BaseException) -> None:
+        self._defect = defect
+        self._report(defect, "running the reaper")
+        self._broken.set()
+
+    async def _until_broken(self) -> Any:
+        await self._broken.wait()
+        raise JobQueueError(f"the reaper broke: {self._defect!r}") from self._defect

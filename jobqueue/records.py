@@ -1,0 +1,125 @@
+"""The values that a queue takes and gives: requests, answers and what is known of a job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Generic, NoReturn, TypeVar
+
+from jobqueue.errors import (
+    ErrorInfo,
+    JobCancelledError,
+    JobFailedError,
+    JobNotFoundError,
+    MaxRetriesError,
+)
+from jobqueue.job import FailureReason, JobState, decode_error
+from jobqueue.storage.base import Record, Reuse
+
+__all__ = [
+    "EnqueueRequest",
+    "EnqueueResult",
+    "EnqueueStatus",
+    "JobStatus",
+    "job_status",
+    "raise_ended",
+]
+
+R = TypeVar("R")
+
+
+class EnqueueStatus(StrEnum):
+    """What an enqueue came to."""
+
+    QUEUED = "queued"
+    """A job was created."""
+    DUPLICATE = "duplicate"
+    """The id was taken: by a live job, or by one that failed."""
+    COMPLETED = "completed"
+    """The id was taken by a job that has completed; here is its result."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnqueueResult(Generic[R]):
+    """The answer to an enqueue."""
+
+    id: str
+    status: EnqueueStatus
+    state: JobState
+    """The job's state after the call."""
+    result: R | None = None
+    """Only if ``status`` is ``completed`` (and even then it may be ``None``: that is a result)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnqueueRequest:
+    """One job for `enqueue_many`, with the options of `enqueue`."""
+
+    id: str | None
+    payload: Any
+    max_attempts: int | None = None
+    result_ttl: float | None = None
+    delay: float | None = None
+    run_at: datetime | None = None
+    priority: int = 0
+    reuse: Reuse | str = Reuse.RETURN
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus(Generic[R]):
+    """What the store knows of a job."""
+
+    id: str
+    state: JobState
+    created_at: datetime
+    updated_at: datetime
+    attempts: int
+    max_attempts: int
+    result: R | None
+    """Only if ``completed``."""
+    error: ErrorInfo | None
+    """Of the last failed attempt, while the job has not completed."""
+    progress: Any
+    """What the handler reported last, ``None`` if nothing."""
+    run_at: datetime
+    """When the job is, or was, due."""
+    priority: int
+    worker_id: str | None
+    """Who runs it; only while ``processing``."""
+    expires_at: datetime | None
+    """When record, outcome and dedup mark go, together; ``None`` while the job is live."""
+
+
+def job_status(record: Record, result: Any, progress: Any) -> JobStatus[Any]:
+    """Make the public view of a record."""
+    return JobStatus(
+        id=record.id,
+        state=record.state,
+        created_at=_instant(record.created_at),
+        updated_at=_instant(record.updated_at),
+        attempts=record.attempts,
+        max_attempts=record.max_attempts,
+        result=result,
+        error=None if record.error is None else decode_error(record.error)[0],
+        progress=progress,
+        run_at=_instant(record.run_at),
+        priority=record.priority,
+        worker_id=record.worker,
+        expires_at=None if record.expires_at is None else _instant(record.expires_at),
+    )
+
+
+def raise_ended(id: str, state: JobState | None, data: bytes | None, attempts: int) -> NoReturn:
+    """Raise the error that stands for a job without a result."""
+    if state is None:
+        raise JobNotFoundError(f"no job {id!r}: it never was, or its record has expired")
+    if state is JobState.CANCELLED:
+        raise JobCancelledError(f"job {id!r} was cancelled")
+    error, reason = decode_error(data or b"")
+    used_up = reason in {FailureReason.ERROR, FailureReason.TIMEOUT}
+    raise (MaxRetriesError if used_up else JobFailedError)(id, error, attempts, reason.value)
+
+
+def _instant(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)

@@ -1,0 +1,84 @@
+"""From the arguments of an enqueue to a `NewJob`: every check, before anything is stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from jobqueue.errors import InvalidArgumentError
+from jobqueue.options import check_count, check_id, check_instant, check_priority, check_seconds, millis
+from jobqueue.records import EnqueueRequest
+from jobqueue.runtime import unique_id
+from jobqueue.serde import Serde, dump
+from jobqueue.storage.base import NewJob, Reuse
+
+__all__ = ["Requests"]
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """Makes jobs with the defaults of one queue."""
+
+    max_attempts: int
+    max_stalls: int
+    ttl: int
+    """Milliseconds."""
+    serde: Serde[Any]
+    max_bytes: int
+
+    def one(
+        self,
+        id: str | None,
+        payload: Any,
+        max_attempts: int | None,
+        result_ttl: float | None,
+        delay: float | None,
+        run_at: datetime | None,
+        priority: int,
+        reuse: Reuse | str,
+        *,
+        wait: bool = False,
+    ) -> NewJob:
+        """Return the job. Raises `InvalidArgumentError` or `SerializationError`."""
+        return NewJob(
+            unique_id() if id is None else check_id(id),
+            dump(self.serde, payload, "the payload", self.max_bytes),
+            check_priority(priority),
+            0 if delay is None else millis(check_seconds("delay", delay, zero=True)),
+            None if run_at is None else _check_run_at(run_at, delay),
+            self.max_attempts if max_attempts is None else check_count("max_attempts", max_attempts),
+            self.max_stalls,
+            self.ttl if result_ttl is None else millis(check_seconds("result_ttl", result_ttl)),
+            reuse if type(reuse) is Reuse else _check_reuse(reuse),
+            wait,
+        )
+
+    def several(self, request: tuple[str | None, Any] | EnqueueRequest, place: int) -> NewJob:
+        """Return the job of the request at ``place`` of a list; errors name the place."""
+        if isinstance(request, tuple) and len(request) == 2:  # pyright: ignore[reportUnnecessaryIsInstance]
+            request = EnqueueRequest(*request)
+        if not isinstance(request, EnqueueRequest):
+            raise InvalidArgumentError(f"requests[{place}]", "must be (id, payload) or an EnqueueRequest")
+        try:
+            return self.one(
+                request.id, request.payload, request.max_attempts, request.result_ttl,
+                request.delay, request.run_at, request.priority, request.reuse,
+            )  # fmt: skip
+        except InvalidArgumentError as error:
+            problem = str(error).removeprefix(f"{error.argument}: ")
+            raise InvalidArgumentError(f"requests[{place}].{error.argument}", problem) from None
+
+
+def _check_run_at(run_at: object, delay: float | None) -> int:
+    if delay is not None:
+        raise InvalidArgumentError("run_at", "give either delay or run_at, not both")
+    return check_instant("run_at", run_at)
+
+
+def _check_reuse(value: object) -> Reuse:
+    try:
+        return Reuse(value)  # type: ignore[arg-type]
+    except ValueError:
+        allowed = ", ".join(repr(known.value) for known in Reuse)
+        raise InvalidArgumentError("reuse", f"must be one of {allowed}, not {value!r:.80}") from None

@@ -1,0 +1,143 @@
+"""What a queue has between start and stop: its tasks, timers, batches, waiters and worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from jobqueue.batching import Batcher
+from jobqueue.errors import JobQueueError, LeaseLostError
+from jobqueue.events import Emitter, ErrorOccurred
+from jobqueue.execution import Execution, Job
+from jobqueue.job import AbortedReason
+from jobqueue.storage.base import CancelStatus, Inserted, NewJob, Record, Storage
+from jobqueue.supervisor import Supervisor
+from jobqueue.timers import Timers
+from jobqueue.waiters import Waiters
+from jobqueue.worker import Worker, WorkerOptions
+
+__all__ = ["Session"]
+
+
+class Session:
+    """One start-to-stop of a queue on an open store."""
+
+    def __init__(
+        self, storage: Storage, queue: str, worker_id: str, max_length: int | None, emitter: Emitter
+    ) -> None:
+        self._storage = storage
+        self._queue = queue
+        self._max_length = max_length
+        self._emitter = emitter
+        self.timers = Timers(storage.clock)
+        self.supervisor = Supervisor(self._break)
+        self.waiters = Waiters(storage, queue, worker_id, self.timers, self._cancel_run, self._report_poll)
+        self.worker: Worker | None = None
+        self.broken = asyncio.Event()
+        self.defect: BaseException | None = None
+        self._hurried = False
+        self._inserts: Batcher[NewJob, Inserted] = Batcher(self._insert)
+        self._reads: Batcher[str, Record | None] = Batcher(self._get)
+        self._cancels = {
+            running: Batcher[str, CancelStatus](
+                lambda ids, running=running: storage.cancel(queue, ids, running=running)
+            )
+            for running in (False, True)
+        }
+
+    async def start(self) -> None:
+        """Run the background tasks."""
+        await self.supervisor.start()
+        self.supervisor.spawn(self.waiters.poll(), "waiters")
+
+    async def work(self, execution: Execution, options: WorkerOptions) -> None:
+        """Claim and run jobs. Returns when it has begun."""
+        while True:
+            try:
+                await self.waiters.subscribe()
+                break
+            except JobQueueError as error:
+                self.report(error, "subscribing to cancel requests")
+                await self._storage.clock.sleep(1.0)
+        self.worker = Worker(self._storage, execution, options, self._emitter, self.timers, self.supervisor)
+        self.worker.start()
+
+    async def stop_worker(self, timeout: float | None) -> None:
+        """End the runs, in order."""
+        if self.worker is not None:
+            await self.worker.stop(0.0 if self._hurried else timeout)
+
+    def hurry(self) -> None:
+        """Cut a stop short: give the running jobs back now."""
+        self._hurried = True
+        if self.worker is not None:
+            self.worker.hurry()
+
+    async def close(self) -> None:
+        """Answer what is under way and end all tasks. After `stop_worker`."""
+        for batcher in (self._inserts, self._reads, *self._cancels.values()):
+            await batcher.drain()
+        gone = JobQueueError(f"queue {self._queue!r} was stopped during this call; its job goes on elsewhere")
+        self.waiters.fail_all(self.defect or gone)
+        await self.supervisor.stop()
+        if self.waiters.subscribed:
+            await self._storage.unsubscribe(self.waiters.address, self.waiters)
+        self.timers.close()
+
+    # -- calls of the store, merged where merging pays --------------------------------------------------
+
+    async def insert(self, job: NewJob) -> Inserted:
+        """Insert one job, together with those that others insert at this moment."""
+        if self._storage.batched:
+            return await self._inserts.call(job)
+        return (await self._insert((job,)))[0]
+
+    async def insert_many(self, jobs: Sequence[NewJob]) -> list[Inserted]:
+        """Insert a list of jobs."""
+        answers: list[Inserted] = []
+        for start in range(0, len(jobs), 500):
+            answers += await self._insert(jobs[start : start + 500])
+        return answers
+
+    async def read(self, id: str) -> Record | None:
+        """Read one record."""
+        return await self._reads.call(id) if self._storage.batched else (await self._get((id,)))[0]
+
+    async def cancel(self, id: str, *, running: bool) -> CancelStatus:
+        """Cancel one job."""
+        return await self._cancels[running].call(id)
+
+    async def _insert(self, jobs: Sequence[NewJob]) -> list[Inserted]:
+        return await self._storage.insert(
+            self._queue, jobs, reply_to=self.waiters.address, max_length=self._max_length
+        )
+
+    async def _get(self, ids: Sequence[str]) -> list[Record | None]:
+        return await self._storage.get(self._queue, ids)
+
+    async def report_progress(self, job: Job[Any], value: Any) -> None:
+        """Store what a handler reports."""
+        if self.worker is None:
+            raise LeaseLostError(f"job {job.id!r} is no longer run here: its queue has stopped")
+        await self.worker.report_progress(job, value)
+
+    # -- what comes from below ------------------------------------------------------------------------
+
+    def _cancel_run(self, fence: int) -> None:
+        if self.worker is not None:
+            self.worker.abort(fence, AbortedReason.CANCELLED)
+
+    def _report_poll(self, error: BaseException) -> None:
+        self.report(error, "reading the outcome of awaited jobs")
+
+    def report(self, error: BaseException, doing: str) -> None:
+        """Tell listeners of an error outside of a handler."""
+        self._emitter.emit(ErrorOccurred(error, doing, self._queue))
+
+    def _break(self, defect: BaseException) -> None:
+        self.defect = JobQueueError(f"queue {self._queue!r} broke and must be restarted: {defect!r}")
+        self.defect.__cause__ = defect
+        self.report(defect, "running the queue's background tasks")
+        self.waiters.fail_all(self.defect)
+        self.broken.set()

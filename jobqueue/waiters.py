@@ -1,0 +1,231 @@
+"""Those who wait for a job to end, in this process.
+
+The news comes pushed, as hints; losing all of them costs only time. A waiter is registered in the
+store within the same step that read the job as live, and the store is read again on every
+reconnection, every `POLL` seconds, and when the waiter's time is up.
+
+A reply names the incarnation (``seq``) of its job, so news of an old job is never taken for news of
+a new one with the same id. A reply may even come before the answer of the insert that registered its
+waiter; it is kept until the incarnation is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from jobqueue.errors import JobQueueError, WaitTimeoutError
+from jobqueue.job import ENDED, JobState
+from jobqueue.storage.base import Record, Reply, Storage
+from jobqueue.timers import Timeout, Timers
+
+__all__ = ["POLL", "Ended", "Waiter", "Waiters"]
+
+POLL = 5.0
+"""Seconds after which a lost notification is made good at the latest."""
+_CHUNK = 500
+
+
+class Ended(NamedTuple):
+    """How a job ended; ``state`` is ``None`` if its record is gone."""
+
+    state: JobState | None
+    data: bytes | None
+    attempts: int
+
+
+class Waiter:
+    """One call that waits for one job."""
+
+    __slots__ = ("_early", "future", "id", "seq", "timeout")
+
+    def __init__(self, id: str, future: asyncio.Future[Ended]) -> None:
+        self.id = id
+        self.seq = 0
+        self.future = future
+        self.timeout: Timeout | None = None
+        self._early: Reply | None = None
+
+    def bind(self, seq: int) -> None:
+        """Say which incarnation is waited for, once the store has told."""
+        self.seq = seq
+        if self._early is not None:
+            self.hear(self._early)
+
+    def hear(self, reply: Reply) -> bool:
+        """Take a reply; say whether the outcome still has to be fetched."""
+        if not self.seq:
+            if self._early is None or self._early.seq < reply.seq:
+                self._early = reply
+        elif reply.seq == self.seq:
+            if reply.state is JobState.COMPLETED and reply.data is None:
+                return True
+            self.end(Ended(reply.state, reply.data, reply.attempts))
+        return False
+
+    def read(self, record: Record | None) -> None:
+        """Take what the store says."""
+        if record is None:
+            self.end(Ended(None, None, 0))
+        elif record.seq < self.seq:
+            pass  # read before this incarnation was created
+        elif record.state in ENDED:
+            data = record.result if record.state is JobState.COMPLETED else record.error
+            self.end(Ended(record.state, data, record.attempts))
+        else:
+            # Live. A larger seq means that the job ended, its outcome is gone, and the id was used
+            # again: the new job is waited for instead.
+            self.seq = record.seq
+
+    def end(self, ended: Ended) -> None:
+        if not self.future.done():
+            self.future.set_result(ended)
+
+    def fail(self, error: BaseException) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+            self.future.exception()  # seen: its caller may be elsewhere, and asyncio would complain
+
+
+class Waiters:
+    """All waiters of one queue object: the sink of its address.
+
+    ``on_cancel(fence)`` gets cancel requests for runs; ``report(error)`` a poll that failed.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        queue: str,
+        address: str,
+        timers: Timers,
+        on_cancel: Callable[[int], None],
+        report: Callable[[BaseException], None],
+    ) -> None:
+        self.address = address
+        self._storage = storage
+        self._queue = queue
+        self._timers = timers
+        self._on_cancel = on_cancel
+        self._report = report
+        self._waiting: dict[str, list[Waiter]] = {}
+        self._stale = asyncio.Event()
+        self._fetch: set[str] = set()
+        self._subscribing: asyncio.Task[None] | None = None
+        self.subscribed = False
+
+    # -- the sink ---------------------------------------------------------------------------------
+
+    def deliver(self, replies: Sequence[Reply]) -> None:
+        for reply in replies:
+            if reply.queue != self._queue:
+                continue
+            for waiter in self._waiting.get(reply.id, ()):
+                if waiter.hear(reply):
+                    self._fetch.add(reply.id)
+                    self._stale.set()
+
+    def cancel(self, queue: str, id: str, fence: int) -> None:  # noqa: ARG002 - the fence says all
+        if queue == self._queue:
+            self._on_cancel(fence)
+
+    def resync(self) -> None:
+        self._fetch.update(self._waiting)
+        self._stale.set()
+
+    # -- waiting ----------------------------------------------------------------------------------
+
+    async def subscribe(self) -> None:
+        """Listen for pushes, once; before the first waiter is registered in the store."""
+        if self.subscribed:
+            return
+        if self._subscribing is None:
+            # A task of its own: several callers want it, and any one of them may be cancelled.
+            self._subscribing = asyncio.create_task(self._subscribe())
+        await asyncio.shield(self._subscribing)
+
+    async def _subscribe(self) -> None:
+        try:
+            await self._storage.subscribe(self.address, self)
+            self.subscribed = True
+        finally:
+            self._subscribing = None
+
+    def add(self, id: str, timeout: float) -> Waiter:
+        """Stand as a waiter. Every `add` needs a `remove`."""
+        waiter = Waiter(id, asyncio.get_running_loop().create_future())
+        standing = self._waiting.get(id)
+        if standing is None:
+            self._waiting[id] = [waiter]
+        else:
+            standing.append(waiter)
+        waiter.timeout = self._timers.add(timeout, lambda: waiter.fail(_TimeIsUpError()))
+        return waiter
+
+    def remove(self, waiter: Waiter) -> None:
+        """Wait no longer."""
+        if waiter.timeout is not None:
+            waiter.timeout.cancel()
+        standing = self._waiting[waiter.id]
+        standing.remove(waiter)
+        if not standing:
+            del self._waiting[waiter.id]
+
+    async def result(self, waiter: Waiter) -> Ended:
+        """Wait for the outcome. Raises `WaitTimeoutError`, after a last look at the store."""
+        try:
+            return await waiter.future
+        except _TimeIsUpError:
+            pass
+        record: Record | None
+        try:
+            (record,) = await self._storage.get(self._queue, [waiter.id])
+        except JobQueueError as error:
+            raise WaitTimeoutError(
+                f"job {waiter.id!r} has no known outcome in time, and the store cannot be asked: {error}"
+            ) from error
+        last = Waiter(waiter.id, asyncio.get_running_loop().create_future())
+        last.read(record)
+        if last.future.done():
+            return last.future.result()
+        state = "missing" if record is None else record.state.value
+        raise WaitTimeoutError(f"job {waiter.id!r} is still {state}; it goes on: wait again, or cancel it")
+
+    def fail_all(self, error: BaseException) -> None:
+        """End every waiting call with an error: nothing waits for a queue that has stopped."""
+        for waiters in self._waiting.values():
+            for waiter in waiters:
+                waiter.fail(error)
+
+    # -- making good what was missed ----------------------------------------------------------------
+
+    async def poll(self) -> None:
+        """Read what is stale, and everything every `POLL` seconds, until cancelled."""
+        clock = self._storage.clock
+        while True:
+            timer = clock.call_later(POLL * clock.uniform(0.8, 1.0), self.resync)
+            try:
+                await self._stale.wait()
+            finally:
+                timer.cancel()
+            self._stale.clear()
+            ids = [id for id in self._fetch if id in self._waiting]
+            self._fetch.clear()
+            for start in range(0, len(ids), _CHUNK):
+                await self._read(ids[start : start + _CHUNK])
+
+    async def _read(self, ids: list[str]) -> None:
+        waiters = [[w for w in self._waiting.get(id, ()) if w.seq] for id in ids]
+        try:
+            records = await self._storage.get(self._queue, ids, reply_to=self.address)
+        except JobQueueError as error:
+            self._report(error)
+            return
+        for standing, record in zip(waiters, records, strict=True):
+            for waiter in standing:
+                waiter.read(record)
+
+
+class _TimeIsUpError(Exception):
+    """Ends the future of a waiter; never leaves this module."""

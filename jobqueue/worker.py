@@ -1,0 +1,354 @@
+"""The worker of one queue in one process.
+
+Its duties:
+
+* keep ``concurrency`` slots full, through `Storage.exchange`: one atomic, non-blocking step hands in
+  every run that has ended and claims as many jobs as there are free slots;
+* sleep on the store's hint while there is nothing to do;
+* abort runs: at `job_timeout`, on request, when their lease is lost, at the end of a shutdown;
+* stop without losing anything: claim no more, let run, abort, give back what is left, hand in.
+
+One claimer does all the talking, so the cost per job is a task, two dict writes and its share of a
+batch. Settlements that the store could not take are kept and handed in again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from jobqueue.errors import JobQueueError, LeaseLostError, StorageUnavailableError
+from jobqueue.events import (
+    Emitter,
+    ErrorOccurred,
+    Event,
+    JobCancelled,
+    JobCompleted,
+    JobFailed,
+    JobFailing,
+    JobProcessing,
+    JobProgress,
+    JobRequeued,
+    JobStalled,
+)
+from jobqueue.execution import Execution, Job, Run
+from jobqueue.heartbeat import Heartbeat
+from jobqueue.job import AbortedReason, Action, Settlement, decode_error
+from jobqueue.options import millis
+from jobqueue.serde import dump
+from jobqueue.storage.base import Claimed, LeaseStatus, Renewal, SettleStatus, Storage
+from jobqueue.supervisor import Supervisor
+from jobqueue.timers import Timers
+
+__all__ = ["Worker", "WorkerOptions"]
+
+ABORT_GRACE = 1.0
+"""Seconds that an aborted run gets to end before its job is given back without it."""
+LAST_TRIES = 8
+"""Failed exchanges in a row after which a stopping worker leaves its jobs to their leases."""
+MAX_BATCH = 1000
+"""Jobs handed in and claimed by one exchange at the most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """How a worker works. Seconds."""
+
+    concurrency: int
+    visibility_timeout: float
+    job_timeout: float | None
+    block_timeout: float
+
+
+class Worker:
+    """Runs the jobs of one queue. Made for one start and one stop."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        execution: Execution,
+        options: WorkerOptions,
+        emitter: Emitter,
+        timers: Timers,
+        supervisor: Supervisor,
+    ) -> None:
+        self._storage = storage
+        self._clock = storage.clock
+        self._execution = execution
+        self._queue = execution.queue
+        self._worker_id = execution.worker_id
+        self._options = options
+        self._emitter = emitter
+        self._timers = timers
+        self._supervisor = supervisor
+        self._loop = asyncio.get_running_loop()
+        self._lease = millis(options.visibility_timeout)
+        self._runs: dict[int, Run] = {}  # by fence: one id may run twice here, one of them lost
+        self._zombies = 0
+        self._finished: list[tuple[Settlement, Run]] = []
+        self._wake = asyncio.Event()
+        self._hint: asyncio.Task[None] | None = None
+        self._maybe_work = True
+        self._next_due: int | None = None
+        self._draining = False
+        self._failures = 0
+        self._over: asyncio.Future[None] | None = None
+        self._claimer: asyncio.Task[None] | None = None
+        self._heart: asyncio.Task[None] | None = None
+
+    @property
+    def running(self) -> int:
+        """Jobs that run now."""
+        return len(self._runs)
+
+    def start(self) -> None:
+        """Claim and run."""
+        heartbeat = Heartbeat(
+            self._storage, self._queue, self._worker_id, self._options.visibility_timeout,
+            self._runs, self.abort, lambda error: self._report(error, "renewing leases"),
+        )  # fmt: skip
+        self._heart = self._supervisor.spawn(heartbeat.run(), "heartbeat")
+        self._claimer = self._supervisor.spawn(self._claim_forever(), "claimer")
+
+    def abort(self, fence: int, reason: AbortedReason) -> None:
+        """Ask a run to end. Unknown fences are ignored: the run has ended."""
+        run = self._runs.get(fence)
+        if run is not None:
+            run.abort(reason)
+
+    async def stop(self, timeout: float | None) -> None:
+        """Stop in order; at most ``timeout`` seconds for the runs, ``None``: as long as they take."""
+        self._draining = True
+        self._wake.set()
+        await self._until_idle(timeout)
+        for run in tuple(self._runs.values()):
+            run.abort(AbortedReason.SHUTDOWN)
+        await self._until_idle(ABORT_GRACE)
+        for run in tuple(self._runs.values()):
+            self._abandon(run)
+        if self._claimer is not None:
+            await asyncio.wait([self._claimer])
+        for task in (self._hint, self._heart):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+
+    # -- claiming ---------------------------------------------------------------------------------
+
+    async def _claim_forever(self) -> None:
+        while True:
+            self._wake.clear()
+            batch = self._finished[:MAX_BATCH]
+            limit = 0 if self._draining else self._free_slots()
+            if batch or (limit and self._maybe_work):
+                await self._exchange(batch, limit)
+            elif self._draining and not self._runs:
+                return
+            else:
+                self._watch(limit)
+                await self._wake.wait()
+
+    def _free_slots(self) -> int:
+        return min(MAX_BATCH, self._options.concurrency - len(self._runs) - self._zombies)
+
+    async def _exchange(self, batch: list[tuple[Settlement, Run]], limit: int) -> None:
+        settlements = [settlement for settlement, _ in batch]
+        started = self._clock.monotonic()
+        try:
+            answer = await self._storage.exchange(
+                self._queue, self._worker_id, settlements, max(0, limit), self._lease
+            )
+        except JobQueueError as error:
+            self._report(error, "exchanging jobs with the store")
+            await self._back_off()
+            if self._draining and self._failures >= LAST_TRIES:
+                self._give_up()
+            return
+        self._failures = 0
+        del self._finished[: len(batch)]
+        for claimed in answer.jobs:
+            self._launch(claimed, started)
+        self._maybe_work = len(answer.jobs) == limit if limit > 0 else True
+        self._next_due = answer.next_due
+        for (settlement, run), status in zip(batch, answer.settled, strict=True):
+            self._tell_outcome(settlement, run, status)
+
+    def _give_up(self) -> None:
+        """End a stop that the store does not take: the leases expire, and the jobs run again."""
+        lost = [run.id for _, run in self._finished]
+        self._finished.clear()
+        problem = StorageUnavailableError(f"outcomes of {len(lost)} runs could not be stored: {lost!r:.200}")
+        self._report(problem, "stopping")
+
+    async def _back_off(self) -> None:
+        self._failures = min(self._failures + 1, 10)
+        ceiling = min(5.0, 0.05 * 2**self._failures)
+        await self._clock.sleep(self._clock.uniform(0.0, ceiling))
+
+    def _watch(self, limit: int) -> None:
+        """Have the store's hint wake the claimer, while there is a free slot."""
+        if limit > 0:
+            if self._hint is None:
+                self._hint = self._supervisor.spawn(self._wait_for_work(), "hint")
+        elif self._hint is not None:
+            # A hint taken while all slots are full would be missing to a worker that is free.
+            self._hint.cancel()
+            self._hint = None
+            self._maybe_work = True
+
+    async def _wait_for_work(self) -> None:
+        timeout = self._options.block_timeout
+        if self._next_due is not None:
+            timeout = min(timeout, self._next_due / 1000)
+        try:
+            await self._storage.wait_for_work(self._queue, self._worker_id, timeout)
+        except JobQueueError as error:
+            self._report(error, "waiting for work")
+            await self._back_off()
+        finally:
+            if self._hint is asyncio.current_task():
+                self._hint = None
+                self._maybe_work = True
+                self._wake.set()
+
+    # -- running ----------------------------------------------------------------------------------
+
+    def _launch(self, claimed: Claimed, now: float) -> None:
+        timeout = self._options.job_timeout
+        run = Run(claimed, now, None if timeout is None else now + timeout)
+        self._runs[claimed.fence] = run
+        if self._draining:  # brought by an exchange that was on its way when the stop began
+            self._abandon(run)
+            return
+        if timeout is not None:
+            run.timeout = self._timers.add(timeout, lambda: run.abort(AbortedReason.TIMEOUT))
+        if self._emitter.listening(JobProcessing):
+            self._emitter.emit(JobProcessing(claimed.id, self._queue, claimed.attempts))
+        run.task = self._loop.create_task(self._run(run))
+
+    async def _run(self, run: Run) -> None:
+        try:
+            settlement = await self._execution.perform(run)
+        except Exception as error:  # noqa: BLE001 - a defect: its lease expires, the slot is free
+            self._report(error, f"running job {run.id!r}")
+            settlement = None
+        finally:
+            if run.timeout is not None:
+                run.timeout.cancel()
+            if run.thread is not None and not run.thread.done():
+                self._zombies += 1
+                run.thread.add_done_callback(self._bury)
+        if not run.abandoned:
+            self._settled(run, settlement)
+
+    def _bury(self, _thread: asyncio.Future[Any]) -> None:
+        self._zombies -= 1
+        self._wake.set()
+
+    def _settled(self, run: Run, settlement: Settlement | None) -> None:
+        del self._runs[run.fence]
+        if settlement is not None:
+            self._finished.append((settlement, run))
+        else:
+            self._tell_lost(run)
+        self._wake.set()
+
+    def _abandon(self, run: Run) -> None:
+        """Give a job back although its run does not end."""
+        run.abandoned = True
+        self._settled(run, Settlement(run.id, run.fence, Action.RELEASE))
+
+    async def _until_idle(self, timeout: float | None) -> None:
+        """Wait until no job runs, ``timeout`` seconds have passed, or `hurry` is called."""
+        over = self._over = self._loop.create_future()
+        timer = None
+        if timeout is not None:
+            timer = self._clock.call_later(timeout, self.hurry)
+        try:
+            while self._runs and not over.done():
+                running = asyncio.gather(
+                    *(run.task for run in self._runs.values() if run.task), return_exceptions=True
+                )
+                # Shielded: giving up waiting must not cancel what is waited for.
+                await asyncio.wait({asyncio.shield(running), over}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def hurry(self) -> None:
+        """Wait no longer for runs to end."""
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
+
+    async def report_progress(self, job: Job[Any], value: Any) -> None:
+        """Store what a handler reports. Raises `LeaseLostError`."""
+        execution = self._execution
+        data = dump(execution.result_serde, value, "the progress", execution.max_bytes)
+        run = self._runs.get(job.fence)
+        started = self._clock.monotonic()
+        status = LeaseStatus.LOST
+        if run is not None:
+            renewal = Renewal(job.id, job.fence, data)
+            (status,) = await self._storage.extend(self._queue, self._worker_id, [renewal], self._lease)
+        if status is LeaseStatus.LOST:
+            self.abort(job.fence, AbortedReason.LEASE_LOST)
+            raise LeaseLostError(f"job {job.id!r} now belongs to another run: end this one")
+        if run is not None:
+            run.confirmed_at = max(run.confirmed_at, started)
+        if status is LeaseStatus.CANCELLING:
+            self.abort(job.fence, AbortedReason.CANCELLED)
+        if self._emitter.listening(JobProgress):
+            self._emitter.emit(JobProgress(job.id, self._queue, value))
+
+    # -- telling ----------------------------------------------------------------------------------
+
+    def _tell_outcome(self, settlement: Settlement, run: Run, status: SettleStatus) -> None:
+        if status is SettleStatus.LOST:
+            self._tell_lost(run)
+        elif status is SettleStatus.CANCELLED:
+            self._tell(JobCancelled, lambda: JobCancelled(run.id, self._queue))
+        else:
+            _TELL[settlement.action](self, settlement, run)
+
+    def _tell_completed(self, _settlement: Settlement, run: Run) -> None:
+        if self._emitter.listening(JobCompleted):
+            seconds = self._clock.monotonic() - run.started_at
+            event = JobCompleted(run.id, self._queue, run.result, run.claimed.attempts, seconds)
+            self._emitter.emit(event)
+
+    def _tell_failed(self, settlement: Settlement, run: Run) -> None:
+        error, reason = decode_error(settlement.data)
+        attempts = run.claimed.attempts
+        self._tell(JobFailed, lambda: JobFailed(run.id, self._queue, error, attempts, reason))
+
+    def _tell_failing(self, settlement: Settlement, run: Run) -> None:
+        error, _ = decode_error(settlement.data)
+        attempts, delay = run.claimed.attempts, settlement.delay / 1000
+        self._tell(JobFailing, lambda: JobFailing(run.id, self._queue, error, attempts, delay))
+
+    def _tell_requeued(self, _settlement: Settlement, run: Run) -> None:
+        self._tell(JobRequeued, lambda: JobRequeued(run.id, self._queue))
+
+    def _tell_cancelled(self, _settlement: Settlement, run: Run) -> None:
+        self._tell(JobCancelled, lambda: JobCancelled(run.id, self._queue))
+
+    def _tell_lost(self, run: Run) -> None:
+        self._tell(JobStalled, lambda: JobStalled(run.id, self._queue, self._worker_id))
+
+    def _tell(self, kind: type[Event], make: Callable[[], Event]) -> None:
+        if self._emitter.listening(kind):
+            self._emitter.emit(make())
+
+    def _report(self, error: BaseException, doing: str) -> None:
+        self._emitter.emit(ErrorOccurred(error, doing, self._queue))
+
+
+_TELL = {
+    Action.COMPLETE: Worker._tell_completed,  # noqa: SLF001
+    Action.FAIL: Worker._tell_failed,  # noqa: SLF001
+    Action.RETRY: Worker._tell_failing,  # noqa: SLF001
+    Action.RELEASE: Worker._tell_requeued,  # noqa: SLF001
+    Action.CANCEL: Worker._tell_cancelled,  # noqa: SLF001
+}
