@@ -647,12 +647,16 @@ class Engine:
         job = self._find(self._peek(queue), id, now)
         return job is None or job.state in ENDED or address in job.waiters
 
+    def skip_fences(self, count: int) -> None:
+        """Never give the next ``count`` fences: claims that were lost may have had them."""
+        self._fence += count
+
     def restart(self, fence_gap: int) -> None:
         """Go on after the host has restarted: no lease, lock or worker of before is alive.
 
         The fences jump by ``fence_gap``, past any that was given but not written down.
         """
-        self._fence += fence_gap
+        self.skip_fences(fence_gap)
         self._locks = {name: lock._replace(expires_at=0) for name, lock in self._locks.items()}
         for q in self._queues.values():
             q.workers.clear()

@@ -1,0 +1,60 @@
+# ruff: noqa: ARG002 - the methods of a protocol: not every command needs every argument
+"""The commands of the journal: calls of the engine that change something, and how they are written.
+
+Every process that has the store open applies the same commands in the same order to an engine of its
+own, and so comes to the same state. A command says
+
+* ``wanted``: whether it may change anything now; if not, it is answered without the lock;
+* ``apply``: the call itself, when given and when replayed;
+* ``weigh``: what its answer costs: nothing to write, a write, or a write that has to be safe on the
+  disk before the answer goes out.
+
+Claims and renewals are not synced. A power cut that takes them takes their workers too, and leaves the
+jobs ready or their leases dead; the fences that were given are skipped (`Restart`), so none comes twice.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, ClassVar, Protocol
+
+from jobqueue.storage.file.codec import Reader
+from jobqueue.storage.file.state import State
+
+__all__ = ["Command", "Common", "Weight"]
+
+
+class Weight(IntEnum):
+    """What an answer costs."""
+
+    NOTHING = 0
+    """Nothing changed."""
+    WRITTEN = 1
+    """Written, but a power cut may take it."""
+    SYNCED = 2
+    """Safe on the disk before anybody is told."""
+
+
+class Command(Protocol):
+    """See the head of the module."""
+
+    code: ClassVar[int]
+    grows: ClassVar[bool]
+    """Whether it makes new jobs: those are refused when the disk is full."""
+
+    def wanted(self, state: State, now: int) -> bool: ...
+    def apply(self, state: State, now: int) -> Any: ...
+    def weigh(self, answer: Any, state: State, now: int) -> Weight: ...
+    def pack(self) -> bytes: ...
+    @classmethod
+    def parse(cls, data: Reader) -> Command: ...
+
+
+class Common:
+    """What most commands share."""
+
+    __slots__ = ()
+    grows: ClassVar[bool] = False
+
+    def wanted(self, state: State, now: int) -> bool:
+        return True

@@ -1,0 +1,55 @@
+"""All commands of the journal, and how one is written and read."""
+
+from __future__ import annotations
+
+import struct
+
+from jobqueue.storage.file.codec import Reader, blob
+from jobqueue.storage.file.command import Command, Weight
+from jobqueue.storage.file.job_commands import Cancel, Exchange, Extend, Insert, Keep, Purge, Sweep, Watch
+from jobqueue.storage.file.store_commands import Acquire, Release, Renew, Restart, Seal, Step
+
+__all__ = [
+    "Acquire",
+    "Cancel",
+    "Command",
+    "Exchange",
+    "Extend",
+    "Insert",
+    "Keep",
+    "Purge",
+    "Release",
+    "Renew",
+    "Restart",
+    "Seal",
+    "Step",
+    "Sweep",
+    "Watch",
+    "Weight",
+    "pack_command",
+    "parse_command",
+]
+
+_ALL: tuple[type[Command], ...] = (
+    Insert, Watch, Exchange, Extend, Sweep, Cancel, Keep, Purge, Acquire, Renew, Release, Restart, Step, Seal,
+)  # fmt: skip
+_BY_CODE = {kind.code: kind for kind in _ALL}
+
+
+def pack_command(command: Command) -> bytes:
+    return bytes((command.code,)) + blob(command.pack())
+
+
+def parse_command(data: Reader) -> Command:
+    """Read one command. Raises `ValueError` at what no version of the store has written."""
+    kind = _BY_CODE.get(data.byte())
+    if kind is None:
+        raise ValueError("an unknown command")
+    try:
+        body = Reader(data.blob())
+        command = kind.parse(body)
+    except (struct.error, IndexError) as error:
+        raise ValueError(f"a malformed {kind.__name__}") from error
+    if not body.done:
+        raise ValueError(f"a {kind.__name__} with a tail")
+    return command

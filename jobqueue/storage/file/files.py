@@ -1,0 +1,148 @@
+"""Every system call that the file store makes on its directory, in one replaceable place.
+
+Tests put failing, killing and power-cutting layers in its place; nothing else in this package opens,
+writes, syncs, renames or removes a file.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from jobqueue.errors import QueueFullError, StorageError, StorageUnavailableError
+
+__all__ = ["DISK_FULL", "Files", "fault"]
+
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_REFUSED = {
+    errno.EACCES: "check the owner and permissions of the directory and its files",
+    errno.EPERM: "check the owner and permissions of the directory and its files",
+    errno.EROFS: "the filesystem is mounted read-only: remount it, or choose another directory",
+    errno.ENOTDIR: "a part of the path is not a directory: choose another path",
+    errno.ELOOP: "a file of the store is a symbolic link: the store does not follow them",
+    errno.ENOENT: "a file of the store has been removed while it was in use",
+    errno.ENAMETOOLONG: "choose a shorter path",
+}
+_ZEROS = bytes(65_536)
+
+
+def fault(error: OSError, doing: str) -> StorageError | QueueFullError:
+    """Turn a failed system call into the error that a caller of the store gets."""
+    what = f"{doing}: {error.strerror or error}"
+    if error.errno in DISK_FULL:
+        return QueueFullError(f"{what}: free some space, or raise the quota")
+    if error.errno in {errno.EMFILE, errno.ENFILE}:
+        return StorageUnavailableError(f"{what}: raise the limit of open files (ulimit -n)")
+    if error.errno in _REFUSED:
+        return StorageError(f"{what}: {_REFUSED[error.errno]}")
+    return StorageUnavailableError(what)
+
+
+class Files:
+    """The filesystem. Every method raises `OSError` as the system gives it."""
+
+    def make_dir(self, path: Path) -> None:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def open(self, path: Path, *, create: bool = False, write: bool = True) -> int:
+        flags = (os.O_RDWR if write else os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(path, flags | (os.O_CREAT if create else 0), 0o600)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def names(self, path: Path) -> list[str]:
+        return sorted(entry.name for entry in path.iterdir())
+
+    def read(self, fd: int, size: int, at: int) -> bytes:
+        """Read up to ``size`` bytes; fewer only at the end of the file."""
+        parts = []
+        while size > 0 and (part := os.pread(fd, min(size, 1 << 26), at)):
+            parts.append(part)
+            size -= len(part)
+            at += len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def write(self, fd: int, data: bytes, at: int) -> None:
+        """Write all of ``data``; a failure may leave part of it."""
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(fd, view, at)
+            view = view[written:]
+            at += written
+
+    def size(self, fd: int) -> int:
+        return os.fstat(fd).st_size
+
+    def is_linked(self, fd: int) -> bool:
+        """Whether the open file still has a name."""
+        return os.fstat(fd).st_nlink > 0
+
+    def truncate(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+
+    def reserve(self, fd: int, at: int, size: int) -> None:
+        """Make room for ``size`` bytes that read as zeros, so that writing there cannot lack space."""
+        fallocate: Callable[[int, int, int], None] | None = getattr(os, "posix_fallocate", None)
+        if fallocate is not None:
+            try:
+                fallocate(fd, at, size)
+            except OSError as error:
+                if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}:
+                    raise
+            else:
+                return
+        for place in range(at, at + size, len(_ZEROS)):
+            self.write(fd, _ZEROS[: at + size - place], place)
+
+    def sync(self, fd: int) -> None:
+        """Return when the data, and the size, of a file are on the disk."""
+        full = getattr(fcntl, "F_FULLFSYNC", None)
+        if full is not None:  # macOS: its fsync leaves the data in the cache of the drive
+            fcntl.fcntl(fd, full)
+        else:
+            os.fdatasync(fd)
+
+    def sync_dir(self, path: Path) -> None:
+        """Return when the names in a directory are on the disk."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def forget_cache(self, fd: int) -> None:
+        """Have the next reads come from the disk, where the system can be told so."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def rename(self, source: Path, target: Path) -> None:
+        source.rename(target)
+
+    def unlink(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+
+    def lock(self, fd: int) -> None:
+        """Wait for the exclusive lock of an open file."""
+        fcntl.flock(fd, fcntl.LOCK_EX)
+
+    def try_lock(self, fd: int) -> bool:
+        """Take the exclusive lock of an open file, if it is free."""
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def unlock(self, fd: int) -> None:
+        fcntl.flock(fd, fcntl.LOCK_UN)
+
+    def boot_id(self) -> str:
+        """Name this run of the host; "" where the system does not say."""
+        try:
+            return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        except OSError:
+            return ""

@@ -1,0 +1,35 @@
+"""What the journal's commands act on."""
+
+from __future__ import annotations
+
+from jobqueue.storage.engine import Engine
+
+__all__ = ["SEEN_EVERY", "State"]
+
+SEEN_EVERY = 20_000
+"""Milliseconds after which an idle worker is written down again as seen: a third of the time that it is
+listed, so that idling costs next to no writes."""
+
+
+class State:
+    """An engine, the time of its last command, and the clock that the times were read from."""
+
+    __slots__ = ("clock_offset", "engine", "noted", "now")
+
+    def __init__(self) -> None:
+        self.engine = Engine()
+        self.now = 0
+        """When the last command was given; no command after it has an earlier time."""
+        self.clock_offset = 0
+        """Milliseconds by which the wall clock was ahead of the monotonic one when last compared."""
+        self.noted: dict[tuple[str, str], int] = {}
+        """When this process last wrote down that a (queue, worker) was seen."""
+
+    def is_noted(self, queue: str, worker: str, now: int) -> bool:
+        """Whether others know well enough that a worker is there."""
+        return now < self.noted.get((queue, worker), 0) + SEEN_EVERY
+
+    def note(self, queue: str, worker: str, now: int) -> None:
+        if len(self.noted) > 1000:
+            self.noted = {key: at for key, at in self.noted.items() if now < at + SEEN_EVERY}
+        self.noted[queue, worker] = now

@@ -1,0 +1,163 @@
+# ruff: noqa: ARG002, ARG003 - the methods of a protocol: not every command needs every argument
+"""The commands about named locks, and those that the store gives itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jobqueue.storage.file.codec import Reader, number, numbers, text
+from jobqueue.storage.file.command import Common, Weight
+from jobqueue.storage.file.state import State
+
+__all__ = ["Acquire", "Release", "Renew", "Restart", "Seal", "Step"]
+
+
+@dataclass(slots=True)
+class Acquire(Common):
+    """`Storage.acquire`. Synced: a term, like a fence, must not come twice."""
+
+    code: ClassVar[int] = 9
+    lock: str
+    owner: str
+    ttl: int
+
+    def wanted(self, state: State, now: int) -> bool:
+        held = state.engine.holder(self.lock, now)
+        return held is None or held.owner == self.owner
+
+    def apply(self, state: State, now: int) -> int | None:
+        return state.engine.acquire(self.lock, self.owner, self.ttl, now)
+
+    def weigh(self, answer: int | None, state: State, now: int) -> Weight:
+        return Weight.NOTHING if answer is None else Weight.SYNCED
+
+    def pack(self) -> bytes:
+        return text(self.lock) + text(self.owner) + number(self.ttl)
+
+    @classmethod
+    def parse(cls, data: Reader) -> Acquire:
+        return cls(data.text(), data.text(), data.number())
+
+
+@dataclass(slots=True)
+class Renew(Common):
+    """`Storage.renew`."""
+
+    code: ClassVar[int] = 10
+    lock: str
+    owner: str
+    ttl: int
+
+    def apply(self, state: State, now: int) -> bool:
+        return state.engine.renew(self.lock, self.owner, self.ttl, now)
+
+    def weigh(self, answer: bool, state: State, now: int) -> Weight:  # noqa: FBT001 - an answer
+        return Weight.WRITTEN if answer else Weight.NOTHING
+
+    def pack(self) -> bytes:
+        return text(self.lock) + text(self.owner) + number(self.ttl)
+
+    @classmethod
+    def parse(cls, data: Reader) -> Renew:
+        return cls(data.text(), data.text(), data.number())
+
+
+@dataclass(slots=True)
+class Release(Common):
+    """`Storage.release`."""
+
+    code: ClassVar[int] = 11
+    lock: str
+    owner: str
+
+    def apply(self, state: State, now: int) -> bool:
+        return state.engine.release(self.lock, self.owner, now)
+
+    def weigh(self, answer: bool, state: State, now: int) -> Weight:  # noqa: FBT001 - an answer
+        return Weight.WRITTEN if answer else Weight.NOTHING
+
+    def pack(self) -> bytes:
+        return text(self.lock) + text(self.owner)
+
+    @classmethod
+    def parse(cls, data: Reader) -> Release:
+        return cls(data.text(), data.text())
+
+
+# -- the store's own ------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Restart(Common):
+    """The first command after an opening that may have lost the end of the journal.
+
+    ``fence_gap`` skips the fences that lost claims had. ``rebooted``: whoever held a lease is dead.
+    """
+
+    code: ClassVar[int] = 12
+    fence_gap: int
+    clock_offset: int
+    rebooted: bool
+
+    def apply(self, state: State, now: int) -> None:
+        if self.rebooted:
+            state.engine.restart(self.fence_gap)
+            state.noted.clear()
+        else:
+            state.engine.skip_fences(self.fence_gap)
+        state.clock_offset = self.clock_offset
+
+    def weigh(self, answer: None, state: State, now: int) -> Weight:
+        return Weight.SYNCED
+
+    def pack(self) -> bytes:
+        return numbers(self.fence_gap, self.clock_offset, self.rebooted)
+
+    @classmethod
+    def parse(cls, data: Reader) -> Restart:
+        return cls(data.number(), data.number(), bool(data.number()))
+
+
+@dataclass(slots=True)
+class Step(Common):
+    """The wall clock was set: leases, locks and TTLs move with it, so that they last as long as meant."""
+
+    code: ClassVar[int] = 13
+    delta: int
+    clock_offset: int
+
+    def apply(self, state: State, now: int) -> None:
+        state.engine.shift(self.delta)
+        state.noted.clear()
+        state.clock_offset = self.clock_offset
+
+    def weigh(self, answer: None, state: State, now: int) -> Weight:
+        return Weight.WRITTEN
+
+    def pack(self) -> bytes:
+        return numbers(self.delta, self.clock_offset)
+
+    @classmethod
+    def parse(cls, data: Reader) -> Step:
+        return cls(data.number(), data.number())
+
+
+@dataclass(slots=True)
+class Seal(Common):
+    """The last command of a journal: the next generation goes on."""
+
+    code: ClassVar[int] = 14
+
+    def apply(self, state: State, now: int) -> None:
+        return None
+
+    def weigh(self, answer: None, state: State, now: int) -> Weight:
+        return Weight.SYNCED
+
+    def pack(self) -> bytes:
+        return b""
+
+    @classmethod
+    def parse(cls, data: Reader) -> Seal:
+        return cls()
