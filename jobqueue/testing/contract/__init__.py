@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+from jobqueue.testing.contract.cancel import CancelCases
 from jobqueue.testing.contract.claim import ClaimCases
+from jobqueue.testing.contract.expiry import ExpiryCases
+from jobqueue.testing.contract.fences import FenceCases
+from jobqueue.testing.contract.front import FrontCases
+from jobqueue.testing.contract.hostile import HostileCases
 from jobqueue.testing.contract.insert import InsertCases
 from jobqueue.testing.contract.leases import LeaseCases
+from jobqueue.testing.contract.lifecycle import LifecycleCases
+from jobqueue.testing.contract.listing import ListingCases
+from jobqueue.testing.contract.locks import LockCases
 from jobqueue.testing.contract.settle import SettleCases
+from jobqueue.testing.contract.sweep import SweepCases
+from jobqueue.testing.contract.transitions import TransitionCases
+from jobqueue.testing.contract.waiters import WaiterCases
+from jobqueue.testing.contract.wakeups import WakeupCases
 
 __all__ = ["StorageContract"]
 
 
-class StorageContract(InsertCases, ClaimCases, SettleCases, LeaseCases):
+class StorageContract(
+    InsertCases,
+    ClaimCases,
+    SettleCases,
+    FenceCases,
+    LeaseCases,
+    SweepCases,
+    FrontCases,
+    CancelCases,
+    ExpiryCases,
+    WaiterCases,
+    WakeupCases,
+    LockCases,
+    ListingCases,
+    HostileCases,
+    LifecycleCases,
+    TransitionCases,
+):
     """Every promise of `jobqueue.storage.base`, as tests. Subclass it and give it ``make_storage``."""

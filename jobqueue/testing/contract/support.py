@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from jobqueue.job import Action, JobState, Settlement
@@ -22,10 +22,12 @@ from jobqueue.storage.base import (
 )
 from jobqueue.testing.clock import FakeClock
 
-__all__ = ["ALL_BYTES", "LEASE", "LIMIT", "TTL", "Box", "Jobs", "job", "run_out", "within_limit"]
+__all__ = ["ALL_BYTES", "LEASE", "LIMIT", "TTL", "WAIT", "Box", "Jobs", "job", "run_out", "within_limit"]
 
 LIMIT = 10.0
 """Real seconds that anything may take that a server or a thread has to do."""
+WAIT = 5.0
+"""The timeout given to a blocking call that something is to wake: shorter, so that a lost wake-up shows."""
 LEASE = 30_000
 TTL = 60_000
 ALL_BYTES = bytes(range(256))
@@ -34,7 +36,7 @@ ALL_BYTES = bytes(range(256))
 _T = TypeVar("_T")
 
 
-async def within_limit(call: Coroutine[Any, Any, _T]) -> _T:
+async def within_limit(call: Awaitable[_T]) -> _T:
     """Await something that has to happen without time passing, for a bounded real time."""
     async with asyncio.timeout(LIMIT):
         return await call

@@ -1,0 +1,285 @@
+"""Replies: who waits for a job is told how it ended."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobqueue.job import STALLED_ERROR, Action, JobState
+from jobqueue.storage.base import Inserted, InsertStatus, Reply, Reuse, Storage
+from jobqueue.testing.contract.base import Cases
+from jobqueue.testing.contract.support import ALL_BYTES, LEASE, Box, Jobs, job
+
+__all__ = ["WaiterCases"]
+
+
+class WaiterCases(Cases):
+    """Replies."""
+
+    async def waiting(self, jobs: Jobs, id: str = "a", *, address: str = "me") -> tuple[Box, Inserted]:
+        """Subscribe, and insert a job that is waited for."""
+        box = Box()
+        await jobs.storage.subscribe(address, box)
+        (inserted,) = await jobs.insert(job(id, wait=True), reply_to=address)
+        assert inserted.status is InsertStatus.CREATED
+        return box, inserted
+
+    @pytest.mark.parametrize(
+        "result",
+        [b"result", b"", b"null", b"false", b"0", ALL_BYTES, b"r" * 4096],
+        ids=["plain", "empty", "null", "false", "0", "all-bytes", "4KiB"],
+    )
+    async def test_completed(self, jobs: Jobs, result: bytes) -> None:
+        box, inserted = await self.waiting(jobs)
+        await jobs.complete(await jobs.claim_one(), result)
+        assert await box.reply() == Reply("q", "a", inserted.seq, JobState.COMPLETED, result, 1)
+
+    async def test_a_large_result_may_be_left_to_be_read(self, jobs: Jobs) -> None:
+        box, inserted = await self.waiting(jobs)
+        result = b"r" * 1_048_576
+        await jobs.complete(await jobs.claim_one(), result)
+        reply = await box.reply()
+        assert reply._replace(data=None) == Reply("q", "a", inserted.seq, JobState.COMPLETED, None, 1)
+        assert reply.data in (None, result)
+        assert (await jobs.record("a")).result == result
+
+    async def test_failed(self, jobs: Jobs) -> None:
+        box, inserted = await self.waiting(jobs)
+        await jobs.settle(await jobs.claim_one(), Action.RETRY, b"first")
+        await jobs.settle(await jobs.claim_one(), Action.FAIL, b"second")
+        assert await box.reply() == Reply("q", "a", inserted.seq, JobState.FAILED, b"second", 2)
+
+    @pytest.mark.parametrize("state", [JobState.QUEUED, JobState.FAILING, JobState.SCHEDULED])
+    async def test_cancelled(self, jobs: Jobs, state: JobState) -> None:
+        await jobs.bring(state)
+        box = Box()
+        await jobs.storage.subscribe("me", box)
+        (record,) = await jobs.storage.get("q", ["a"], reply_to="me")
+        assert record is not None
+        await jobs.cancel("a")
+        expected = Reply("q", "a", record.seq, JobState.CANCELLED, None, record.attempts)
+        assert await box.reply() == expected
+
+    @pytest.mark.parametrize("asked", [False, True])
+    async def test_cancelled_while_it_ran(self, jobs: Jobs, asked: bool) -> None:
+        box, inserted = await self.waiting(jobs)
+        run = await jobs.claim_one()
+        if asked:
+            await jobs.cancel("a", running=True)
+        await jobs.settle(run, Action.COMPLETE if asked else Action.CANCEL, b"x")
+        assert await box.reply() == Reply("q", "a", inserted.seq, JobState.CANCELLED, None, 1)
+
+    async def test_cancelled_by_a_sweep(self, jobs: Jobs) -> None:
+        box, inserted = await self.waiting(jobs)
+        await jobs.claim()
+        await jobs.cancel("a", running=True)
+        await jobs.stall()
+        assert await box.reply() == Reply("q", "a", inserted.seq, JobState.CANCELLED, None, 1)
+
+    async def test_stalled(self, jobs: Jobs) -> None:
+        box = Box()
+        await jobs.storage.subscribe("me", box)
+        (inserted,) = await jobs.insert(job("a", wait=True, max_stalls=1), reply_to="me")
+        for _ in range(2):
+            assert box.replies == []
+            await jobs.claim()
+            await jobs.stall()
+        assert await box.reply() == Reply("q", "a", inserted.seq, JobState.FAILED, STALLED_ERROR, 2)
+
+    # -- registering ------------------------------------------------------------------------------
+
+    async def test_a_waiter_of_a_found_job(self, jobs: Jobs) -> None:
+        first, inserted = await self.waiting(jobs, address="one")
+        second = Box()
+        await jobs.storage.subscribe("two", second)
+        (found,) = await jobs.insert(job("a", wait=True), reply_to="two")
+        assert (found.status, found.seq) == (InsertStatus.FOUND, inserted.seq)
+        await jobs.complete(await jobs.claim_one())
+        reply = Reply("q", "a", inserted.seq, JobState.COMPLETED, b"result", 1)
+        assert await first.reply() == reply
+        assert await second.reply() == reply
+
+    @pytest.mark.parametrize(
+        "state", [JobState.SCHEDULED, JobState.QUEUED, JobState.PROCESSING, JobState.FAILING]
+    )
+    async def test_get_registers_a_waiter(self, jobs: Jobs, state: JobState) -> None:
+        run = await jobs.bring(state)
+        box = Box()
+        await jobs.storage.subscribe("me", box)
+        (record,) = await jobs.storage.get("q", ["a"], reply_to="me")
+        assert record is not None
+        assert record.state is state
+        if state is not JobState.PROCESSING:
+            jobs.clock.move(5)
+            run = await jobs.claim_one()
+        assert run is not None
+        await jobs.complete(run)
+        assert await box.reply() == Reply("q", "a", record.seq, JobState.COMPLETED, b"result", run.attempts)
+
+    async def test_an_address_that_waits_twice_is_told_once(self, jobs: Jobs) -> None:
+        box, _ = await self.waiting(jobs)
+        await jobs.insert(job("a", wait=True), job("a", wait=True), reply_to="me")
+        await jobs.storage.get("q", ["a", "a"], reply_to="me")
+        await jobs.complete(await jobs.claim_one())
+        await self.expect_only(jobs, box, ["a"])
+
+    async def test_who_does_not_ask_is_not_told(self, jobs: Jobs) -> None:
+        box = Box()
+        await jobs.storage.subscribe("me", box)
+        await jobs.insert(job("a", wait=False), job("b", wait=True), reply_to="me")
+        await jobs.insert(job("c", wait=True), reply_to=None)
+        await jobs.storage.get("q", ["a", "c"])
+        for run in await jobs.claim(3):
+            await jobs.complete(run)
+        await self.expect_only(jobs, box, ["b"])
+
+    @pytest.mark.parametrize("state", [JobState.COMPLETED, JobState.FAILED])
+    async def test_an_ended_job_has_no_waiters(self, jobs: Jobs, state: JobState) -> None:
+        await jobs.bring(state)
+        box = Box()
+        await jobs.storage.subscribe("me", box)
+        (found,) = await jobs.insert(job("a", wait=True), reply_to="me")
+        assert (found.status, found.state) == (InsertStatus.FOUND, state)
+        await jobs.storage.get("q", ["a"], reply_to="me")
+        # The next incarnation is another job: it must not answer for this one.
+        await jobs.put("a", reuse=Reuse.RERUN)
+        await jobs.complete(await jobs.claim_one())
+        await self.expect_only(jobs, box, [])
+
+    async def test_waiters_are_forgotten_when_they_have_been_told(self, jobs: Jobs) -> None:
+        box, _ = await self.waiting(jobs)
+        run = await jobs.claim_one()
+        await jobs.complete(run)
+        await jobs.complete(run)
+        await jobs.put("a", reuse=Reuse.RERUN)
+        await jobs.complete(await jobs.claim_one())
+        await self.expect_only(jobs, box, ["a"])
+
+    async def test_waiters_of_a_cancelled_job_do_not_hear_of_the_next(self, jobs: Jobs) -> None:
+        box, inserted = await self.waiting(jobs)
+        await jobs.cancel("a")
+        await jobs.put("a")
+        await jobs.complete(await jobs.claim_one())
+        await self.expect_only(jobs, box, ["a"])
+        assert box.replies[0] == Reply("q", "a", inserted.seq, JobState.CANCELLED, None, 0)
+
+    async def test_a_refused_job_has_no_waiters(self, jobs: Jobs) -> None:
+        box = Box()
+        await jobs.storage.subscribe("me", box)
+        await jobs.insert(job("a", wait=True), reply_to="me", max_length=0)
+        await jobs.put("a")
+        await jobs.complete(await jobs.claim_one())
+        await self.expect_only(jobs, box, [])
+
+    async def test_waiters_stay_through_every_live_state(self, jobs: Jobs) -> None:
+        box, _ = await self.waiting(jobs)
+        await jobs.settle(await jobs.claim_one(), Action.RELEASE)
+        await jobs.settle(await jobs.claim_one(), Action.RETRY, b"e", delay=1_000)
+        jobs.clock.move(1)
+        await jobs.claim_one()
+        await jobs.stall()
+        run = await jobs.claim_one()
+        assert box.replies == []
+        await jobs.complete(run)
+        assert (await box.reply()).attempts == 3
+
+    async def test_a_lost_settlement_tells_nobody(self, jobs: Jobs) -> None:
+        box, _ = await self.waiting(jobs)
+        run = await jobs.claim_one()
+        await jobs.stall()
+        assert await jobs.complete(run) == "lost"
+        await self.expect_only(jobs, box, [])
+
+    async def test_a_batch_tells_of_each(self, jobs: Jobs) -> None:
+        box = Box()
+        await jobs.storage.subscribe("me", box)
+        ids = [f"{n}" for n in range(30)]
+        inserted = await jobs.insert(*(job(id, wait=True) for id in ids), reply_to="me")
+        for run in await jobs.claim(30):
+            await jobs.complete(run, run.id.encode())
+        await box.take(replies=30)
+        assert sorted(box.replies) == sorted(
+            Reply("q", id, answer.seq, JobState.COMPLETED, id.encode(), 1)
+            for id, answer in zip(ids, inserted, strict=True)
+        )
+
+    # -- addresses --------------------------------------------------------------------------------
+
+    async def test_replies_go_to_their_address_only(self, jobs: Jobs) -> None:
+        mine, _ = await self.waiting(jobs, "a", address="me")
+        yours, _ = await self.waiting(jobs, "b", address="you")
+        for run in await jobs.claim(2):
+            await jobs.complete(run)
+        assert (await mine.reply()).id == "a"
+        assert (await yours.reply()).id == "b"
+
+    async def test_replies_come_from_every_queue(self, jobs: Jobs) -> None:
+        box = Box()
+        await jobs.storage.subscribe("me", box)
+        for queue in ("q1", "q2"):
+            there = jobs.at(queue)
+            await there.insert(job("a", wait=True), reply_to="me")
+            await there.complete(await there.claim_one())
+        await box.take(replies=2)
+        assert sorted(reply.queue for reply in box.replies) == ["q1", "q2"]
+
+    async def test_replies_reach_another_handle(self, jobs: Jobs, other: Storage) -> None:
+        box = Box()
+        await other.subscribe("me", box)
+        await other.insert("q", [job("a", wait=True)], reply_to="me")
+        await jobs.complete(await jobs.claim_one())
+        assert (await box.reply()).data == b"result"
+
+    async def test_an_address_may_have_several_sinks(self, jobs: Jobs) -> None:
+        first, inserted = await self.waiting(jobs)
+        second = Box()
+        await jobs.storage.subscribe("me", second)
+        await jobs.complete(await jobs.claim_one())
+        reply = Reply("q", "a", inserted.seq, JobState.COMPLETED, b"result", 1)
+        assert await first.reply() == reply
+        assert await second.reply() == reply
+
+    async def test_a_sink_that_subscribes_twice_is_told_once(self, jobs: Jobs) -> None:
+        box, _ = await self.waiting(jobs)
+        await jobs.storage.subscribe("me", box)
+        await jobs.complete(await jobs.claim_one())
+        await self.expect_only(jobs, box, ["a"])
+
+    async def test_after_unsubscribing_nothing_comes(self, jobs: Jobs) -> None:
+        gone, _ = await self.waiting(jobs)
+        stays = Box()
+        await jobs.storage.subscribe("me", stays)
+        for _ in range(2):
+            await jobs.storage.unsubscribe("me", gone)
+        await jobs.complete(await jobs.claim_one())
+        await self.expect_only(jobs, stays, ["a"])
+        assert gone.replies == []
+
+    async def test_unsubscribing_what_is_not_subscribed_is_harmless(self, jobs: Jobs) -> None:
+        box, _ = await self.waiting(jobs)
+        await jobs.storage.unsubscribe("me", Box())
+        await jobs.storage.unsubscribe("never", box)
+        await jobs.complete(await jobs.claim_one())
+        assert (await box.reply()).id == "a"
+        await jobs.storage.unsubscribe("me", box)
+        await jobs.storage.unsubscribe("me", box)
+        await jobs.storage.subscribe("me", box)
+        await jobs.insert(job("b", wait=True), reply_to="me")
+        await jobs.complete(await jobs.claim_one())
+        await box.take(replies=2)
+        assert [reply.id for reply in box.replies] == ["a", "b"]
+
+    @pytest.mark.parametrize("address", ["w:1", "a b", "{x}", "*", "../up", "naïve-☃", "h" * 200])
+    async def test_any_address(self, jobs: Jobs, address: str) -> None:
+        box, _ = await self.waiting(jobs, address=address)
+        run = await jobs.claim_one(worker=address, lease=LEASE)
+        await jobs.cancel("a", running=True)
+        await jobs.settle(run, Action.CANCEL)
+        await box.take(replies=1, cancels=1)
+        assert set(box.cancels) == {("q", "a", run.fence)}
+
+    async def expect_only(self, jobs: Jobs, box: Box, ids: list[str]) -> None:
+        """Send one more reply the same way: with it, everything sent before has come."""
+        await jobs.insert(job("mark", wait=True, priority=99), reply_to="me")
+        await jobs.complete(await jobs.claim_one())
+        await box.take(replies=len(ids) + 1)
+        assert [reply.id for reply in box.replies] == [*ids, "mark"]
