@@ -544,7 +544,7 @@ class Engine:
     def scan(self, queue: str, state: JobState, limit: int, now: int, cursor: str | None = None) -> Page:
         after = 0
         if cursor is not None:
-            if not (cursor.isascii() and cursor.isdigit()):
+            if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 20):
                 raise InvalidArgumentError("cursor", "was not made by this store")
             after = int(cursor)
         q = self._peek(queue)
