@@ -62,6 +62,8 @@ class Leadership:
         self._deadline = 0.0
         self.term: int | None = None
         """The term that this process leads, ``None`` if it does not."""
+        self.reached = False
+        """Whether the store answered when it was asked last."""
 
     async def while_leader(self, duty: Callable[[], Awaitable[None]]) -> None:
         """Follow and lead in turns, until cancelled; ``duty`` runs while leading.
@@ -80,9 +82,10 @@ class Leadership:
         try:
             term = await self._storage.acquire(self._lock, self._owner, millis(self._options.lock_ttl))
         except JobQueueError as error:
-            self._failed(error)
+            self._fail(error)
             return None
         self._trust_from(started)
+        self.reached = True
         return term
 
     async def _follow(self) -> None:
@@ -91,7 +94,7 @@ class Leadership:
         try:
             await self._storage.wait_for_lock(self._lock, pause)
         except JobQueueError as error:
-            self._failed(error)
+            self._fail(error)
             await self._clock.sleep(pause)
             return
         if self._clock.monotonic() - started < pause:
@@ -132,9 +135,10 @@ class Leadership:
                     call if self._clock.virtual else asyncio.wait_for(call, self._deadline - started)
                 )
             except (JobQueueError, TimeoutError) as error:
-                self._failed(error)
+                self._fail(error)
                 pause = self._options.renewal_interval / 10
                 continue
+            self.reached = True
             if not held:
                 return "another took the lock"
             self._trust_from(started)
@@ -146,7 +150,11 @@ class Leadership:
         try:
             await (call if self._clock.virtual else asyncio.wait_for(call, self._options.renewal_interval))
         except (JobQueueError, TimeoutError) as error:
-            self._failed(error)
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        self.reached = False
+        self._failed(error)
 
     def _trust_from(self, started: float) -> None:
         self._deadline = started + self._options.lock_ttl * (1 - MARGIN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Generic, Self, TypeVar, overload
 
@@ -68,6 +69,8 @@ P = TypeVar("P")
 R = TypeVar("R")
 H = TypeVar("H", bound=Callable[..., Any])
 
+MAX_CONCURRENCY = 100_000
+
 _LOGGED = (
     QueueStarted,
     QueueStopped,
@@ -131,7 +134,7 @@ class Queue(Generic[P, R]):
         self.name = check_queue_name(name)
         self.worker_id = unique_id() if worker_id is None else check_id(worker_id, "worker_id")
         self._options = WorkerOptions(
-            concurrency=check_count("concurrency", concurrency, high=100_000),
+            concurrency=check_count("concurrency", concurrency, high=MAX_CONCURRENCY),
             visibility_timeout=check_seconds("visibility_timeout", visibility_timeout),
             job_timeout=None if job_timeout is None else check_seconds("job_timeout", job_timeout),
             block_timeout=check_seconds("block_timeout", block_timeout),
@@ -163,6 +166,34 @@ class Queue(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<Queue {self.name!r} on {self._storage!r}, {'started' if self._session else 'stopped'}>"
+
+    @property
+    def storage(self) -> Storage:
+        """The store that it is on."""
+        return self._storage
+
+    @property
+    def handler(self) -> Handler[P, R] | None:
+        """What runs its jobs here, ``None`` if this is a producer only."""
+        return self._handler
+
+    @property
+    def ready(self) -> bool:
+        """Whether it works: started, not stopping, and the last claim reached the store."""
+        return self._session is not None and self._session.ready
+
+    def configure(self, *, storage: Storage | str | None = None, concurrency: int | None = None) -> None:
+        """Change what was given to the constructor, as a command line does; only before `start`.
+
+        Raises `InvalidArgumentError`, and `JobQueueError` if the queue is started.
+        """
+        if self._session is not None or self._changing.locked():
+            raise JobQueueError(f"queue {self.name!r} is started: configure it before start()")
+        if concurrency is not None:
+            limit = check_count("concurrency", concurrency, high=MAX_CONCURRENCY)
+            self._options = replace(self._options, concurrency=limit)
+        if storage is not None:
+            self._storage = _check_storage(storage)
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -223,13 +254,15 @@ class Queue(Generic[P, R]):
 
         A second signal gives the running jobs back at once. Raises what broke the queue, if it broke.
         """
-        await serve_until_signal(self.start, self.stop, self._hurry, self._broken)
+        await serve_until_signal(self.start, self.stop, self.hurry, self.until_broken)
 
-    def _hurry(self) -> None:
+    def hurry(self) -> None:
+        """Cut a `stop` short that is under way or to come: give the running jobs back at once."""
         if self._session is not None:
             self._session.hurry()
 
-    async def _broken(self) -> None:
+    async def until_broken(self) -> None:
+        """Wait for what only a restart heals, a defect in the background tasks, and raise it."""
         session = self._started()
         await session.broken.wait()
         assert session.defect is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Self
 
 from jobqueue.errors import InvalidArgumentError, JobQueueError
 from jobqueue.events import (
@@ -73,6 +73,7 @@ class Reaper:
             self._emitter.on(kind.name, log_event)
         self._supervisor: Supervisor | None = None
         self._leadership: Leadership | None = None
+        self._swept = False
         self._defect: BaseException | None = None
         self._broken = asyncio.Event()
         self._changing = asyncio.Lock()
@@ -83,6 +84,15 @@ class Reaper:
         if self._supervisor is None:
             return False
         return self._leadership is None or self._leadership.term is not None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it works: started, and the store answered the last sweep and election."""
+        if self._supervisor is None or self._broken.is_set():
+            return False
+        if self._leadership is None:
+            return self._swept
+        return self._leadership.reached and (self._leadership.term is None or self._swept)
 
     def on(self, name: str, listener: Listener) -> Callable[[], None]:
         """Call ``listener(event)`` at every event of that name; returns what unsubscribes it.
@@ -98,6 +108,7 @@ class Reaper:
                 return
             await self._storage.open()
             self._broken.clear()
+            self._swept = False
             self._supervisor = Supervisor(self._break)
             await self._supervisor.start()
             if self._election is None:
@@ -131,7 +142,7 @@ class Reaper:
 
     async def run(self) -> None:
         """Start, serve until SIGTERM or SIGINT, stop."""
-        await serve_until_signal(self.start, self.stop, lambda: None, self._until_broken)
+        await serve_until_signal(self.start, self.stop, lambda: None, self.until_broken)
 
     async def sweep(self) -> int:
         """Do one round now: recover and purge until nothing is left; return how many jobs stalled.
@@ -154,7 +165,9 @@ class Reaper:
         while True:
             try:
                 await self.sweep()
+                self._swept = True
             except JobQueueError as error:
+                self._swept = False
                 self._report(error, "sweeping")
             await clock.sleep(self._interval * clock.uniform(0.9, 1.1))
 
@@ -166,6 +179,7 @@ class Reaper:
         self._report(defect, "running the reaper")
         self._broken.set()
 
-    async def _until_broken(self) -> Any:
+    async def until_broken(self) -> None:
+        """Wait for what only a restart heals, a defect in the background tasks, and raise it."""
         await self._broken.wait()
         raise JobQueueError(f"the reaper broke: {self._defect!r}") from self._defect

@@ -46,6 +46,11 @@ class Session:
             for running in (False, True)
         }
 
+    @property
+    def ready(self) -> bool:
+        """Whether calls are taken and, with a worker, jobs are claimed."""
+        return self.defect is None and (self.worker is None or self.worker.ready)
+
     async def start(self) -> None:
         """Run the background tasks."""
         await self.supervisor.start()

@@ -94,6 +94,7 @@ class Worker:
         self._next_due: int | None = None
         self._draining = False
         self._failures = 0
+        self._reached = False
         self._over: asyncio.Future[None] | None = None
         self._claimer: asyncio.Task[None] | None = None
         self._heart: asyncio.Task[None] | None = None
@@ -102,6 +103,11 @@ class Worker:
     def running(self) -> int:
         """Jobs that run now."""
         return len(self._runs)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can claim: the last call to the store went well, and no stop has begun."""
+        return self._reached and self._failures == 0 and not self._draining
 
     def start(self) -> None:
         """Claim and run."""
@@ -167,6 +173,7 @@ class Worker:
                 self._give_up()
             return
         self._failures = 0
+        self._reached = True
         del self._finished[: len(batch)]
         for claimed in answer.jobs:
             self._launch(claimed, started)
