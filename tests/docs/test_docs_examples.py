@@ -1,0 +1,117 @@
+"""Every example of the README and the docs runs, and prints what the page says.
+
+The Python blocks of a page run in order in one namespace. Options after the language:
+
+* ``no-run``: only compiled;
+* ``file=NAME``: written to NAME in the directory in which the commands of the page run.
+
+A block ``text output`` is what the Python block before it prints. A block ``console`` has commands
+after ``$`` and what they print; ``console background`` starts a command that runs until the page ends,
+and is then told to stop by SIGTERM.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doc_pages import PAGES, Block, blocks, name
+
+LIMIT = 30.0
+"""Seconds that one command may take."""
+_COMMAND = re.compile(r"^\$ (.+)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
+
+
+class Commands:
+    """Runs the commands of one page in a directory of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.background: list[subprocess.Popen[str]] = []
+        bin = str(Path(sys.executable).parent)
+        self.env = {**os.environ, "PATH": f"{bin}{os.pathsep}{os.environ['PATH']}"}
+        self.env.pop("JOBQUEUE_STORAGE", None)
+
+    def run(self, block: Block) -> None:
+        for command, expected in _COMMAND.findall(block.code):
+            if "background" in block.options:
+                self.background.append(self._start(command))
+                continue
+            process = self._start(command)
+            try:
+                printed, errors = process.communicate(timeout=LIMIT)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                printed, errors = process.communicate()
+                pytest.fail(f"{command!r} did not end: {printed}{errors}")
+            assert (printed, process.returncode) == (expected, 0), f"{command!r}: {errors}"
+
+    def _start(self, command: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["bash", "-c", f"exec {command}"],
+            cwd=self.directory, env=self.env, text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def stop(self) -> None:
+        for process in self.background:
+            process.terminate()
+        for process in self.background:
+            try:
+                _, errors = process.communicate(timeout=LIMIT)
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.communicate()
+            assert process.returncode == 0, errors
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_examples(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    commands, printed = Commands(tmp_path), ""
+    with contextlib.ExitStack() as stack:
+        stack.callback(commands.stop)
+        for block in blocks(page):
+            if block.language == "python":
+                printed = run_python(block, namespace, tmp_path)
+            elif block.language == "text" and "output" in block.options:
+                assert printed == block.code, f"{name(page)}:{block.line}"
+            elif block.language == "console" and "no-run" not in block.options:
+                commands.run(block)
+
+
+def run_python(block: Block, namespace: dict[str, Any], directory: Path) -> str:
+    """Run a block, or write its file; return what it printed."""
+    program = block.compiled()
+    if block.file is not None:
+        (directory / block.file).write_text(block.code)
+        return ""
+    if "no-run" in block.options:
+        return ""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        exec(program, namespace)  # type: ignore[call-overload]
+    return output.getvalue()
+
+
+def test_nearly_all_examples_run() -> None:
+    found = [block for page in PAGES for block in blocks(page) if block.language == "python"]
+    skipped = [f"{name(block.page)}:{block.line}" for block in found if "no-run" in block.options]
+    assert len(found) >= 30
+    assert len(skipped) <= 3, skipped
+
+
+def test_the_first_program_is_short() -> None:
+    program = next(block for block in blocks(PAGES[0]) if block.language == "python")
+    assert len([line for line in program.code.splitlines() if line]) <= 15

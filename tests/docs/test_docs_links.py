@@ -1,0 +1,45 @@
+"""Links within the docs lead somewhere, and every page can be reached."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from doc_pages import DOCS, PAGES, ROOT, anchors, name, prose
+
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def links(page: Path) -> list[str]:
+    text = re.sub(r"`[^`\n]*`", "", prose(page))
+    return _LINK.findall(text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    broken = []
+    for link in links(page):
+        if re.match(r"[a-z]+:", link):
+            assert link.startswith("https://"), link
+            continue
+        target, _, anchor = link.partition("#")
+        file = (page.parent / unquote(target)).resolve() if target else page
+        if not file.is_relative_to(ROOT) or not file.exists():
+            broken.append(link)
+        elif anchor and (file.suffix != ".md" or anchor not in anchors(file)):
+            broken.append(link)
+    assert not broken
+
+
+def test_every_page_is_reachable_from_the_index() -> None:
+    reached, todo = set[Path](), [DOCS / "index.md"]
+    while todo:
+        page = todo.pop()
+        if page in reached or page not in PAGES:
+            continue
+        reached.add(page)
+        todo += [(page.parent / link.partition("#")[0]).resolve() for link in links(page) if ":" not in link]
+    unreached = {name(page) for page in PAGES} - {name(page) for page in reached} - {"README.md"}
+    assert not unreached
