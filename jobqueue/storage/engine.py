@@ -10,14 +10,12 @@ What has to be told to others is collected, not sent: `Engine.take_effects` hand
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from jobqueue.errors import InvalidArgumentError
 from jobqueue.job import ENDED, STALLED_ERROR, TRANSITIONS, WAITING, Action, JobState, Settlement
 from jobqueue.storage.base import (
-    PROMOTE_LIMIT,
     WORKER_SEEN_FOR,
     CancelStatus,
     Claimed,
@@ -38,6 +36,9 @@ from jobqueue.storage.base import (
     UpdateTtlStatus,
     WorkerInfo,
 )
+from jobqueue.storage.index import Entry, Index
+from jobqueue.storage.locks import Locks
+from jobqueue.storage.saved import Counters, SavedJob, restored, saved
 
 __all__ = ["CancelRequest", "Counters", "Effects", "Engine", "SavedJob"]
 
@@ -63,198 +64,29 @@ class CancelRequest(NamedTuple):
     fence: int
 
 
-class Effects(NamedTuple):
-    """What the calls since the last `Engine.take_effects` want told to others. All are hints."""
+class Effects:
+    """What the calls so far want told to others. All are hints."""
 
-    replies: dict[str, list[Reply]]
-    """By address."""
-    cancels: list[CancelRequest]
-    woken: set[str]
-    """Queues with new work."""
-    unlocked: set[str]
-    """Locks that were released."""
+    __slots__ = ("cancels", "replies", "unlocked", "woken")
 
+    def __init__(self) -> None:
+        self.replies: dict[str, list[Reply]] = {}
+        """By address."""
+        self.cancels: list[CancelRequest] = []
+        self.woken: set[str] = set()
+        """Queues with new work."""
+        self.unlocked: set[str] = set()
+        """Locks that were released."""
 
-class Counters(NamedTuple):
-    """What an `Engine` counts. Two that made the same calls agree on them."""
+    def __bool__(self) -> bool:
+        return bool(self.woken or self.replies or self.cancels or self.unlocked)
 
-    seq: int
-    fence: int
-
-
-class SavedJob(NamedTuple):
-    """All of a job that outlives the process, as `Engine.dump` gives it. Waiters do not."""
-
-    queue: str
-    id: str
-    payload: bytes | None
-    state: JobState
-    priority: int
-    due: int
-    max_attempts: int
-    max_stalls: int
-    ttl: int
-    seq: int
-    created_at: int
-    updated_at: int
-    attempts: int
-    stalls: int
-    fence: int
-    lease_until: int
-    expires_at: int
-    cancelling: bool
-    data: bytes | None
-    progress: bytes | None
-    worker: str | None
-    """Who holds the lease, if `processing`."""
-
-
-class _Job:
-    """A record, in one index of its queue."""
-
-    __slots__ = (
-        "attempts", "cancelling", "created_at", "data", "due", "expires_at", "fence", "id",
-        "lease_until", "max_attempts", "max_stalls", "payload", "priority", "progress", "seq",
-        "stalls", "state", "ttl", "updated_at", "waiters", "worker",
-    )  # fmt: skip
-
-    state: JobState  # set by `move` before anything reads it
-    worker: str
-
-    def __init__(self, new: NewJob, seq: int, now: int) -> None:
-        self.id = new.id
-        self.payload: bytes | None = new.payload
-        self.priority = new.priority
-        self.due = new.run_at if new.run_at is not None else now + new.delay
-        self.max_attempts = new.max_attempts
-        self.max_stalls = new.max_stalls
-        self.ttl = new.ttl
-        self.seq = seq
-        self.created_at = self.updated_at = now
-        self.attempts = self.stalls = self.fence = self.lease_until = self.expires_at = 0
-        self.cancelling = False
-        self.data: bytes | None = None  # the result, or the error of the last failed attempt
-        self.progress: bytes | None = None
-        self.waiters: tuple[str, ...] = ()
-
-    def move(self, action: Action) -> None:
-        self.state = TRANSITIONS[self.state, action]
-
-
-class _Queue:
-    """The records of one queue and their indexes."""
-
-    __slots__ = ("ended", "expiry", "jobs", "leased", "name", "ready", "schedule", "waiting", "workers")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.jobs: dict[str, _Job] = {}
-        self.ready: dict[int, OrderedDict[str, _Job]] = {}  # by priority; no empty entries
-        self.schedule: list[tuple[int, int, _Job]] = []  # heap of (due, seq), with dead entries
-        self.leased: dict[str, _Job] = {}  # in fence order
-        self.expiry: list[tuple[int, int, _Job]] = []  # heap of (expires_at, seq), with dead entries
-        self.waiting = {JobState.SCHEDULED: 0, JobState.FAILING: 0}
-        self.ended = {_COMPLETED: 0, _FAILED: 0, _CANCELLED: 0}
-        self.workers: dict[str, int] = {}
-
-    # -- ready ------------------------------------------------------------------------------------
-
-    def put_ready(self, job: _Job) -> None:
-        line = self.ready.get(job.priority)
-        if line is None:
-            line = self.ready[job.priority] = OrderedDict()
-        line[job.id] = job
-
-    def put_front(self, jobs: Iterable[_Job]) -> None:
-        """Put jobs before all others of their priority, in the order of their fences."""
-        for job in sorted(jobs, key=lambda job: job.fence, reverse=True):
-            self.put_ready(job)
-            self.ready[job.priority].move_to_end(job.id, last=False)
-
-    def drop_ready(self, job: _Job) -> None:
-        line = self.ready[job.priority]
-        del line[job.id]
-        if not line:
-            del self.ready[job.priority]
-
-    def ready_count(self) -> int:
-        return sum(map(len, self.ready.values()))
-
-    # -- scheduled --------------------------------------------------------------------------------
-
-    def put_scheduled(self, job: _Job) -> bool:
-        """Index a job by its due time; say whether it is now the first."""
-        self.waiting[job.state] += 1
-        self._trim_schedule()
-        heapq.heappush(self.schedule, (job.due, job.seq, job))
-        return self.schedule[0][2] is job
-
-    def drop_scheduled(self, job: _Job) -> None:
-        self.waiting[job.state] -= 1  # its heap entry is dead from now on
-
-    def scheduled_count(self) -> int:
-        return sum(self.waiting.values())
-
-    def next_due(self) -> int | None:
-        """Return the earliest due time, clearing dead entries from the top."""
-        schedule = self.schedule
-        while schedule:
-            due, _, job = schedule[0]
-            if job.state in self.waiting and job.due == due and self.jobs.get(job.id) is job:
-                return due
-            heapq.heappop(schedule)
-        return None
-
-    def promote(self, now: int) -> None:
-        for _ in range(PROMOTE_LIMIT):
-            due = self.next_due()
-            if due is None or due > now:
-                return
-            job = heapq.heappop(self.schedule)[2]
-            self.drop_scheduled(job)
-            job.move(Action.PROMOTE)
-            self.put_ready(job)
-
-    def _trim_schedule(self) -> None:
-        if len(self.schedule) > 64 + 2 * self.scheduled_count():
-            live = {(j.due, j.seq): j for _, _, j in self.schedule if j.state in self.waiting}
-            self.schedule = [(due, seq, job) for (due, seq), job in live.items()]
-            heapq.heapify(self.schedule)
-
-    # -- ended ------------------------------------------------------------------------------------
-
-    def put_ended(self, job: _Job, expires_at: int) -> None:
-        job.expires_at = expires_at
-        self.ended[job.state] += 1
-        heapq.heappush(self.expiry, (expires_at, job.seq, job))
-
-    def drop(self, job: _Job) -> None:
-        """Forget an ended job; its heap entry is dead from now on."""
-        del self.jobs[job.id]
-        self.ended[job.state] -= 1
-
-    def ended_now(self, now: int) -> dict[JobState, int]:
-        """Count the ended jobs that are not absent, changing nothing: reads leave no trace."""
-        counts, expiry, at = dict(self.ended), self.expiry, [0]
-        absent: set[int] = set()
-        while at:  # the expired ones are a tree at the top of the heap
-            place = at.pop()
-            if place < len(expiry) and expiry[place][0] <= now:
-                expires_at, seq, job = expiry[place]
-                at += (2 * place + 1, 2 * place + 2)
-                if job.expires_at == expires_at and self.jobs.get(job.id) is job and seq not in absent:
-                    absent.add(seq)
-                    counts[job.state] -= 1
-        return counts
-
-    def purge(self, now: int, limit: int) -> int:
-        expiry, dropped = self.expiry, 0
-        while expiry and expiry[0][0] <= now and dropped < limit:
-            expires_at, _, job = heapq.heappop(expiry)
-            if job.expires_at == expires_at and self.jobs.get(job.id) is job:
-                self.drop(job)
-                dropped += 1
-        return dropped
+    def clear(self) -> None:
+        """Forget what has been told."""
+        self.replies.clear()
+        self.cancels.clear()
+        self.woken.clear()
+        self.unlocked.clear()
 
 
 class Engine:
@@ -264,18 +96,18 @@ class Engine:
     """
 
     def __init__(self) -> None:
-        self._queues: dict[str, _Queue] = {}
+        self._queues: dict[str, Index] = {}
         self._seq = 0
         self._fence = 0
-        self._locks: dict[str, LockInfo] = {}
-        self._effects = Effects({}, [], set(), set())
+        self._locks = Locks()
+        self.effects = Effects()
 
     def take_effects(self) -> Effects | None:
         """Hand over what is to be told to others, once; ``None`` if there is nothing."""
-        effects = self._effects
-        if not any(effects):
+        effects = self.effects
+        if not effects:
             return None
-        self._effects = Effects({}, [], set(), set())
+        self.effects = Effects()
         return effects
 
     # -- jobs -------------------------------------------------------------------------------------
@@ -290,7 +122,7 @@ class Engine:
         max_length: int | None = None,
     ) -> list[Inserted]:
         q = self._queue(queue)
-        if q.expiry and q.expiry[0][0] <= now:
+        if q.expiry_times and q.expiry_times[0] <= now:
             q.purge(now, _PURGE_STEP)
         answers = []
         for new in jobs:
@@ -320,17 +152,17 @@ class Engine:
             answers.append(Inserted(_CREATED, job.seq, job.state))
         return answers
 
-    def _create(self, q: _Queue, new: NewJob, now: int) -> _Job:
+    def _create(self, q: Index, new: NewJob, now: int) -> Entry:
         self._seq += 1
-        job = q.jobs[new.id] = _Job(new, self._seq, now)
+        job = q.jobs[new.id] = Entry(new, self._seq, now)
         if job.due <= now:
             job.state = TRANSITIONS[None, Action.ENQUEUE]
             q.put_ready(job)
-            self._effects.woken.add(q.name)
+            self.effects.woken.add(q.name)
         else:
             job.state = TRANSITIONS[None, Action.SCHEDULE]
             if q.put_scheduled(job):
-                self._effects.woken.add(q.name)
+                self.effects.woken.add(q.name)
         return job
 
     def get(
@@ -348,7 +180,7 @@ class Engine:
             job = self._find(q, id, now)
             if job is not None and reply_to is not None and job.state not in ENDED:
                 self._add_waiter(job, reply_to)
-            records.append(None if job is None else _record(job, payload=payload))
+            records.append(None if job is None else job.record(payload=payload))
         return records
 
     def exchange(
@@ -363,12 +195,12 @@ class Engine:
         q = self._queue(queue)
         q.workers[worker] = now
         settled: list[SettleStatus] = []
-        released: list[_Job] = []
+        released: list[Entry] = []
         for settlement in settlements:
             settled.append(self._settle(q, settlement, released, now))
         if released:
             q.put_front(released)
-            self._effects.woken.add(queue)
+            self.effects.woken.add(queue)
         claimed: list[Claimed] = []
         due = q.next_due() if q.schedule else None
         if limit > 0:
@@ -378,7 +210,7 @@ class Engine:
             self._claim(q, worker, limit, now, now + lease, claimed)
         return Exchanged(settled, claimed, None if due is None else max(0, due - now))
 
-    def _settle(self, q: _Queue, settlement: Settlement, released: list[_Job], now: int) -> SettleStatus:
+    def _settle(self, q: Index, settlement: Settlement, released: list[Entry], now: int) -> SettleStatus:
         id, fence, action, data, ttl, delay = settlement
         job = q.jobs.get(id)
         if job is None or job.fence != fence or 0 < job.expires_at <= now:
@@ -398,7 +230,7 @@ class Engine:
             job.data = data
             job.due = now + delay
             if q.put_scheduled(job):
-                self._effects.woken.add(q.name)
+                self.effects.woken.add(q.name)
         elif action is _RELEASE:
             job.attempts -= 1
             released.append(job)
@@ -411,7 +243,7 @@ class Engine:
         return _ACCEPTED
 
     def _claim(
-        self, q: _Queue, worker: str, limit: int, now: int, lease_until: int, out: list[Claimed]
+        self, q: Index, worker: str, limit: int, now: int, lease_until: int, out: list[Claimed]
     ) -> None:
         while limit and q.ready:
             priority = max(q.ready)
@@ -483,7 +315,7 @@ class Engine:
             swept.append(Swept(job.id, job.state, job.attempts, job.stalls, worker))
         if recovered:
             q.put_front(recovered)
-            self._effects.woken.add(queue)
+            self.effects.woken.add(queue)
         return swept
 
     def cancel(
@@ -492,7 +324,7 @@ class Engine:
         q = self._peek(queue)
         return [self._cancel(q, self._find(q, id, now), now, running=running) for id in ids]
 
-    def _cancel(self, q: _Queue | None, job: _Job | None, now: int, *, running: bool) -> CancelStatus:
+    def _cancel(self, q: Index | None, job: Entry | None, now: int, *, running: bool) -> CancelStatus:
         if q is None or job is None:
             return CancelStatus.NOT_FOUND
         state = job.state
@@ -500,7 +332,7 @@ class Engine:
             if not running:
                 return CancelStatus.PROCESSING
             job.cancelling = True
-            self._effects.cancels.append(CancelRequest(job.worker, q.name, job.id, job.fence))
+            self.effects.cancels.append(CancelRequest(job.worker, q.name, job.id, job.fence))
             return CancelStatus.CANCELLING
         if state in WAITING:
             if state is _QUEUED:
@@ -523,8 +355,7 @@ class Engine:
             elif job.state not in ENDED:
                 statuses.append(UpdateTtlStatus.NOT_TERMINAL)
             else:
-                job.expires_at = now + ttl
-                heapq.heappush(q.expiry, (job.expires_at, job.seq, job))
+                q.expire(job, now + ttl)
                 statuses.append(UpdateTtlStatus.UPDATED)
         return statuses
 
@@ -554,7 +385,7 @@ class Engine:
         ]  # fmt: skip
         page = heapq.nsmallest(limit, found, key=lambda job: job.seq)
         more = str(page[-1].seq) if page and len(found) > len(page) else None
-        return Page([_record(job)._replace(result=None) for job in page], more)
+        return Page([job.record()._replace(result=None) for job in page], more)
 
     def counts(self, queue: str, now: int) -> Counts:
         q = self._peek(queue)
@@ -599,37 +430,19 @@ class Engine:
     # -- locks ------------------------------------------------------------------------------------
 
     def acquire(self, lock: str, owner: str, ttl: int, now: int) -> int | None:
-        held = self._locks.get(lock)
-        if held is not None and held.expires_at > now and held.owner != owner:
-            return None
-        if held is None:
-            term = 1
-        elif held.expires_at > now:
-            term = held.term
-        else:
-            term = held.term + 1
-        self._locks[lock] = LockInfo(owner, term, now + ttl)
-        return term
+        return self._locks.acquire(lock, owner, ttl, now)
 
     def renew(self, lock: str, owner: str, ttl: int, now: int) -> bool:
-        held = self.holder(lock, now)
-        if held is None or held.owner != owner:
-            return False
-        self._locks[lock] = held._replace(expires_at=now + ttl)
-        return True
+        return self._locks.renew(lock, owner, ttl, now)
 
     def release(self, lock: str, owner: str, now: int) -> bool:
-        held = self.holder(lock, now)
-        if held is None or held.owner != owner:
-            return False
-        # The entry stays, expired: the next term must be larger.
-        self._locks[lock] = held._replace(expires_at=0)
-        self._effects.unlocked.add(lock)
-        return True
+        released = self._locks.release(lock, owner, now)
+        if released:
+            self.effects.unlocked.add(lock)
+        return released
 
     def holder(self, lock: str, now: int) -> LockInfo | None:
-        held = self._locks.get(lock)
-        return held if held is not None and held.expires_at > now else None
+        return self._locks.holder(lock, now)
 
     # -- the state as a whole ---------------------------------------------------------------------
 
@@ -657,7 +470,7 @@ class Engine:
         The fences jump by ``fence_gap``, past any that was given but not written down.
         """
         self.skip_fences(fence_gap)
-        self._locks = {name: lock._replace(expires_at=0) for name, lock in self._locks.items()}
+        self._locks.end_all()
         for q in self._queues.values():
             q.workers.clear()
             for job in q.leased.values():
@@ -665,44 +478,39 @@ class Engine:
 
     def shift(self, delta: int) -> None:
         """Follow a clock that was set by ``delta`` ms: what was to last so long still does."""
-        self._locks = {
-            name: lock._replace(expires_at=lock.expires_at and lock.expires_at + delta)
-            for name, lock in self._locks.items()
-        }
+        self._locks.shift(delta)
         for q in self._queues.values():
             for worker in q.workers:
                 q.workers[worker] += delta
             for job in q.leased.values():
                 job.lease_until = job.lease_until and job.lease_until + delta
-            for job in q.jobs.values():
-                job.expires_at = job.expires_at and max(1, job.expires_at + delta)
-            q.expiry = [(max(1, at + delta), seq, job) for at, seq, job in q.expiry]
+            q.shift_expiry(delta)
 
     def dump(self, now: int) -> Iterator[SavedJob]:
         """Give out every record that is not absent, for `load`. Indexes are told by the order."""
         for q in self._queues.values():
             for line in q.ready.values():
                 for job in line.values():
-                    yield _saved(q.name, job)
+                    yield saved(q.name, job)
             for job in q.leased.values():
-                yield _saved(q.name, job)
+                yield saved(q.name, job)
             for job in q.jobs.values():
                 state = job.state
                 if state is not _QUEUED and state is not _PROCESSING and not 0 < job.expires_at <= now:
-                    yield _saved(q.name, job)
+                    yield saved(q.name, job)
 
     @property
     def locks(self) -> dict[str, LockInfo]:
         """Return the named locks, released ones included: their terms go on."""
-        return dict(self._locks)
+        return dict(self._locks.all)
 
     def load(self, jobs: Iterable[SavedJob], locks: dict[str, LockInfo], counters: Counters) -> None:
         """Fill an empty engine with what another one gave out."""
         self._seq, self._fence = counters
-        self._locks = dict(locks)
-        for saved in jobs:
-            q = self._queue(saved.queue)
-            job = _restored(saved)
+        self._locks.all = dict(locks)
+        for record in jobs:
+            q = self._queue(record.queue)
+            job = restored(record)
             q.jobs[job.id] = job
             state = job.state
             if state is _QUEUED:
@@ -716,116 +524,31 @@ class Engine:
 
     # -- shared steps -----------------------------------------------------------------------------
 
-    def _queue(self, name: str) -> _Queue:
+    def _queue(self, name: str) -> Index:
         q = self._queues.get(name)
         if q is None:
-            q = self._queues[name] = _Queue(name)
+            q = self._queues[name] = Index(name)
         return q
 
-    def _peek(self, name: str) -> _Queue | None:
+    def _peek(self, name: str) -> Index | None:
         return self._queues.get(name)
 
-    def _find(self, q: _Queue | None, id: str, now: int) -> _Job | None:
+    def _find(self, q: Index | None, id: str, now: int) -> Entry | None:
         job = None if q is None else q.jobs.get(id)
         return None if job is None or 0 < job.expires_at <= now else job
 
-    def _add_waiter(self, job: _Job, address: str) -> None:
+    def _add_waiter(self, job: Entry, address: str) -> None:
         if address not in job.waiters:
             job.waiters += (address,)
 
-    def _end_cancelled(self, q: _Queue, job: _Job, now: int) -> None:
+    def _end_cancelled(self, q: Index, job: Entry, now: int) -> None:
         job.payload = job.data = None
         self._end(q, job, now + job.ttl)
 
-    def _end(self, q: _Queue, job: _Job, expires_at: int) -> None:
+    def _end(self, q: Index, job: Entry, expires_at: int) -> None:
         q.put_ended(job, expires_at)
         if job.waiters:
             reply = Reply(q.name, job.id, job.seq, job.state, job.data, job.attempts)
             for address in job.waiters:
-                self._effects.replies.setdefault(address, []).append(reply)
+                self.effects.replies.setdefault(address, []).append(reply)
             job.waiters = ()
-
-
-def _record(job: _Job, *, payload: bool = False) -> Record:
-    state = job.state
-    leased = state is _PROCESSING
-    return Record(
-        id=job.id,
-        seq=job.seq,
-        state=state,
-        priority=job.priority,
-        run_at=job.due,
-        created_at=job.created_at,
-        updated_at=job.updated_at,
-        attempts=job.attempts,
-        max_attempts=job.max_attempts,
-        stalls=job.stalls,
-        max_stalls=job.max_stalls,
-        ttl=job.ttl,
-        fence=job.fence,
-        worker=job.worker if leased else None,
-        lease_until=job.lease_until if leased else None,
-        cancelling=job.cancelling,
-        result=job.data if state is _COMPLETED else None,
-        error=job.data if state is not _COMPLETED else None,
-        progress=job.progress,
-        expires_at=job.expires_at or None,
-        payload=job.payload if payload else None,
-    )
-
-
-def _saved(queue: str, job: _Job) -> SavedJob:
-    return SavedJob(
-        queue,
-        job.id,
-        job.payload,
-        job.state,
-        job.priority,
-        job.due,
-        job.max_attempts,
-        job.max_stalls,
-        job.ttl,
-        job.seq,
-        job.created_at,
-        job.updated_at,
-        job.attempts,
-        job.stalls,
-        job.fence,
-        job.lease_until,
-        job.expires_at,
-        job.cancelling,
-        job.data,
-        job.progress,
-        job.worker if job.state is _PROCESSING else None,
-    )
-
-
-def _restored(saved: SavedJob) -> _Job:
-    job = _Job.__new__(_Job)
-    (
-        _,
-        job.id,
-        job.payload,
-        job.state,
-        job.priority,
-        job.due,
-        job.max_attempts,
-        job.max_stalls,
-        job.ttl,
-        job.seq,
-        job.created_at,
-        job.updated_at,
-        job.attempts,
-        job.stalls,
-        job.fence,
-        job.lease_until,
-        job.expires_at,
-        job.cancelling,
-        job.data,
-        job.progress,
-        worker,
-    ) = saved
-    if worker is not None:
-        job.worker = worker
-    job.waiters = ()
-    return job

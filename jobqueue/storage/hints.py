@@ -93,7 +93,7 @@ class Hints:
                 _call_in(loop, partial(sink.cancel, request.queue, request.id, request.fence))
         for address, replies in effects.replies.items():
             for sink, loop in self._sinks.get(address, ()):
-                _call_in(loop, partial(sink.deliver, replies))
+                _call_in(loop, partial(sink.deliver, tuple(replies)))
 
     def resync(self) -> None:
         """Tell every sink that messages may have been missed."""

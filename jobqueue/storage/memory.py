@@ -29,7 +29,7 @@ from jobqueue.storage.base import (
     UpdateTtlStatus,
     WorkerInfo,
 )
-from jobqueue.storage.engine import Effects, Engine
+from jobqueue.storage.engine import Engine
 from jobqueue.storage.hints import Hints
 
 __all__ = ["MemoryStorage"]
@@ -60,9 +60,12 @@ class MemoryStorage:
             raise StorageError("the memory store is not open: call open() first")
         return int(self.clock.time() * 1000)
 
-    def _publish(self, effects: Effects | None) -> None:
-        if effects is not None:
+    def _publish(self) -> None:
+        """Tell what the engine wants told. Within the lock: the effects are one object, used again."""
+        effects = self._engine.effects
+        if effects:
             self._hints.publish(effects)
+            effects.clear()
 
     async def open(self) -> None:
         with self._lock:
@@ -86,8 +89,7 @@ class MemoryStorage:
         now = self._now()
         with self._lock:
             answers = self._engine.insert(queue, jobs, now, reply_to=reply_to, max_length=max_length)
-            effects = self._engine.take_effects()
-        self._publish(effects)
+            self._publish()
         return answers
 
     async def get(
@@ -108,8 +110,7 @@ class MemoryStorage:
         now = self._now()
         with self._lock:
             answer = self._engine.exchange(queue, worker, settlements, limit, lease, now)
-            effects = self._engine.take_effects()
-        self._publish(effects)
+            self._publish()
         return answer
 
     async def extend(
@@ -123,16 +124,14 @@ class MemoryStorage:
         now = self._now()
         with self._lock:
             swept = self._engine.sweep(queue, limit, now)
-            effects = self._engine.take_effects()
-        self._publish(effects)
+            self._publish()
         return swept
 
     async def cancel(self, queue: str, ids: Sequence[str], *, running: bool = False) -> list[CancelStatus]:
         now = self._now()
         with self._lock:
             statuses = self._engine.cancel(queue, ids, now, running=running)
-            effects = self._engine.take_effects()
-        self._publish(effects)
+            self._publish()
         return statuses
 
     async def keep(self, queue: str, ttls: Sequence[tuple[str, int]]) -> list[UpdateTtlStatus]:
@@ -194,8 +193,7 @@ class MemoryStorage:
         now = self._now()
         with self._lock:
             released = self._engine.release(lock, owner, now)
-            effects = self._engine.take_effects()
-        self._publish(effects)
+            self._publish()
         return released
 
     async def holder(self, lock: str) -> LockInfo | None:

@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m bench NAME`. Results and method are in bench/README.md."""

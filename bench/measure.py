@@ -1,0 +1,68 @@
+"""What the benchmarks share: repeating, medians, and the machine they ran on."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import platform
+import statistics
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class Series:
+    """The results of one measurement, repeated."""
+
+    name: str
+    unit: str
+    values: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+    def row(self) -> str:
+        spread = f"{min(self.values):,.5g} to {max(self.values):,.5g}"
+        return f"| {self.name} | {self.median:,.5g} {self.unit} | {spread} | {len(self.values)} |"
+
+
+def machine() -> str:
+    """Say in one line where this runs."""
+    model = "unknown processor"
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = names[0].partition(":")[2].strip() if names else model
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    return f"{os.cpu_count()} cores ({model}), {platform.system()} {platform.release()}, {python}"
+
+
+def run(main: Callable[[], Awaitable[None]]) -> None:
+    """Run a benchmark on uvloop, if it is installed, from a clean heap."""
+    gc.collect()
+    try:
+        import uvloop
+    except ImportError:
+        print("uvloop is not installed: measuring on asyncio's own loop")
+        asyncio.run(_call(main))
+    else:
+        uvloop.run(_call(main))
+
+
+async def _call(main: Callable[[], Awaitable[None]]) -> None:
+    await main()
+
+
+def percentile(values: list[float], percent: float) -> float:
+    """Return the nearest-rank percentile."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+
+
+def table(rows: list[Series]) -> str:
+    """Write the results as a Markdown table."""
+    head = "| measurement | median | range | runs |\n| --- | --- | --- | --- |"
+    return "\n".join([head, *(row.row() for row in rows)])

@@ -1,0 +1,102 @@
+"""The memory store: request/response and drain, one process, uvloop.
+
+``request/response``: `concurrency` callers, each in a loop of `enqueue_and_wait` with a new id.
+``drain``: jobs are enqueued first; then a worker with no-op handlers starts, and the time until the
+last one has ended counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+
+from bench.measure import Series, machine, percentile, run, table
+from jobqueue import MemoryStorage, Queue
+
+JOBS = 60_000
+REPEATS = 5
+
+
+async def noop(job: object) -> None:
+    """Do nothing."""
+
+
+async def request_response(concurrency: int, jobs: int) -> tuple[float, list[float]]:
+    """Return requests per second and every latency in seconds."""
+    queue: Queue[int, None] = Queue(MemoryStorage(), concurrency=100)
+    queue.execute(noop)
+    latencies: list[float] = []
+
+    async def caller() -> None:
+        for number in range(jobs // concurrency):
+            started = time.perf_counter()
+            await queue.enqueue_and_wait(None, number)
+            latencies.append(time.perf_counter() - started)
+
+    async with queue:
+        started = time.perf_counter()
+        await asyncio.gather(*(caller() for _ in range(concurrency)))
+        seconds = time.perf_counter() - started
+    return len(latencies) / seconds, latencies
+
+
+async def drain(concurrency: int, jobs: int) -> float:
+    """Return jobs per second."""
+    storage = MemoryStorage()
+    ended = asyncio.Event()
+    left = jobs
+
+    async def handler(job: object) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            ended.set()
+
+    worker: Queue[int, None] = Queue(storage, concurrency=concurrency)
+    worker.execute(handler)
+    async with Queue[int, None](storage) as producer:
+        await producer.enqueue_many([(None, number) for number in range(jobs)])
+        gc.collect()
+        started = time.perf_counter()
+        async with worker:
+            await ended.wait()
+        return jobs / (time.perf_counter() - started)
+
+
+async def enqueue(jobs: int) -> float:
+    """Return single enqueues per second, 100 in flight."""
+    async with Queue[int, None](MemoryStorage()) as queue:
+
+        async def caller() -> None:
+            for number in range(jobs // 100):
+                await queue.enqueue(None, number)
+
+        started = time.perf_counter()
+        await asyncio.gather(*(caller() for _ in range(100)))
+        return jobs / (time.perf_counter() - started)
+
+
+async def measure() -> None:
+    """Run everything and print the table."""
+    rr = {c: Series(f"request/response, concurrency {c}", "/s") for c in (1, 10, 100)}
+    p50 = {c: Series(f"request/response, concurrency {c}, p50", "µs") for c in rr}
+    p99 = {c: Series(f"request/response, concurrency {c}, p99", "µs") for c in rr}
+    drains = {c: Series(f"drain, concurrency {c}", "/s") for c in (10, 100)}
+    enqueues = Series("enqueue, 100 in flight", "/s")
+    for _ in range(REPEATS):
+        for concurrency in rr:
+            rate, latencies = await request_response(concurrency, JOBS)
+            rr[concurrency].values.append(rate)
+            p50[concurrency].values.append(percentile(latencies, 50) * 1e6)
+            p99[concurrency].values.append(percentile(latencies, 99) * 1e6)
+        for concurrency, series in drains.items():
+            series.values.append(await drain(concurrency, JOBS))
+        enqueues.values.append(await enqueue(JOBS))
+    print(machine())
+    print(table([*rr.values(), *p50.values(), *p99.values(), *drains.values(), enqueues]))
+
+
+def main() -> None:
+    """Run the benchmark."""
+    run(measure)
