@@ -11,7 +11,7 @@
 for every store. A store of your own is tested like this::
 
     from contextlib import asynccontextmanager
-    from jobqueue.testing import StorageContract
+    from jobqueue.testing import StorageContract, model_test
 
     @asynccontextmanager
     async def make_storage(clock):
@@ -20,6 +20,10 @@ for every store. A store of your own is tested like this::
     class TestMyStorage(StorageContract):
         def make_storage(self, clock):
             return make_storage(clock)
+
+    TestMyStorageModel = model_test(make_storage)
+
+`model_test` runs random programs on the store and on a plain reference, and compares every answer.
 
 The store must run by the clock it is given: only its ``time()`` decides what is due or expired. Blocking
 calls and pushed messages may go by real time; the suite waits for them with real bounds.
@@ -31,8 +35,10 @@ import pytest
 
 from jobqueue.testing.clock import FakeClock
 
-pytest.register_assert_rewrite("jobqueue.testing.contract")
+# Their asserts are to explain themselves, so they are rewritten: that has to be asked for first.
+pytest.register_assert_rewrite("jobqueue.testing.contract", "jobqueue.testing.model")
 
-from jobqueue.testing.contract import StorageContract  # noqa: E402 - after the rewriting of its asserts is asked for
+from jobqueue.testing.contract import StorageContract  # noqa: E402
+from jobqueue.testing.model import model_test  # noqa: E402
 
-__all__ = ["FakeClock", "StorageContract"]
+__all__ = ["FakeClock", "StorageContract", "model_test"]

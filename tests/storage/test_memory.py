@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from jobqueue.storage.base import Storage
 from jobqueue.storage.memory import MemoryStorage
-from jobqueue.testing import FakeClock, StorageContract
+from jobqueue.testing import FakeClock, StorageContract, model_test
 
 
 @asynccontextmanager
@@ -18,3 +18,6 @@ async def make_storage(clock: FakeClock) -> AsyncIterator[Storage]:
 class TestMemoryStorage(StorageContract):
     def make_storage(self, clock: FakeClock) -> AbstractAsyncContextManager[Storage]:
         return make_storage(clock)
+
+
+TestMemoryStorageModel = model_test(make_storage)

@@ -77,10 +77,10 @@ class Box:
         self.resyncs += 1
 
     async def take(self, *, replies: int = 0, cancels: int = 0) -> None:
-        """Wait until so many have come, for a bounded real time."""
+        """Wait until so many have come, for a bounded real time. Repeated cancels count once."""
         try:
             async with asyncio.timeout(LIMIT):
-                while len(self.replies) < replies or len(self.cancels) < cancels:
+                while len(self.replies) < replies or len(set(self.cancels)) < cancels:
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:
