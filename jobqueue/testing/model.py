@@ -59,6 +59,15 @@ new_jobs = st.builds(
     reuse=st.sampled_from(Reuse),
     wait=st.booleans(),
 )
+outcomes = st.builds(
+    Settlement,
+    id=st.just(""),
+    fence=st.just(0),
+    action=st.sampled_from(ACTIONS),
+    data=data,
+    ttl=spans,
+    delay=st.sampled_from((0, 1_000, 3_000)),
+)
 
 
 class Run(NamedTuple):
@@ -179,33 +188,25 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(
         queue=queues,
         worker=workers,
-        outcomes=st.lists(
-            st.tuples(picks, st.sampled_from(ACTIONS), data, spans, st.sampled_from((0, 1_000, 3_000))),
-            max_size=3,
-        ),
+        outcomes=st.lists(st.tuples(picks, outcomes), max_size=3),
         limit=limits,
         lease=spans,
     )
     def exchange(
-        self,
-        queue: str,
-        worker: str,
-        outcomes: list[tuple[int, Action, bytes, int, int]],
-        limit: int,
-        lease: int,
+        self, queue: str, worker: str, outcomes: list[tuple[int, Settlement]], limit: int, lease: int
     ) -> None:
-        chosen = [(run, rest) for choice, *rest in outcomes if (run := self.pick(queue, choice))]
-        mine = [Settlement(run.id, run.reference_fence, *rest) for run, rest in chosen]
-        theirs = [Settlement(run.id, run.fence, *rest) for run, rest in chosen]
+        chosen = [(run, outcome) for choice, outcome in outcomes if (run := self.pick(queue, choice))]
+        mine = [outcome._replace(id=run.id, fence=run.reference_fence) for run, outcome in chosen]
+        theirs = [outcome._replace(id=run.id, fence=run.fence) for run, outcome in chosen]
         answer = self.wait(self.store.exchange(queue, worker, theirs, limit, lease))
         expected = self.reference.exchange(queue, worker, mine, limit, lease, self.now)
         assert (answer.settled, answer.next_due) == (expected.settled, expected.next_due)
-        assert [run._replace(fence=0) for run in answer.jobs] == [
-            run._replace(fence=0) for run in expected.jobs
+        assert [claimed._replace(fence=0) for claimed in answer.jobs] == [
+            claimed._replace(fence=0) for claimed in expected.jobs
         ]
-        for run, wanted in zip(answer.jobs, expected.jobs, strict=True):
-            self.fences.pair(run.fence, wanted.fence)
-            self.runs.append(Run(queue, run.id, run.fence, wanted.fence))
+        for claimed, wanted in zip(answer.jobs, expected.jobs, strict=True):
+            self.fences.pair(claimed.fence, wanted.fence)
+            self.runs.append(Run(queue, claimed.id, claimed.fence, wanted.fence))
 
     @rule(queue=queues)
     def drain(self, queue: str) -> None:
@@ -356,13 +357,10 @@ def model_test(
         pass
 
     Machine.make_storage = staticmethod(make_storage)
+    # A store that writes to a disk or asks a server is slower than Hypothesis expects of a test.
+    chosen = settings(stateful_step_count=steps, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    if max_examples is not None:
+        chosen = settings(chosen, max_examples=max_examples)
     case: type[unittest.TestCase] = Machine.TestCase
-    base = settings.default
-    case.settings = settings(  # type: ignore[attr-defined]
-        base,
-        max_examples=max_examples or base.max_examples,
-        stateful_step_count=steps,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    case.settings = chosen  # type: ignore[attr-defined]  # read by Hypothesis
     return case

@@ -62,7 +62,7 @@ class Entry:
     expires_at: int | None = None
     place: int = 0
     """Among the ready jobs of its priority: the lowest goes first."""
-    waiters: set[str] = field(default_factory=set)
+    waiters: set[str] = field(default_factory=set[str])
 
 
 class Reference:
@@ -102,7 +102,7 @@ class Reference:
         for job in jobs:
             if job is not None and reply_to is not None and job.state not in END_STATES:
                 job.waiters.add(reply_to)
-        return [job and record(job) for job in jobs]
+        return [None if job is None else record(job) for job in jobs]
 
     def scan(self, queue: str, state: JobState, now: int) -> dict[str, Record]:
         jobs = self.in_state(queue, now, state)
