@@ -1,0 +1,155 @@
+"""Waiting for work: one blocked connection per queue, shared by all who wait in this process.
+
+The connection waits in ``BLMOVE ready staged``. The moved element is only a wake-up; it is claimed from
+``staged`` by the next exchange of anybody. What keeps that safe:
+
+* Nobody owns ``staged``: every exchange, sweep and cancel first puts what is there back in front of
+  ``ready``. A process that dies after the move strands nothing; at most it swallows one wake-up, and the
+  others go on sleeping until that next call or until their own timeout.
+* A waiter that is cancelled leaves the command running, and the next waiter joins it. An element
+  that arrives when nobody waits any more is given back at once, which wakes another process.
+* On close the command is ended with ``CLIENT UNBLOCK``, so that it is known whether it moved something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+from jobqueue.errors import JobQueueError
+from jobqueue.runtime import SYSTEM_CLOCK, Clock
+from jobqueue.storage.redis.connection import Connection, ReplyError
+from jobqueue.storage.redis.faults import ConnectionLostError, Remedy, code_of, error_for, remedy_for
+from jobqueue.storage.redis.keys import QueueKeys
+from jobqueue.storage.redis.transport import Connector
+
+__all__ = ["WorkSignal", "resolve", "wake"]
+
+log = logging.getLogger("jobqueue.redis")
+
+_BLOCK = 5.0
+"""Seconds of one blocking command: long enough to be cheap, short enough to notice a dead server."""
+
+
+class WorkSignal:
+    """Wakes the waiters of one queue in this process."""
+
+    def __init__(
+        self,
+        connector: Connector,
+        keys: QueueKeys,
+        clock: Clock,
+        *,
+        give_back: Callable[[], Awaitable[None]],
+        unblock: Callable[[int], Awaitable[Any]],
+    ) -> None:
+        self._connector = connector
+        self._keys = keys
+        self._clock = clock
+        self._give_back = give_back
+        self._unblock = unblock
+        self._waiters: set[asyncio.Future[bool]] = set()
+        self._connection: Connection | None = None
+        self._client_id: int | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+
+    async def wait(self, timeout: float) -> bool:
+        """Return True early if there may be work, False after ``timeout`` seconds."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiters.add(future)
+        timer = self._clock.call_later(timeout, lambda: resolve(future, woken=False))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run(), name="jobqueue-redis-work")
+        try:
+            return await future
+        finally:
+            timer.cancel()
+            self._waiters.discard(future)
+
+    async def close(self) -> None:
+        """End the blocked command; whoever waits is woken."""
+        self._closing = True
+        wake(self._waiters)
+        task = self._task
+        if task is not None and not task.done():
+            with suppress(JobQueueError, TimeoutError):
+                async with asyncio.timeout(1.0):
+                    if self._client_id is not None:
+                        await self._unblock(self._client_id)
+                        await asyncio.wait([task])
+            task.cancel()
+            await asyncio.wait([task])
+        if self._connection is not None:
+            self._connection.abort("the store was closed")
+
+    async def _run(self) -> None:
+        """Block until something comes or nobody waits any more."""
+        pause = 0.05
+        while self._waiters and not self._closing:
+            try:
+                moved = await self._block()
+            except (ConnectionLostError, ReplyError) as error:
+                if isinstance(error, ReplyError) and self._final(error):
+                    return
+                log.warning("waiting for work by polling: %s", error)
+                await SYSTEM_CLOCK.sleep(SYSTEM_CLOCK.uniform(0, pause))
+                pause = min(1.0, pause * 2)
+                continue
+            if moved:
+                await self._moved()
+                return
+
+    async def _moved(self) -> None:
+        if any(not future.done() for future in self._waiters):
+            wake(self._waiters)
+            return
+        try:
+            await self._give_back()
+        except JobQueueError as error:
+            log.warning("a wake-up was not passed on, the others wake at their timeout: %s", error)
+
+    def _final(self, error: ReplyError) -> bool:
+        """Tell the waiters of an error that no repetition mends."""
+        code = code_of(str(error))
+        if remedy_for(code) is not Remedy.RAISE:
+            if self._connection is not None:
+                self._connection.abort(str(error))
+            return False
+        for future in self._waiters:
+            if not future.done():
+                future.set_exception(error_for(code, str(error), "BLMOVE"))
+        return True
+
+    async def _block(self) -> bool:
+        connection = self._connection
+        if connection is None or connection.closed:
+            self._client_id = None
+            connection = self._connection = await self._connector("blocking", self._keys.ready)
+            with suppress(ReplyError):  # without the right to ask, close() just ends the connection
+                self._client_id = await connection.send(b"CLIENT", b"ID")
+        reply = await connection.send(
+            b"BLMOVE",
+            self._keys.ready,
+            self._keys.staged,
+            b"LEFT",
+            b"RIGHT",
+            _BLOCK,
+            timeout=_BLOCK + connection.reply_timeout,
+        )
+        return reply is not None
+
+
+def wake(waiters: Iterable[asyncio.Future[bool]]) -> None:
+    """Let all waiters return True."""
+    for future in waiters:
+        resolve(future, woken=True)
+
+
+def resolve(future: asyncio.Future[bool], *, woken: bool) -> None:
+    """Let a waiter return, unless it has."""
+    if not future.done():
+        future.set_result(woken)

@@ -1,0 +1,105 @@
+"""Whether a server may hold jobs: the check at start-up, and what ``jobqueue doctor`` reports."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import NamedTuple
+
+__all__ = ["Finding", "Severity", "judge", "parse_info", "version_of"]
+
+MIN_VERSION = (6, 2)
+"""The first with ``LMOVE`` and ``LPOP count``."""
+FLAGS_VERSION = (7, 0)
+"""The first that knows script flags."""
+
+
+class Severity(StrEnum):
+    """How bad a finding is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    ERROR = "error"
+    """The store refuses to open."""
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at."""
+
+    name: str
+    severity: Severity
+    text: str
+    """What was found and, unless all is well, what to do about it."""
+
+
+def parse_info(reply: bytes) -> dict[str, str]:
+    """Read the answer of INFO."""
+    lines = (line.partition(":") for line in reply.decode(errors="replace").splitlines())
+    return {name: value.strip() for name, colon, value in lines if colon}
+
+
+def version_of(info: Mapping[str, str]) -> tuple[int, int]:
+    """Return the version whose behaviour the server has; (0, 0) if it does not say."""
+    # Valkey gives the Redis version that it is compatible with.
+    found = re.match(r"(\d+)\.(\d+)", info.get("redis_version", ""))
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def judge(info: Mapping[str, str], *, allow_eviction: bool) -> list[Finding]:
+    """Judge a server by its INFO."""
+    return [
+        _version(info),
+        _eviction(info, allow_eviction=allow_eviction),
+        _role(info),
+        _persistence(info),
+    ]
+
+
+def _version(info: Mapping[str, str]) -> Finding:
+    version = version_of(info)
+    name = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {version[0]}.{version[1]}"
+    if version == (0, 0):
+        return Finding("version", Severity.WARNING, "the server does not tell its version: 6.2 is needed")
+    if version < MIN_VERSION:
+        return Finding("version", Severity.ERROR, f"{name} is too old: use Redis 6.2 or later, or Valkey")
+    return Finding("version", Severity.OK, name)
+
+
+def _eviction(info: Mapping[str, str], *, allow_eviction: bool) -> Finding:
+    policy = info.get("maxmemory_policy", "unknown")
+    if policy == "noeviction":
+        return Finding("eviction", Severity.OK, "maxmemory-policy is noeviction")
+    if policy == "unknown":
+        return Finding(
+            "eviction", Severity.WARNING, "the server does not tell its maxmemory-policy: it must be noeviction"
+        )
+    text = (
+        f"maxmemory-policy is {policy}: the server may drop jobs. Run CONFIG SET maxmemory-policy noeviction"
+    )
+    if allow_eviction:
+        return Finding("eviction", Severity.WARNING, f"{text} (allowed by allow_eviction=True)")
+    return Finding("eviction", Severity.ERROR, f"{text}, or pass allow_eviction=True to take the risk")
+
+
+def _role(info: Mapping[str, str]) -> Finding:
+    if info.get("role", "master") == "master":
+        return Finding("role", Severity.OK, "the server is a master")
+    return Finding(
+        "role",
+        Severity.WARNING,
+        "the server is a replica, which refuses writes: connect to the master, or through redis+sentinel://",
+    )
+
+
+def _persistence(info: Mapping[str, str]) -> Finding:
+    if info.get("aof_enabled") == "1":
+        return Finding("persistence", Severity.OK, "appendonly is on")
+    if "aof_enabled" not in info:
+        return Finding("persistence", Severity.WARNING, "the server does not tell whether it keeps its data")
+    return Finding(
+        "persistence",
+        Severity.WARNING,
+        "appendonly is off: a restart loses the jobs since the last snapshot. Set appendonly yes, and "
+        "appendfsync always if no acknowledged job may be lost",
+    )

@@ -1,0 +1,250 @@
+"""The bytes that scripts take and give. ``lua/lib/record.lua`` describes the record."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+from jobqueue.errors import StorageError
+from jobqueue.job import Action, JobState, Settlement
+from jobqueue.runtime import unique_id
+from jobqueue.storage.base import Claimed, Inserted, InsertStatus, NewJob, Record, Reply, Reuse
+
+__all__ = [
+    "LETTERS",
+    "chunks",
+    "claimed",
+    "frames",
+    "insert_args",
+    "inserted",
+    "make_nonce",
+    "record",
+    "settlement_head",
+]
+
+LETTERS = {
+    JobState.QUEUED: b"Q",
+    JobState.SCHEDULED: b"S",
+    JobState.FAILING: b"R",
+    JobState.PROCESSING: b"P",
+    JobState.COMPLETED: b"C",
+    JobState.FAILED: b"F",
+    JobState.CANCELLED: b"X",
+}
+_STATES = {letter[0]: state for state, letter in LETTERS.items()}
+_ENDED = frozenset(b"CFX")
+_ACTIONS = {
+    Action.COMPLETE: b"c",
+    Action.FAIL: b"f",
+    Action.RETRY: b"r",
+    Action.RELEASE: b"l",
+    Action.CANCEL: b"x",
+}
+_REUSE = {Reuse.RETURN: b"r", Reuse.RERUN_FAILED: b"f", Reuse.RERUN: b"a"}
+_CORE = struct.Struct(">hII")
+# state, attempts, stalls, fence, updated, mark, cancelling; core; sizes
+_FULL = struct.Struct(">BII7s6s7sB hII6s8s7s6s6s 3sIIH")
+_SHORT = struct.Struct(">BhII6s8s7s6s6s3s")
+_SHORT_READY = ord("q")
+_BATCH, _BATCH_BYTES = 500, 8_388_608
+
+_int = int.from_bytes
+_T = TypeVar("_T")
+
+
+def make_nonce() -> bytes:
+    """Return six bytes that name one call."""
+    return hashlib.blake2b(unique_id().encode(), digest_size=6).digest()
+
+
+def chunks(items: Sequence[_T], sizes: Sequence[int]) -> Iterator[Sequence[_T]]:
+    """Cut a batch into pieces that one script call takes: bounded in number and in bytes."""
+    start = total = 0
+    for index, size in enumerate(sizes):
+        if index > start and (index - start >= _BATCH or total + size > _BATCH_BYTES):
+            yield items[start:index]
+            start, total = index, 0
+        total += size
+    if start < len(items):
+        yield items[start:]
+
+
+# -- insert ---------------------------------------------------------------------------------------
+
+
+def insert_args(jobs: Sequence[NewJob]) -> list[bytes]:
+    """Return id, head and payload of each job."""
+    args: list[bytes] = []
+    last: tuple[Any, ...] | None = None
+    for id, payload, *rest in jobs:
+        same = tuple(rest)
+        head = b""
+        if same != last:
+            head, last = _head(*same), same
+        args += (id.encode(), head, payload)
+    return args
+
+
+def _head(
+    priority: int,
+    delay: int,
+    run_at: int | None,
+    max_attempts: int,
+    max_stalls: int,
+    ttl: int,
+    reuse: Reuse,
+    wait: bool,
+) -> bytes:
+    kind, due = (b"d", delay) if run_at is None else (b"a", run_at)
+    return b"".join(
+        (
+            _REUSE[reuse],
+            b"1" if wait else b"0",
+            kind,
+            due.to_bytes(6),
+            _CORE.pack(priority, max_attempts, max_stalls),
+            ttl.to_bytes(6),
+        )
+    )
+
+
+def inserted(reply: Sequence[Any]) -> list[Inserted]:
+    """Read the answer of insert."""
+    seq = int(reply[1])
+    statuses: bytes = reply[2]
+    found = iter(reply[3:])
+    answers: list[Inserted] = []
+    for status in statuses:
+        if status == _SHORT_READY:
+            answers.append(Inserted(InsertStatus.CREATED, seq, JobState.QUEUED))
+            seq += 1
+        elif status == ord("s"):
+            answers.append(Inserted(InsertStatus.CREATED, seq, JobState.SCHEDULED))
+            seq += 1
+        elif status == ord("F"):
+            answers.append(Inserted(InsertStatus.FULL, 0, JobState.QUEUED))
+        else:
+            job = record("", next(found))
+            how = InsertStatus.CREATED if status == ord("r") else InsertStatus.FOUND
+            data = job.result if job.state is JobState.COMPLETED else job.error
+            ended = job.expires_at is not None
+            answers.append(Inserted(how, job.seq, job.state, data if ended else None, job.attempts))
+    return answers
+
+
+# -- exchange -------------------------------------------------------------------------------------
+
+
+def settlement_head(settlement: Settlement) -> bytes:
+    """Return action, fence, ttl and delay."""
+    _, fence, action, _, ttl, delay = settlement
+    # A fence that no store gave may be any number: it must match nothing, not raise.
+    return _ACTIONS[action] + fence_bytes(fence) + ttl.to_bytes(6) + delay.to_bytes(6)
+
+
+def fence_bytes(fence: int) -> bytes:
+    """Return a fence as the record holds it; one that no record can have becomes all ones."""
+    return fence.to_bytes(7) if 0 <= fence < 1 << 53 else b"\xff" * 7
+
+
+def claimed(reply: Sequence[Any], start: int) -> list[Claimed]:
+    """Read the claimed jobs of exchange: id, record before the claim, fence."""
+    jobs: list[Claimed] = []
+    unpack = _SHORT.unpack_from
+    for i in range(start, len(reply), 3):
+        id, data, fence = reply[i].decode(), reply[i + 1], int(reply[i + 2])
+        if data[0] == _SHORT_READY:
+            _, _, max_attempts, _, ttl, _, _, created, _, waiters = unpack(data)
+            payload = data[47 + _int(waiters) :]
+            jobs.append(Claimed(id, payload, fence, 1, max_attempts, _int(ttl), _int(created)))
+        else:
+            job = record(id, data, payload=True)
+            jobs.append(
+                Claimed(
+                    id, job.payload or b"", fence, job.attempts + 1, job.max_attempts, job.ttl, job.created_at
+                )
+            )
+    return jobs
+
+
+# -- records --------------------------------------------------------------------------------------
+
+
+def record(id: str, data: bytes, *, payload: bool = False) -> Record:
+    """Read a full record."""
+    try:
+        (
+            letter, attempts, stalls, fence, updated, mark, cancelling,
+            priority, max_attempts, max_stalls, ttl, _, seq, created, due,
+            waiters, progress_size, data_size, worker_size,
+        ) = _FULL.unpack_from(data)  # fmt: skip
+        state = _STATES[letter]
+    except (struct.error, KeyError) as error:
+        raise StorageError(f"the record of job {id!r} cannot be read: run jobqueue fsck") from error
+    at = _FULL.size + _int(waiters)
+    progress = data[at : at + progress_size - 1] if progress_size else None
+    at += max(0, progress_size - 1)
+    output = data[at : at + data_size - 1] if data_size else None
+    at += max(0, data_size - 1)
+    worker = data[at : at + worker_size]
+    at += worker_size
+    leased, completed = state is JobState.PROCESSING, state is JobState.COMPLETED
+    return Record(
+        id=id,
+        seq=_int(seq),
+        state=state,
+        priority=priority,
+        run_at=_int(due),
+        created_at=_int(created),
+        updated_at=_int(updated),
+        attempts=attempts,
+        max_attempts=max_attempts,
+        stalls=stalls,
+        max_stalls=max_stalls,
+        ttl=_int(ttl),
+        fence=_int(fence),
+        worker=worker.decode() if leased else None,
+        lease_until=_int(mark) if leased else None,
+        cancelling=bool(cancelling),
+        result=output if completed else None,
+        error=None if completed else output,
+        progress=progress,
+        expires_at=_int(mark) if letter in _ENDED else None,
+        payload=data[at:] if payload and not completed and state is not JobState.CANCELLED else None,
+    )
+
+
+# -- messages -------------------------------------------------------------------------------------
+
+
+def frames(message: bytes) -> Iterator[Reply | tuple[str, str, int]]:
+    """Read a pub/sub message: replies, and cancel requests as (queue, id, fence).
+
+    Anybody who may publish can send anything: what cannot be read raises `ValueError`.
+    """
+    at = 0
+    try:
+        while at < len(message):
+            kind = message[at : at + 1]
+            size = message[at + 1]
+            queue = message[at + 2 : at + 2 + size].decode()
+            at += 2 + size
+            size = _int(message[at : at + 2])
+            id = message[at + 2 : at + 2 + size].decode()
+            at += 2 + size
+            number = _int(message[at : at + 7])
+            at += 7
+            if kind == b"c":
+                yield queue, id, number
+                continue
+            state = _STATES[message[at]]
+            attempts = _int(message[at + 1 : at + 5])
+            size = _int(message[at + 5 : at + 9])
+            at += 9
+            data = message[at : at + size - 1] if size else None
+            at += max(0, size - 1)
+            yield Reply(queue, id, number, state, data, attempts)
+    except (IndexError, KeyError) as error:
+        raise ValueError("not a message of a job queue") from error

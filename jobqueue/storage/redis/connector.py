@@ -1,0 +1,40 @@
+"""Opens the connections of a store: names them, and finds the server."""
+
+from __future__ import annotations
+
+import os
+
+from jobqueue.storage.redis.connection import Connection, Login, connect
+from jobqueue.storage.redis.url import Target
+
+__all__ = ["SingleConnector", "Timeouts"]
+
+
+class Timeouts:
+    """Seconds that I/O may take."""
+
+    __slots__ = ("connect", "reply")
+
+    def __init__(self, connect: float, reply: float) -> None:
+        self.connect = connect
+        """To open a connection and log in."""
+        self.reply = reply
+        """Until a command's reply; a blocking command has its own time on top."""
+
+
+class SingleConnector:
+    """Connects to the one server that the URL names."""
+
+    def __init__(self, target: Target, timeouts: Timeouts) -> None:
+        self._target = target
+        self._login = Login(target)
+        self._timeouts = timeouts
+
+    async def __call__(self, kind: str, key: bytes | None = None) -> Connection:
+        return await connect(
+            self._target.addresses[0],
+            self._login,
+            f"jobqueue-{kind}-{os.getpid()}",
+            connect_timeout=self._timeouts.connect,
+            reply_timeout=self._timeouts.reply,
+        )

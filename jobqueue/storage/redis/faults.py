@@ -1,0 +1,92 @@
+"""What an error reply of the server means.
+
+    NOSCRIPT                                the script is sent in full, at once
+    LOADING BUSY TRYAGAIN CLUSTERDOWN       the same call again, after a pause
+    MASTERDOWN NOREPLICAS
+    READONLY UNBLOCKED                      again on a new connection: the master has moved
+    MOVED ASK                               the cluster transport follows them
+    OOM                                     `QueueFullError`
+    NOAUTH WRONGPASS NOPERM WRONGTYPE       `StorageError`: only an operator can help
+    MISCONF                                 `StorageUnavailableError`: the server cannot save
+    anything else                           `StorageError`
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum, auto
+
+from jobqueue.errors import JobQueueError, QueueFullError, StorageError, StorageUnavailableError
+
+__all__ = ["ConnectionLostError", "Remedy", "code_of", "error_for", "remedy_for"]
+
+
+class ConnectionLostError(Exception):
+    """The connection ended before the reply: the command was carried out or was not."""
+
+
+class Remedy(Enum):
+    """What the transport does about an error reply."""
+
+    SEND_SCRIPT = auto()
+    PAUSE = auto()
+    RECONNECT = auto()
+    REDIRECT = auto()
+    RAISE = auto()
+
+
+_REMEDIES = {
+    "NOSCRIPT": Remedy.SEND_SCRIPT,
+    "LOADING": Remedy.PAUSE,
+    "BUSY": Remedy.PAUSE,
+    "TRYAGAIN": Remedy.PAUSE,
+    "CLUSTERDOWN": Remedy.PAUSE,
+    "MASTERDOWN": Remedy.PAUSE,
+    "NOREPLICAS": Remedy.PAUSE,
+    "READONLY": Remedy.RECONNECT,
+    "UNBLOCKED": Remedy.RECONNECT,
+    "MOVED": Remedy.REDIRECT,
+    "ASK": Remedy.REDIRECT,
+}
+_CODE = re.compile(r"[A-Z]{2,}")
+# Servers before 7.0 wrap what a command inside a script answered.
+_WRAPPED = re.compile(r"user_script:\d+: -?([A-Z]{2,}) ")
+
+
+def code_of(message: str) -> str:
+    """Return the error code of a reply, also from inside a script."""
+    wrapped = _WRAPPED.search(message) if message.startswith("ERR ") else None
+    if wrapped is not None:
+        return wrapped[1]
+    found = _CODE.match(message)
+    return found[0] if found else "ERR"
+
+
+def remedy_for(code: str) -> Remedy:
+    """Say what to do about an error code."""
+    return _REMEDIES.get(code, Remedy.RAISE)
+
+
+def error_for(code: str, message: str, where: str) -> JobQueueError:
+    """Return the exception for an error reply that no retry has mended."""
+    text = f"{where}: {message:.300}"
+    match code:
+        case "OOM":
+            return QueueFullError(
+                f"{text}. The server has reached maxmemory: let workers drain the queue, shorten "
+                "result_ttl, or raise maxmemory"
+            )
+        case "NOAUTH" | "WRONGPASS":
+            return StorageError(f"{text}. Give the user and password in the URL: redis://user:password@host")
+        case "NOPERM":
+            return StorageError(f"{text}. docs/guides/redis.md lists the rights that a user needs")
+        case "WRONGTYPE":
+            return StorageError(f"{text}. Another application uses the same keys: choose another prefix")
+        case "MOVED" | "ASK":
+            return StorageError(f"{text}. This is a node of a cluster: use redis+cluster://")
+        case "MISCONF":
+            return StorageUnavailableError(f"{text}. The server cannot write to its disk")
+        case _ if remedy_for(code) in {Remedy.PAUSE, Remedy.RECONNECT}:
+            return StorageUnavailableError(text)
+        case _:
+            return StorageError(text)

@@ -1,0 +1,69 @@
+"""The names of all keys and channels: built here and nowhere else.
+
+The keys of a queue share one hash tag, ``{prefix:queue}``, so that a cluster keeps them together. The
+attributes of `QueueKeys` are the names by which the headers of the scripts list their KEYS.
+``lua/README.md`` says what each key holds.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from jobqueue.errors import InvalidArgumentError
+
+__all__ = ["QueueKeys", "channel_base", "check_prefix", "lock_channel", "lock_key", "queue_keys", "queues_key"]
+
+_PREFIX = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+
+
+class QueueKeys(NamedTuple):
+    """The keys of one queue."""
+
+    jobs: bytes
+    running: bytes
+    lease: bytes
+    ready: bytes
+    staged: bytes
+    prio: bytes
+    scheduled: bytes
+    failing: bytes
+    completed: bytes
+    failed: bytes
+    cancelled: bytes
+    workers: bytes
+    meta: bytes
+
+
+def check_prefix(prefix: object) -> str:
+    """Return a valid prefix: 1 to 64 of ``A-Z a-z 0-9 . _ : -`` (no glob characters, no braces)."""
+    if not isinstance(prefix, str) or not _PREFIX.fullmatch(prefix):
+        raise InvalidArgumentError(
+            "prefix", f"must be 1 to 64 characters of A-Z a-z 0-9 . _ : -, not {prefix!r:.80}"
+        )
+    return prefix
+
+
+def queue_keys(prefix: str, queue: str) -> QueueKeys:
+    """Return the keys of a queue."""
+    return QueueKeys(*(f"{{{prefix}:{queue}}}:{name}".encode() for name in QueueKeys._fields))
+
+
+def queues_key(prefix: str) -> bytes:
+    """Return the key of the set of queue names."""
+    return f"{prefix}:queues".encode()
+
+
+def lock_key(prefix: str, lock: str) -> bytes:
+    """Return the key of a named lock."""
+    return f"{prefix}:lock:{lock}".encode()
+
+
+def lock_channel(prefix: str, lock: str) -> bytes:
+    """Return the channel on which the release of a lock is announced."""
+    return f"{prefix}:unlocked:{lock}".encode()
+
+
+def channel_base(prefix: str) -> bytes:
+    """Return what precedes an address in the name of its channel."""
+    return f"{prefix}:to:".encode()

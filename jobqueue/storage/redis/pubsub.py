@@ -1,0 +1,161 @@
+"""The one subscribed connection of a store: pushes replies, cancel requests and unlock notices.
+
+Duties: keep a connection subscribed to every channel somebody listens to; hand each message to its
+listener; notice a dead connection by a ping that is not answered; after every reconnection subscribe
+again and tell the listeners that messages may be missing. Messages are hints: losing one is harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jobqueue.errors import StorageUnavailableError
+from jobqueue.runtime import SYSTEM_CLOCK
+from jobqueue.storage.redis.connection import Connection, ReplyError
+from jobqueue.storage.redis.faults import ConnectionLostError, code_of, error_for
+from jobqueue.storage.redis.transport import Connector
+
+__all__ = ["PubSub"]
+
+log = logging.getLogger("jobqueue.redis")
+
+_PING_EVERY, _PONG_WITHIN = 10.0, 5.0
+_LONGEST_PAUSE = 2.0
+
+
+class _Listener(NamedTuple):
+    message: Callable[[bytes], None]
+    resync: Callable[[], None]
+
+
+class PubSub:
+    """See the module. Connects when the first channel is wanted."""
+
+    def __init__(self, connector: Connector, confirm_within: float) -> None:
+        self._connector = connector
+        self._confirm_within = confirm_within
+        self._listeners: dict[bytes, _Listener] = {}
+        self._confirmed: dict[bytes, asyncio.Future[None]] = {}
+        self._connection: Connection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._heard = False
+        self._missed = False  # whether this connection follows a lost one
+
+    async def subscribe(
+        self, channel: bytes, message: Callable[[bytes], None], resync: Callable[[], None]
+    ) -> None:
+        """Listen to a channel; returns when the server has confirmed it.
+
+        Raises `StorageUnavailableError` if that takes too long; the channel is not listened to then.
+        """
+        self._listeners[channel] = _Listener(message, resync)
+        future = self._confirmed.get(channel)
+        if future is None:
+            future = self._confirmed[channel] = asyncio.get_running_loop().create_future()
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="jobqueue-redis-pubsub")
+        elif self._connection is not None:
+            self._connection.post(b"SUBSCRIBE", channel)
+        try:
+            async with asyncio.timeout(self._confirm_within):
+                await asyncio.shield(future)
+        except TimeoutError:
+            self.unsubscribe(channel)
+            raise StorageUnavailableError("the server did not confirm a subscription in time") from None
+        except BaseException:
+            self.unsubscribe(channel)
+            raise
+
+    def unsubscribe(self, channel: bytes) -> None:
+        """Stop listening to a channel."""
+        self._listeners.pop(channel, None)
+        future = self._confirmed.pop(channel, None)
+        if future is not None and not future.done():
+            future.cancel()
+        if self._connection is not None:
+            self._connection.post(b"UNSUBSCRIBE", channel)
+
+    async def close(self) -> None:
+        """End the connection; listeners are forgotten."""
+        self._listeners.clear()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        for future in self._confirmed.values():
+            future.cancel()
+        self._confirmed.clear()
+
+    async def _run(self) -> None:
+        """Stay connected until cancelled."""
+        pause, first = 0.05, True
+        while True:
+            try:
+                connection = await self._connector("pubsub")
+            except (ConnectionLostError, ReplyError) as error:
+                log.warning("replies are not pushed now, waiters poll instead: %s", error)
+                await SYSTEM_CLOCK.sleep(SYSTEM_CLOCK.uniform(0, pause))
+                pause = min(_LONGEST_PAUSE, pause * 2)
+                continue
+            pause = 0.05
+            try:
+                await self._listen(connection, first=first)
+            finally:
+                self._connection = None
+                connection.abort("the subscription ended")
+            first = False
+
+    async def _listen(self, connection: Connection, *, first: bool) -> None:
+        """Serve one connection until it is lost."""
+        lost = asyncio.Event()
+        connection.on_lost = lost.set
+        connection.on_push = self._push
+        self._connection = connection
+        if self._listeners:
+            connection.post(b"SUBSCRIBE", *self._listeners)
+        self._missed = not first
+        while not connection.closed:
+            if await _set_within(lost, _PING_EVERY):
+                return
+            self._heard = False
+            connection.post(b"PING")
+            if await _set_within(lost, _PONG_WITHIN):
+                return
+            if not self._heard:
+                connection.abort("the server did not answer a ping")
+
+    def _push(self, reply: Any) -> None:
+        self._heard = True
+        if not isinstance(reply, list) or len(reply) < 3:
+            if isinstance(reply, ReplyError):
+                self._refused(reply)
+            return
+        kind, channel, data = reply[:3]
+        if kind == b"message":
+            listener = self._listeners.get(channel)
+            if listener is not None:
+                listener.message(data)
+        elif kind == b"subscribe":
+            future = self._confirmed.get(channel)
+            if future is not None and not future.done():
+                future.set_result(None)
+            # Only now nothing can slip between what is read again and what is pushed.
+            if self._missed and channel in self._listeners:
+                self._listeners[channel].resync()
+
+    def _refused(self, error: ReplyError) -> None:
+        log.error("the server refuses to push replies, waiters poll instead: %s", error)
+        for future in self._confirmed.values():
+            if not future.done():
+                future.set_exception(error_for(code_of(str(error)), str(error), "SUBSCRIBE"))
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False

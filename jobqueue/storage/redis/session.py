@@ -1,0 +1,144 @@
+"""Everything that lives between the first `open` and the last `close` of a store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from jobqueue.errors import JobQueueError, StorageError
+from jobqueue.runtime import Clock
+from jobqueue.storage.redis.blocking import WorkSignal, resolve, wake
+from jobqueue.storage.redis.checks import FLAGS_VERSION, Severity, judge, parse_info, version_of
+from jobqueue.storage.redis.connector import SingleConnector, Timeouts
+from jobqueue.storage.redis.keys import lock_channel, queues_key
+from jobqueue.storage.redis.pubsub import PubSub
+from jobqueue.storage.redis.steps import Steps
+from jobqueue.storage.redis.transport import Retries, SingleTransport
+from jobqueue.storage.redis.url import Target
+
+__all__ = ["Session", "Settings"]
+
+log = logging.getLogger("jobqueue.redis")
+
+
+class Settings:
+    """What a store was built with."""
+
+    __slots__ = ("allow_eviction", "clock", "prefix", "retry_for", "target", "timeouts")
+
+    def __init__(
+        self,
+        target: Target,
+        prefix: str,
+        clock: Clock,
+        timeouts: Timeouts,
+        *,
+        retry_for: float,
+        allow_eviction: bool,
+    ) -> None:
+        self.target = target
+        self.prefix = prefix
+        self.clock = clock
+        self.timeouts = timeouts
+        self.retry_for = retry_for
+        self.allow_eviction = allow_eviction
+
+
+class Session:
+    """The connections of an open store, in one event loop."""
+
+    def __init__(self, settings: Settings, now: Callable[[], bytes]) -> None:
+        self._settings = settings
+        self._connector = SingleConnector(settings.target, settings.timeouts)
+        where = f"Redis at {settings.target}"
+        self.transport = SingleTransport(self._connector, Retries(settings.retry_for), where)
+        self.steps = Steps(self.transport, settings.prefix, now)
+        self.pubsub = PubSub(self._connector, settings.timeouts.connect + settings.timeouts.reply)
+        self._signals: dict[str, WorkSignal] = {}
+        self._unlocks: dict[str, set[asyncio.Future[bool]]] = {}
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Connect and refuse a server that must not hold jobs."""
+        info = parse_info(await self.transport.command(b"INFO"))
+        self.transport.flags = version_of(info) >= FLAGS_VERSION or not info
+        for finding in judge(info, allow_eviction=self._settings.allow_eviction):
+            if finding.severity is Severity.ERROR:
+                raise StorageError(f"{self._settings.target}: {finding.text}")
+            if finding.severity is Severity.WARNING:
+                log.warning("%s: %s", self._settings.target, finding.text)
+
+    async def close(self) -> None:
+        """End all connections."""
+        await asyncio.gather(*(signal.close() for signal in self._signals.values()))
+        if self._background:
+            await asyncio.wait(self._background, timeout=1.0)
+        for task in self._background:
+            task.cancel()
+        await self.pubsub.close()
+        await self.transport.close()
+
+    def signal(self, queue: str) -> WorkSignal:
+        """Return what wakes those who wait for work in a queue."""
+        signal = self._signals.get(queue)
+        if signal is None:
+            signal = self._signals[queue] = WorkSignal(
+                self._connector,
+                self.steps.keys(queue),
+                self._settings.clock,
+                give_back=lambda: self.steps.unstage(queue),
+                unblock=lambda id: self.transport.command(b"CLIENT", b"UNBLOCK", b"%d" % id),
+            )
+        return signal
+
+    async def wait_for_lock(self, lock: str, timeout: float) -> bool:
+        """Wait until a lock is released or ``timeout`` seconds have passed."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bool] = loop.create_future()
+        waiters = self._unlocks.setdefault(lock, set())
+        waiters.add(future)
+        channel = lock_channel(self._settings.prefix, lock)
+        try:
+            if len(waiters) == 1:
+                await self.pubsub.subscribe(channel, lambda _: wake(waiters), lambda: wake(waiters))
+            # Looked at behind the subscription: a release between the two is announced.
+            if await self.steps.holder(lock) is None:
+                return True
+            timer = self._settings.clock.call_later(timeout, lambda: resolve(future, woken=False))
+            try:
+                return await future
+            finally:
+                timer.cancel()
+        finally:
+            waiters.discard(future)
+            if not waiters and self._unlocks.get(lock) is waiters:
+                del self._unlocks[lock]
+                self.pubsub.unsubscribe(channel)
+
+    async def register(self, queue: str) -> None:
+        """Name a queue in the set of queues, and note in the queue that it is named."""
+        await self.transport.command(b"SADD", queues_key(self._settings.prefix), queue.encode())
+        meta = self.steps.keys(queue).meta
+        await self.transport.command(b"HSET", meta, b"named", b"1", key=meta)
+
+    async def forget(self, queue: str) -> None:
+        """Take a queue without any record out of the set of queues."""
+        names, jobs = queues_key(self._settings.prefix), self.steps.keys(queue).jobs
+        await self.transport.command(b"SREM", names, queue.encode())
+        if await self.transport.command(b"EXISTS", jobs, key=jobs):  # somebody was faster
+            await self.transport.command(b"SADD", names, queue.encode())
+
+    def run(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        """Do something in the background; a failure is logged."""
+
+        async def guarded() -> None:
+            try:
+                await work
+            except JobQueueError as error:
+                log.warning("%s failed: %s", what, error)
+
+        task = asyncio.create_task(guarded(), name=f"jobqueue-redis-{what}")
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)

@@ -1,0 +1,22 @@
+"""Socket options."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+__all__ = ["keep_alive"]
+
+_IDLE, _INTERVAL, _PROBES = 30, 10, 3
+
+
+def keep_alive(transport: asyncio.BaseTransport) -> None:
+    """Let the kernel notice a peer that vanished: within a minute instead of two hours."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for option, value in (("TCP_KEEPIDLE", _IDLE), ("TCP_KEEPINTVL", _INTERVAL), ("TCP_KEEPCNT", _PROBES)):
+        if hasattr(socket, option):  # not every platform has all of them
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

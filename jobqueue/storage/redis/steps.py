@@ -1,0 +1,211 @@
+"""One typed function per Lua script: encode the arguments, call, decode the answer. Nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from jobqueue.errors import StorageError
+from jobqueue.job import STALLED_ERROR, JobState, Settlement
+from jobqueue.storage.base import (
+    WORKER_SEEN_FOR,
+    CancelStatus,
+    Claimed,
+    Counts,
+    Inserted,
+    LeaseStatus,
+    LockInfo,
+    NewJob,
+    Record,
+    Renewal,
+    SettleStatus,
+    Swept,
+    UpdateTtlStatus,
+    WorkerInfo,
+)
+from jobqueue.storage.redis import codec
+from jobqueue.storage.redis.keys import QueueKeys, channel_base, lock_channel, lock_key, queue_keys
+from jobqueue.storage.redis.scripts import script
+from jobqueue.storage.redis.transport import Transport
+
+__all__ = ["Exchange", "Steps"]
+
+_SETTLED = {"A": SettleStatus.ACCEPTED, "X": SettleStatus.CANCELLED, "L": SettleStatus.LOST}
+_LEASES = {"H": LeaseStatus.HELD, "C": LeaseStatus.CANCELLING, "L": LeaseStatus.LOST}
+_CANCELS = {
+    "X": CancelStatus.CANCELLED,
+    "N": CancelStatus.NOT_FOUND,
+    "P": CancelStatus.PROCESSING,
+    "A": CancelStatus.CANCELLING,
+    "C": CancelStatus.COMPLETED,
+    "F": CancelStatus.FAILED,
+}
+_TTLS = {
+    "U": UpdateTtlStatus.UPDATED,
+    "N": UpdateTtlStatus.NOT_FOUND,
+    "L": UpdateTtlStatus.NOT_TERMINAL,
+}
+_SWEPT = {b"Q": JobState.QUEUED, b"F": JobState.FAILED, b"X": JobState.CANCELLED}
+
+
+class Exchange(NamedTuple):
+    """The answer of one exchange script."""
+
+    named: bool
+    settled: list[SettleStatus]
+    next_due: int | None
+    jobs: list[Claimed]
+
+
+class Steps:
+    """The scripts, for one prefix."""
+
+    def __init__(self, transport: Transport, prefix: str, now: Callable[[], bytes]) -> None:
+        self._transport = transport
+        self._prefix = prefix
+        self._now = now
+        self._channel = channel_base(prefix)
+        self._keys: dict[str, QueueKeys] = {}
+
+    def keys(self, queue: str) -> QueueKeys:
+        """Return the keys of a queue, built once."""
+        keys = self._keys.get(queue)
+        if keys is None:
+            if len(self._keys) >= 1000:  # a cache, not a registry
+                self._keys.clear()
+            keys = self._keys[queue] = queue_keys(self._prefix, queue)
+        return keys
+
+    async def _call(self, name: str, queue: str, *args: bytes) -> Any:
+        code, keys = script(name), self.keys(queue)
+        return await self._transport.call(
+            code, [getattr(keys, key) for key in code.keys], (self._now(), *args)
+        )
+
+    async def insert(
+        self, queue: str, jobs: Sequence[NewJob], reply_to: str | None, max_length: int | None
+    ) -> tuple[bool, list[Inserted]]:
+        limit = b"" if max_length is None else b"%d" % max_length
+        address = (reply_to or "").encode()
+        reply = await self._call(
+            "insert", queue, codec.make_nonce(), address, limit, *codec.insert_args(jobs)
+        )
+        return bool(reply[0]), codec.inserted(reply)
+
+    async def exchange(
+        self, queue: str, worker: str, settlements: Sequence[Settlement], limit: int, lease: int
+    ) -> Exchange:
+        args: list[bytes] = []
+        for settlement in settlements:
+            args += (settlement.id.encode(), codec.settlement_head(settlement), settlement.data)
+        reply = await self._call(
+            "exchange",
+            queue,
+            worker.encode(),
+            codec.make_nonce(),
+            b"%d" % limit,
+            b"%d" % lease,
+            self._channel,
+            queue.encode(),
+            *args,
+        )
+        due = int(reply[2])
+        settled = [_SETTLED[status] for status in reply[1].decode()]
+        return Exchange(bool(reply[0]), settled, None if due < 0 else due, codec.claimed(reply, 3))
+
+    async def get(
+        self, queue: str, ids: Sequence[str], reply_to: str | None, payload: bool
+    ) -> list[Record | None]:
+        address = (reply_to or "").encode()
+        reply = await self._call(
+            "get", queue, address, b"1" if payload else b"0", *(id.encode() for id in ids)
+        )
+        return [
+            codec.record(id, data, payload=payload) if data else None
+            for id, data in zip(ids, reply, strict=True)
+        ]
+
+    async def extend(
+        self, queue: str, worker: str, leases: Sequence[Renewal], lease: int
+    ) -> list[LeaseStatus]:
+        args: list[bytes] = []
+        for id, fence, progress in leases:
+            given = b"0" if progress is None else b"1"
+            args += (id.encode(), codec.fence_bytes(fence) + given, progress or b"")
+        reply = await self._call("extend", queue, worker.encode(), b"%d" % lease, *args)
+        return [_LEASES[status] for status in reply.decode()]
+
+    async def sweep(self, queue: str, limit: int) -> list[Swept]:
+        reply = await self._call(
+            "sweep", queue, b"%d" % limit, self._channel, queue.encode(), STALLED_ERROR
+        )
+        return [
+            Swept(reply[i].decode(), _SWEPT[reply[i + 1]], reply[i + 2], reply[i + 3], reply[i + 4].decode())
+            for i in range(0, len(reply), 5)
+        ]
+
+    async def cancel(self, queue: str, ids: Sequence[str], running: bool) -> list[CancelStatus]:
+        reply = await self._call(
+            "cancel",
+            queue,
+            b"1" if running else b"0",
+            self._channel,
+            queue.encode(),
+            *(id.encode() for id in ids),
+        )
+        return [_CANCELS[status] for status in reply.decode()]
+
+    async def keep(self, queue: str, ttls: Sequence[tuple[str, int]]) -> list[UpdateTtlStatus]:
+        args: list[bytes] = []
+        for id, ttl in ttls:
+            args += (id.encode(), b"%d" % ttl)
+        reply = await self._call("keep", queue, *args)
+        return [_TTLS[status] for status in reply.decode()]
+
+    async def purge(self, queue: str, limit: int) -> tuple[int, bool]:
+        dropped, empty = await self._call("purge", queue, b"%d" % limit, b"%d" % WORKER_SEEN_FOR)
+        return dropped, bool(empty)
+
+    async def scan(
+        self, queue: str, state: JobState, limit: int, cursor: bytes
+    ) -> tuple[list[Record], bytes]:
+        reply = await self._call("scan", queue, codec.LETTERS[state], b"%d" % limit, cursor)
+        pairs = zip(reply[1::2], reply[2::2], strict=True)
+        return [codec.record(id.decode(), data) for id, data in pairs], reply[0]
+
+    async def counts(self, queue: str) -> Counts:
+        *numbers, oldest = await self._call("counts", queue)
+        return Counts(*numbers, oldest=None if int(oldest) < 0 else int(oldest))
+
+    async def workers(self, queue: str) -> list[WorkerInfo]:
+        reply = await self._call("workers", queue, b"%d" % WORKER_SEEN_FOR)
+        found = zip(reply[::3], reply[1::3], reply[2::3], strict=True)
+        return sorted(WorkerInfo(name.decode(), int(seen), running) for name, seen, running in found)
+
+    async def unstage(self, queue: str) -> None:
+        await self._call("unstage", queue)
+
+    async def _lock(self, name: str, lock: str, *args: bytes) -> Any:
+        return await self._transport.call(
+            script(name), [lock_key(self._prefix, lock)], (self._now(), *args)
+        )
+
+    async def acquire(self, lock: str, owner: str, ttl: int) -> int | None:
+        term = int(await self._lock("lock_acquire", lock, owner.encode(), b"%d" % ttl))
+        return None if term < 0 else term
+
+    async def renew(self, lock: str, owner: str, ttl: int) -> bool:
+        return bool(await self._lock("lock_renew", lock, owner.encode(), b"%d" % ttl))
+
+    async def release(self, lock: str, owner: str) -> bool:
+        channel = lock_channel(self._prefix, lock)
+        return bool(await self._lock("lock_release", lock, owner.encode(), channel))
+
+    async def holder(self, lock: str) -> LockInfo | None:
+        reply = await self._lock("lock_holder", lock)
+        if not reply:
+            return None
+        owner, term, until = reply
+        if owner is None or term is None or until is None:
+            raise StorageError(f"the lock {lock!r} cannot be read: run jobqueue fsck")
+        return LockInfo(owner.decode(), int(term), int(until))

@@ -1,0 +1,350 @@
+"""`RedisStorage`: the contract on Redis and Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+from collections.abc import Sequence
+from typing import Self
+
+from jobqueue.errors import InvalidArgumentError, StorageError
+from jobqueue.job import Action, JobState, Settlement
+from jobqueue.options import check_seconds
+from jobqueue.runtime import SYSTEM_CLOCK, Clock
+from jobqueue.storage.base import (
+    CancelStatus,
+    Counts,
+    Exchanged,
+    Inserted,
+    LeaseStatus,
+    LockInfo,
+    NewJob,
+    Page,
+    Record,
+    Renewal,
+    Reply,
+    SettleStatus,
+    Sink,
+    Swept,
+    UpdateTtlStatus,
+    WorkerInfo,
+)
+from jobqueue.storage.redis import codec
+from jobqueue.storage.redis.connector import Timeouts
+from jobqueue.storage.redis.keys import channel_base, check_prefix, queues_key
+from jobqueue.storage.redis.session import Session, Settings
+from jobqueue.storage.redis.steps import Exchange
+from jobqueue.storage.redis.url import parse_url
+
+__all__ = ["RedisStorage"]
+
+log = logging.getLogger("jobqueue.redis")
+
+_MOST = 500
+"""Items that one script call handles; larger batches are sent in pieces."""
+
+
+class RedisStorage:
+    """Keeps jobs in Redis 6.2 or later, or in Valkey.
+
+    ``url`` is ``redis://[user:password@]host[:port][/db]``, ``rediss://`` with TLS (certificate and host
+    name are verified; ``?ssl_ca_certs=``, ``ssl_certfile=`` and ``ssl_keyfile=`` name files), the same
+    with ``valkey://`` and ``valkeys://``, or ``unix://[user:password@]/socket[?db=0]``. All keys begin with
+    ``prefix`` or ``{prefix:``; stores with different prefixes do not see each other.
+
+    A call that meets a fault is repeated for ``retry_for`` seconds, then raises
+    `StorageUnavailableError`. ``connect_timeout`` and ``reply_timeout`` are the seconds until a connection
+    or a reply is given up. ``allow_eviction=True`` accepts a server that may drop jobs when its memory is
+    full. With ``clock=`` (for tests) that clock decides what is due, else the server's.
+
+    Raises `InvalidArgumentError` for a bad URL or prefix.
+    """
+
+    batched = True
+    shared = True
+
+    def __init__(
+        self,
+        url: str,
+        prefix: str = "jq",
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        allow_eviction: bool = False,
+        retry_for: float = 10.0,
+        connect_timeout: float = 5.0,
+        reply_timeout: float = 5.0,
+    ) -> None:
+        timeouts = Timeouts(
+            check_seconds("connect_timeout", connect_timeout), check_seconds("reply_timeout", reply_timeout)
+        )
+        self._settings = Settings(
+            parse_url(url),
+            check_prefix(prefix),
+            clock,
+            timeouts,
+            retry_for=check_seconds("retry_for", retry_for, zero=True),
+            allow_eviction=allow_eviction,
+        )
+        self.clock = clock
+        self._session: Session | None = None
+        self._opened = 0
+        self._opening: asyncio.Lock = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"RedisStorage({str(self._settings.target)!r}, prefix={self._settings.prefix!r})"
+
+    def _now(self) -> bytes:
+        # Empty: the server's clock decides.
+        return b"" if self.clock is SYSTEM_CLOCK else b"%d" % int(self.clock.time() * 1000)
+
+    def _open_session(self) -> Session:
+        if self._session is None or not self._opened:
+            raise StorageError("the Redis store is not open: call open() first")
+        return self._session
+
+    # -- lifecycle --------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        async with self._opening:
+            if not self._opened:
+                session = Session(self._settings, self._now)
+                try:
+                    await session.start()
+                except BaseException:
+                    await session.close()
+                    raise
+                self._session = session
+            self._opened += 1
+
+    async def close(self) -> None:
+        async with self._opening:
+            self._opened = max(0, self._opened - 1)
+            if self._opened or self._session is None:
+                return
+            session, self._session = self._session, None
+            await session.close()
+
+    def clone(self) -> Self:
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._session, twin._opened, twin._opening = None, 0, asyncio.Lock()
+        return twin
+
+    # -- jobs -------------------------------------------------------------------------------------
+
+    async def insert(
+        self,
+        queue: str,
+        jobs: Sequence[NewJob],
+        *,
+        reply_to: str | None = None,
+        max_length: int | None = None,
+    ) -> list[Inserted]:
+        session = self._open_session()
+        _check_address(reply_to)
+        answers: list[Inserted] = []
+        for piece in codec.chunks(jobs, [len(job.payload) for job in jobs]):
+            named, some = await session.steps.insert(queue, piece, reply_to, max_length)
+            answers += some
+            if not named:
+                await session.register(queue)
+        return answers
+
+    async def get(
+        self, queue: str, ids: Sequence[str], *, reply_to: str | None = None, payload: bool = False
+    ) -> list[Record | None]:
+        session = self._open_session()
+        _check_address(reply_to)
+        records: list[Record | None] = []
+        for i in range(0, len(ids), _MOST):
+            records += await session.steps.get(queue, ids[i : i + _MOST], reply_to, payload)
+        return records
+
+    async def exchange(
+        self, queue: str, worker: str, settlements: Sequence[Settlement], limit: int, lease: int
+    ) -> Exchanged:
+        session = self._open_session()
+        _check_address(worker)
+        *before, last = list(codec.chunks(settlements, [len(s.data) for s in settlements])) or [()]
+        settled: list[SettleStatus] = []
+        for piece in before:
+            settled += (await self._exchange(session, queue, worker, piece, 0, lease)).settled
+        answer = await self._exchange(session, queue, worker, last, min(_MOST, limit), lease)
+        settled += answer.settled
+        jobs = answer.jobs
+        while len(answer.jobs) == _MOST and len(jobs) < limit:
+            answer = await self._exchange(session, queue, worker, (), min(_MOST, limit - len(jobs)), lease)
+            jobs += answer.jobs
+        return Exchanged(settled, jobs, answer.next_due)
+
+    async def _exchange(
+        self, session: Session, queue: str, worker: str, piece: Sequence[Settlement], limit: int, lease: int
+    ) -> Exchange:
+        step = session.steps.exchange(queue, worker, piece, limit, lease)
+        if limit <= 0:
+            answer = await step
+        else:
+            claiming = asyncio.ensure_future(step)
+            try:
+                answer = await asyncio.shield(claiming)
+            except asyncio.CancelledError:
+                # The claim may happen all the same, and nobody would run its jobs before their lease ends.
+                session.run(_give_back(session, claiming, queue, worker, lease), "giving back")
+                raise
+        if not answer.named and (answer.jobs or answer.settled):
+            await session.register(queue)
+        return answer
+
+    async def extend(
+        self, queue: str, worker: str, leases: Sequence[Renewal], lease: int
+    ) -> list[LeaseStatus]:
+        session = self._open_session()
+        _check_address(worker)
+        statuses: list[LeaseStatus] = []
+        for piece in codec.chunks(leases, [len(r.progress or b"") for r in leases]):
+            statuses += await session.steps.extend(queue, worker, piece, lease)
+        return statuses
+
+    async def sweep(self, queue: str, limit: int) -> list[Swept]:
+        session = self._open_session()
+        swept: list[Swept] = []
+        while True:
+            most = min(_MOST, limit - len(swept))
+            some = await session.steps.sweep(queue, most)
+            swept += some
+            if len(some) < most or len(swept) >= limit:
+                return swept
+
+    async def cancel(
+        self, queue: str, ids: Sequence[str], *, running: bool = False
+    ) -> list[CancelStatus]:
+        session = self._open_session()
+        statuses: list[CancelStatus] = []
+        for i in range(0, len(ids), _MOST):
+            statuses += await session.steps.cancel(queue, ids[i : i + _MOST], running)
+        return statuses
+
+    async def keep(self, queue: str, ttls: Sequence[tuple[str, int]]) -> list[UpdateTtlStatus]:
+        session = self._open_session()
+        statuses: list[UpdateTtlStatus] = []
+        for i in range(0, len(ttls), _MOST):
+            statuses += await session.steps.keep(queue, ttls[i : i + _MOST])
+        return statuses
+
+    async def purge(self, queue: str, limit: int) -> int:
+        session = self._open_session()
+        dropped = 0
+        while True:
+            most = max(0, min(_MOST, limit - dropped))
+            some, empty = await session.steps.purge(queue, most)
+            dropped += some
+            if some < most or dropped >= limit:
+                break
+        if empty:
+            await session.forget(queue)
+        return dropped
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    async def scan(
+        self, queue: str, state: JobState, limit: int, cursor: str | None = None
+    ) -> Page:
+        session = self._open_session()
+        after = b"" if cursor is None else _decode_cursor(cursor)
+        if limit <= 0:
+            return Page([], None)
+        records, behind = await session.steps.scan(queue, state, min(limit, _MOST), after)
+        return Page(records, _encode_cursor(behind) if behind else None)
+
+    async def counts(self, queue: str) -> Counts:
+        return await self._open_session().steps.counts(queue)
+
+    async def queues(self) -> list[str]:
+        session = self._open_session()
+        names = await session.transport.command(b"SMEMBERS", queues_key(self._settings.prefix))
+        return sorted(name.decode() for name in names)
+
+    async def workers(self, queue: str) -> list[WorkerInfo]:
+        return await self._open_session().steps.workers(queue)
+
+    # -- hints ------------------------------------------------------------------------------------
+
+    async def wait_for_work(self, queue: str, worker: str, timeout: float) -> bool:
+        return await self._open_session().signal(queue).wait(timeout)
+
+    async def subscribe(self, address: str, sink: Sink) -> None:
+        session = self._open_session()
+        _check_address(address)
+
+        def message(data: bytes) -> None:
+            _deliver(sink, data)
+
+        await session.pubsub.subscribe(self._channel(address), message, sink.resync)
+
+    async def unsubscribe(self, address: str) -> None:
+        self._open_session().pubsub.unsubscribe(self._channel(address))
+
+    def _channel(self, address: str) -> bytes:
+        return channel_base(self._settings.prefix) + address.encode()
+
+    # -- locks ------------------------------------------------------------------------------------
+
+    async def acquire(self, lock: str, owner: str, ttl: int) -> int | None:
+        return await self._open_session().steps.acquire(lock, owner, ttl)
+
+    async def renew(self, lock: str, owner: str, ttl: int) -> bool:
+        return await self._open_session().steps.renew(lock, owner, ttl)
+
+    async def release(self, lock: str, owner: str) -> bool:
+        return await self._open_session().steps.release(lock, owner)
+
+    async def holder(self, lock: str) -> LockInfo | None:
+        return await self._open_session().steps.holder(lock)
+
+    async def wait_for_lock(self, lock: str, timeout: float) -> bool:
+        return await self._open_session().wait_for_lock(lock, timeout)
+
+
+async def _give_back(
+    session: Session, claiming: asyncio.Future[Exchange], queue: str, worker: str, lease: int
+) -> None:
+    answer = await claiming
+    releases = [Settlement(job.id, job.fence, Action.RELEASE) for job in answer.jobs]
+    if releases:
+        await session.steps.exchange(queue, worker, releases, 0, lease)
+
+
+def _deliver(sink: Sink, message: bytes) -> None:
+    """Hand a message to its sink. Anybody who may publish can send anything."""
+    replies: list[Reply] = []
+    try:
+        for item in codec.frames(message):
+            if isinstance(item, Reply):
+                replies.append(item)
+            else:
+                sink.cancel(*item)
+    except ValueError as error:
+        log.warning("a message that cannot be read was dropped: %s", error)
+    if replies:
+        sink.deliver(replies)
+
+
+def _check_address(address: str | None) -> None:
+    if address is not None and not 0 < len(address.encode()) <= 255:
+        raise InvalidArgumentError("reply_to", "an address must be 1 to 255 bytes")
+
+
+def _encode_cursor(cursor: bytes) -> str:
+    return base64.urlsafe_b64encode(cursor).decode()
+
+
+def _decode_cursor(cursor: str) -> bytes:
+    try:
+        after = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidArgumentError("cursor", "was not made by this store") from None
+    if len(after) < 7:
+        raise InvalidArgumentError("cursor", "was not made by this store")
+    return after

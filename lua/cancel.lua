@@ -1,0 +1,72 @@
+#!lua flags=allow-oom
+-- cancel: end waiting jobs as cancelled; ask the workers of running ones to end them.
+--
+-- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled meta
+-- ARGV: now running channel queue, then ids
+--   running  "1" to ask for running jobs too
+-- Returns: one status per id: "X" cancelled, "N" not found, "P" processing, "A" asked, "C" completed,
+--   "F" failed
+-- Invariants: a cancelled job is in no live index; an element in the middle of the list becomes a blank,
+--   and blanks are never most of the list.
+
+-- include: base
+local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, meta =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
+local ask, channel, queue = ARGV[2] == '1', ARGV[3], ARGV[4]
+-- include: meta
+-- include: record
+-- include: ready
+-- include: search
+-- include: ended
+
+local function leave_ready(job, id)
+  local element = spack('>I7', job.mark) .. id
+  if priority_of(job) ~= 0 then
+    call('ZREM', prio, element)
+    return
+  end
+  local index, found = lower_bound(element)
+  if found == element then
+    call('LSET', ready, index, '')
+    blanks = blanks + 1
+  end
+end
+
+local function cancel(id)
+  local live = call('HGET', running, id)
+  if live then
+    if not ask then return 'P' end
+    local job = parse(live)
+    job.cancelling = 1
+    call('HSET', running, id, build(job))
+    post_cancel(job.worker, id, job.fence)
+    return 'A'
+  end
+  local record = call('HGET', jobs, id)
+  if not record or expired(record) then return 'N' end
+  local job = parse(record)
+  if job.state == 'Q' then
+    leave_ready(job, id)
+  elseif job.state == 'S' then
+    call('ZREM', scheduled, sub(job.core, 25, 31) .. id)
+  elseif job.state == 'R' then
+    call('ZREM', failing, sub(job.core, 25, 31) .. id)
+  else
+    return job.state
+  end
+  finish_cancelled(job, id)
+  call('HSET', jobs, id, build(job))
+  return 'X'
+end
+
+unstage()
+local status = {}
+for i = 5, #ARGV do status[#status + 1] = cancel(ARGV[i]) end
+if blanks * 2 > call('LLEN', ready) then
+  call('LREM', ready, 0, '')
+  blanks = 0
+  if call('ZCARD', prio) > 0 then wake() end
+end
+publish()
+save_meta()
+return table.concat(status)

@@ -1,0 +1,49 @@
+#!lua flags=no-writes,allow-oom
+-- counts: how many jobs are in each state.
+--
+-- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled meta
+-- ARGV: now
+-- Returns: {scheduled, queued, processing, failing, completed, failed, cancelled, created_at of the oldest
+--   among the fronts of the priorities or -1}
+-- Invariants: reads only; expired records are not counted.
+
+-- include: base
+local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, meta =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
+-- include: meta
+-- include: record
+-- include: ready
+
+local function unexpired(key) return call('ZCOUNT', key, string.format('(%.0f', now), '+inf') end
+
+local oldest
+local function look(element)
+  local record = call('HGET', jobs, sub(element, 8))
+  if record then
+    local short = sub(record, 1, 1) == 'q'
+    local created = sunpack('>I6', record, short and 33 or 62)
+    if not oldest or created < oldest then oldest = created end
+  end
+end
+
+local function front(key)
+  for from = 0, call('LLEN', key) - 1, 64 do
+    for _, element in ipairs(call('LRANGE', key, from, from + 63)) do
+      if element ~= '' then return element end
+    end
+  end
+end
+local first = front(staged) or front(ready)
+if first then look(first) end
+local score = '-inf'
+while true do
+  local one = call('ZRANGEBYSCORE', prio, score, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+  if #one == 0 then break end
+  look(one[1])
+  score = '(' .. one[2]
+end
+return {
+  call('ZCARD', scheduled), ready_count(), call('HLEN', running), call('ZCARD', failing),
+  unexpired(completed), unexpired(failed), unexpired(cancelled),
+  oldest and string.format('%.0f', oldest) or -1,
+}

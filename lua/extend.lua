@@ -1,0 +1,36 @@
+#!lua flags=allow-oom
+-- extend: renew leases and store progress.
+--
+-- KEYS: running lease workers
+-- ARGV: now worker lease_ms, then for each lease: id head progress
+--   head  fence 7, "1" if progress is given
+-- Returns: one status per lease: "H" held, "C" held and asked to cancel, "L" lost
+-- Invariants: nothing changes where the fence is not that of the running record.
+
+-- include: base
+local running, lease, workers = KEYS[1], KEYS[2], KEYS[3]
+local worker, until_ = ARGV[2], now + tonumber(ARGV[3])
+-- include: record
+
+local status = {}
+for i = 4, #ARGV, 3 do
+  local id, head = ARGV[i], ARGV[i + 1]
+  local record = call('HGET', running, id)
+  if not record or sub(record, 10, 16) ~= sub(head, 1, 7) then
+    status[#status + 1] = 'L'
+  else
+    if sub(head, 8, 8) == '1' then
+      local job = parse(record)
+      job.progress = ARGV[i + 2]
+      record = build(job)
+    end
+    record = sub(record, 1, 16) .. spack('>I6I7', now, until_) .. sub(record, 30)
+    call('HSET', running, id, record)
+    call('ZADD', lease, until_, id)
+    status[#status + 1] = byte(record, 30) == 0 and 'H' or 'C'
+  end
+end
+-- What exchange notes behind the time stays.
+local last = call('HGET', workers, worker)
+call('HSET', workers, worker, spack('>I6', now) .. (last and sub(last, 7) or ''))
+return table.concat(status)

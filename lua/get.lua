@@ -1,0 +1,41 @@
+#!lua flags=allow-oom
+-- get: read records, and register a waiter at the live ones in the same step.
+--
+-- KEYS: jobs running
+-- ARGV: now reply_to payload, then ids
+--   reply_to  address to register; "" for none
+--   payload   "1" to have the payloads
+-- Returns: for each id its full record, "" where absent
+-- Invariants: only the waiters of live records change.
+
+-- include: base
+local jobs, running = KEYS[1], KEYS[2]
+local reply_to, payload = ARGV[2], ARGV[3] == '1'
+-- include: record
+
+local answer = {}
+for i = 4, #ARGV do
+  local id = ARGV[i]
+  local record = call('HGET', jobs, id)
+  if not record or expired(record) then
+    answer[i - 3] = ''
+  else
+    local live = call('HGET', running, id)
+    local job = parse(live or record)
+    local ended = job.state == 'C' or job.state == 'F' or job.state == 'X'
+    if reply_to ~= '' and not ended then
+      local waiters = with_waiter(job.waiters, reply_to)
+      if waiters ~= job.waiters then
+        job.waiters = waiters
+        call('HSET', live and running or jobs, id, build(job))
+      end
+    end
+    if not payload then
+      job.payload = ''
+    elseif live then
+      job.payload = parse(record).payload
+    end
+    answer[i - 3] = build(job)
+  end
+end
+return answer

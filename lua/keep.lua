@@ -1,0 +1,29 @@
+#!lua flags=allow-oom
+-- keep: make ended jobs expire at another time.
+--
+-- KEYS: jobs completed failed cancelled
+-- ARGV: now, then for each job: id ttl_ms
+-- Returns: one status per job: "U" updated, "N" not found, "L" live
+-- Invariants: the index and the record say the same.
+
+-- include: base
+local jobs, completed, failed, cancelled = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+-- include: record
+
+local keys = { C = completed, F = failed, X = cancelled }
+local status = {}
+for i = 2, #ARGV, 2 do
+  local id, expires = ARGV[i], now + tonumber(ARGV[i + 1])
+  local record = call('HGET', jobs, id)
+  local key = record and keys[sub(record, 1, 1)]
+  if not record or expired(record) then
+    status[#status + 1] = 'N'
+  elseif not key then
+    status[#status + 1] = 'L'
+  else
+    call('ZADD', key, expires, id)
+    call('HSET', jobs, id, sub(record, 1, 22) .. spack('>I7', expires) .. sub(record, 30))
+    status[#status + 1] = 'U'
+  end
+end
+return table.concat(status)

@@ -1,0 +1,60 @@
+-- Ending jobs, and telling who waits. Needs: base, record, KEYS completed failed cancelled.
+--
+-- A message is a row of frames. "r", a job has ended: size of queue 1, queue, size of id 2, id, seq 7,
+-- state 1, attempts 4, size of data 4 (one too large; 0: none, or too large to push), data.
+-- "c", end the job that you run: size of queue 1, queue, size of id 2, id, fence 7.
+local INLINE, MESSAGE = 16384, 262144
+local ended_keys = { C = completed, F = failed, X = cancelled }
+local outbox = {}
+
+local function post(address, frame)
+  local frames = outbox[address]
+  if not frames then
+    frames = { size = 0 }
+    outbox[address] = frames
+  elseif frames.size > MESSAGE then
+    call('PUBLISH', channel .. address, table.concat(frames))
+    frames = { size = 0 }
+    outbox[address] = frames
+  end
+  frames[#frames + 1] = frame
+  frames.size = frames.size + #frame
+end
+
+local function post_reply(waiters, id, seq, state, attempts, data)
+  local inline = data and #data <= INLINE
+  local frame = 'r' .. string.char(#queue) .. queue .. spack('>I2', #id) .. id .. seq .. state
+    .. attempts .. spack('>I4', inline and #data + 1 or 0) .. (inline and data or '')
+  local at, size = 1, #waiters
+  while at <= size do
+    local length = byte(waiters, at)
+    post(sub(waiters, at + 1, at + length), frame)
+    at = at + 1 + length
+  end
+end
+
+local function post_cancel(address, id, fence)
+  post(address, 'c' .. string.char(#queue) .. queue .. spack('>I2', #id) .. id .. spack('>I7', fence))
+end
+
+local function publish()
+  for address, frames in pairs(outbox) do
+    call('PUBLISH', channel .. address, table.concat(frames))
+  end
+end
+
+-- Turn a job into an ended one, index it and tell its waiters; the caller stores the record.
+local function finish(job, id, state, data, expires)
+  job.state, job.data, job.mark, job.updated, job.worker = state, data, expires, now, ''
+  if state ~= 'F' then job.payload = '' end
+  call('ZADD', ended_keys[state], expires, id)
+  if job.waiters ~= '' then
+    post_reply(job.waiters, id, sub(job.core, 25, 31), state, spack('>I4', job.attempts), data)
+    job.waiters = ''
+  end
+end
+
+-- End a job as cancelled: it stays for its own TTL.
+local function finish_cancelled(job, id)
+  finish(job, id, 'X', nil, now + sunpack('>I6', job.core, 11))
+end

@@ -1,0 +1,12 @@
+-- The queue's few counters, read once and written once per call. Needs: base, KEYS meta.
+--
+-- `tick`: the last number given. Fences, incarnations and positions are ticks. A tick is at least the
+-- server's time in microseconds, so that they keep rising even when a crash or a failover has lost the
+-- counter. `blanks`: how many elements of ready and staged are empty (see ready.lua).
+local counters = call('HMGET', meta, 'tick', 'blanks', 'named')
+local tick = math.max(tonumber(counters[1]) or 0, us)
+local blanks = tonumber(counters[2]) or 0
+
+local function save_meta()
+  call('HSET', meta, 'tick', string.format('%.0f', tick), 'blanks', blanks)
+end

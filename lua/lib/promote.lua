@@ -1,0 +1,37 @@
+-- Scheduled jobs. Needs: base, record, ready, KEYS jobs scheduled failing.
+--
+-- scheduled and failing hold seq (7 bytes) .. id, scored by the due time.
+
+-- When the next job is due; nil if none is scheduled.
+local function next_due()
+  local one = call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')[2]
+  local two = call('ZRANGE', failing, 0, 0, 'WITHSCORES')[2]
+  one, two = one and tonumber(one), two and tonumber(two)
+  return one and two and math.min(one, two) or one or two
+end
+
+-- Move up to `most` due jobs to the back of ready, by due time, then by seq.
+local function promote(most)
+  local list = {}
+  for _, key in ipairs({ scheduled, failing }) do
+    local members = call('ZRANGEBYSCORE', key, '-inf', now, 'WITHSCORES', 'LIMIT', 0, most)
+    for i = 1, #members, 2 do
+      list[#list + 1] = { key = key, member = members[i], due = tonumber(members[i + 1]) }
+    end
+  end
+  table.sort(list, function(a, b)
+    if a.due ~= b.due then return a.due < b.due end
+    return a.member < b.member
+  end)
+  for i = 1, math.min(most, #list) do
+    local entry = list[i]
+    local id = sub(entry.member, 8)
+    call('ZREM', entry.key, entry.member)
+    local record = call('HGET', jobs, id)
+    if record then
+      local job = parse(record)
+      put_back(job, id)
+      call('HSET', jobs, id, build(job))
+    end
+  end
+end

@@ -1,0 +1,38 @@
+-- Ending a run in any way but the plain "completed". Needs: base, record, ended, KEYS jobs running lease failing.
+local released = {} -- jobs to put in front
+local retried -- the earliest due time among the retries
+
+-- The payload stays behind in jobs while a job runs.
+local function payload_of(id)
+  local record = call('HGET', jobs, id)
+  return record and parse(record).payload or ''
+end
+
+local function settle(id, job, action, data, ttl, delay)
+  if job.cancelling ~= 0 then action = 'x' end
+  call('ZREM', lease, id)
+  call('HDEL', running, id)
+  job.updated = now
+  if action == 'c' then
+    finish(job, id, 'C', data, now + ttl)
+  elseif action == 'x' then
+    finish_cancelled(job, id)
+  else
+    job.payload = payload_of(id)
+    if action == 'f' then
+      finish(job, id, 'F', data, now + ttl)
+    elseif action == 'r' then
+      local due = now + delay
+      job.state, job.data, job.worker, job.mark = 'R', data, '', 0
+      job.core = sub(job.core, 1, 37) .. spack('>I6', due)
+      call('ZADD', failing, due, sub(job.core, 25, 31) .. id)
+      if not retried or due < retried then retried = due end
+    else -- released: stored when its place is known
+      job.attempts, job.id = job.attempts - 1, id
+      released[#released + 1] = job
+      return 'A'
+    end
+  end
+  call('HSET', jobs, id, build(job))
+  return action == 'x' and 'X' or 'A'
+end

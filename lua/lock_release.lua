@@ -1,0 +1,17 @@
+#!lua flags=allow-oom
+-- lock_release: give a lock up and wake who waits for it.
+--
+-- KEYS: lock
+-- ARGV: now owner channel
+-- Returns: 1, or 0 if the owner does not hold it
+-- Invariants: the term stays, so that the next one is larger.
+
+-- include: base
+local lock = KEYS[1]
+local owner, channel = ARGV[2], ARGV[3]
+
+local held = call('HMGET', lock, 'owner', 'until')
+if held[1] ~= owner or tonumber(held[2]) <= now then return 0 end
+call('HSET', lock, 'until', 0)
+call('PUBLISH', channel, '')
+return 1
