@@ -200,7 +200,10 @@ class Emitter:
 
     def __init__(self, *kinds: type[Event]) -> None:
         self._listeners: dict[str, tuple[Listener, ...]] = {kind.name: () for kind in kinds}
+        self._kinds = {kind.name: kind for kind in kinds}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.heard: set[type[Event]] = set()
+        """Events that have a listener: spares the hot path an event that nobody wants."""
 
     def on(self, name: str, listener: Listener) -> Callable[[], None]:
         """Add a listener; returns what removes it. Raises `InvalidArgumentError`."""
@@ -208,16 +211,15 @@ class Emitter:
             raise InvalidArgumentError("name", f"must be one of {', '.join(self._listeners)}, not {name!r}")
         check_callable("listener", listener)
         self._listeners[name] += (listener,)
+        self.heard.add(self._kinds[name])
 
         def unsubscribe() -> None:
             left = [known for known in self._listeners[name] if known is not listener]
             self._listeners[name] = tuple(left)
+            if not left:
+                self.heard.discard(self._kinds[name])
 
         return unsubscribe
-
-    def listening(self, kind: type[Event]) -> bool:
-        """Whether anybody would hear: spares the hot path an event that nobody wants."""
-        return bool(self._listeners[kind.name])
 
     def emit(self, event: Event) -> None:
         """Call every listener; asynchronous ones run as tasks of their own."""

@@ -23,7 +23,6 @@ from jobqueue.errors import ErrorInfo, InvalidArgumentError, SerializationError
 from jobqueue.job import (
     Aborted,
     AbortedReason,
-    Attempt,
     FailureReason,
     Fatal,
     Outcome,
@@ -125,7 +124,7 @@ class Run:
 
     __slots__ = (
         "abandoned", "aborted", "claimed", "confirmed_at", "fence", "id", "job", "renew_until",
-        "result", "started_at", "task", "thread", "timeout",
+        "result", "started_at", "task", "thread", "tick",
     )  # fmt: skip
 
     def __init__(self, claimed: Claimed, now: float, renew_until: float | None) -> None:
@@ -142,8 +141,12 @@ class Run:
         self.job: Job[Any] | None = None
         self.task: asyncio.Task[None] | None = None
         self.thread: asyncio.Future[Any] | None = None
-        self.timeout: Any = None
+        self.tick = 0
         self.result: Any = None
+
+    def expire(self) -> None:
+        """Abort: `job_timeout` is over."""
+        self.abort(AbortedReason.TIMEOUT)
 
     def abort(self, reason: AbortedReason) -> None:
         """Ask the run to end; the first reason stands."""
@@ -184,38 +187,40 @@ class Execution:
 
     async def perform(self, run: Run) -> Settlement | None:
         """Run the handler; return what to store, ``None`` if the lease is lost. Never raises."""
-        value, outcome = await self._call(run)
         claimed = run.claimed
+        value: Any = None
+        try:
+            payload = load(self.payload_serde, claimed.payload, "the payload")
+        except SerializationError as error:
+            outcome: Outcome = self._unserializable(error)
+        else:
+            job = run.job = Job(claimed, payload, self.queue, self.worker_id, self.report)
+            try:
+                if run.aborted is not None:
+                    raise asyncio.CancelledError  # before the handler began
+                value = await (self._in_thread(run, job) if self.threaded else self.handler(job))
+            except GeneratorExit:  # the event loop is gone: nothing can be awaited or stored any more
+                raise
+            except BaseException as error:  # noqa: BLE001 - SystemExit too is just how a handler ended
+                outcome = self._classify(run, error)
+            else:
+                outcome = self._returned(run, value)
         ttl = claimed.ttl
         if self.hook is not None and self._is_final(outcome, claimed):
             value, outcome, ttl = await self._after(run, value, outcome)
         run.result = value
-        attempt = Attempt(claimed.id, claimed.fence, claimed.attempts, claimed.max_attempts, ttl)
-        return settle(attempt, outcome, self._delay)
+        return settle(claimed, outcome, ttl, self._delay)
 
     # -- steps ------------------------------------------------------------------------------------
 
-    async def _call(self, run: Run) -> tuple[Any, Outcome]:
-        claimed = run.claimed
-        try:
-            payload = load(self.payload_serde, claimed.payload, "the payload")
-        except SerializationError as error:
-            return None, self._unserializable(error)
-        job = run.job = Job(claimed, payload, self.queue, self.worker_id, self.report)
-        if run.aborted is not None:
-            return None, Aborted(run.aborted)
-        try:
-            value = await (self._in_thread(run, job) if self.threaded else self.handler(job))
-        except GeneratorExit:  # the event loop is gone: nothing can be awaited or stored any more
-            raise
-        except BaseException as error:  # noqa: BLE001 - SystemExit too is just how a handler ended
-            return None, self._classify(run, error)
+    def _returned(self, run: Run, value: Any) -> Outcome:
+        # A result that is there in spite of a shutdown is taken; any other abort stands.
         if run.aborted is not None and run.aborted is not AbortedReason.SHUTDOWN:
-            return None, Aborted(run.aborted)
+            return Aborted(run.aborted)
         try:
-            return value, Returned(dump(self.result_serde, value, "the result", self.max_bytes))
+            return Returned(dump(self.result_serde, value, "the result", self.max_bytes))
         except SerializationError as error:
-            return None, self._unserializable(error)
+            return self._unserializable(error)
 
     def _unserializable(self, error: SerializationError) -> Raised:
         return Raised(error_info(error, with_traceback=self.tracebacks), FailureReason.SERIALIZATION)

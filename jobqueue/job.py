@@ -19,9 +19,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from jobqueue.errors import ErrorInfo
 
@@ -159,15 +158,13 @@ class Fatal(Exception):  # noqa: N818 - a request of the handler, not an error
 # -- outcomes: what one run of a handler came to --------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Returned:
+class Returned(NamedTuple):
     """The handler returned; its result as bytes."""
 
     result: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Raised:
+class Raised(NamedTuple):
     """The run failed."""
 
     error: ErrorInfo
@@ -179,16 +176,14 @@ class Raised:
         return self.reason in {FailureReason.ERROR, FailureReason.TIMEOUT}
 
 
-@dataclass(frozen=True, slots=True)
-class RetryAsked:
+class RetryAsked(NamedTuple):
     """The handler raised `Retry`."""
 
     error: ErrorInfo
     delay: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Aborted:
+class Aborted(NamedTuple):
     """The run was ended from outside before it had an outcome of its own."""
 
     reason: AbortedReason
@@ -197,15 +192,17 @@ class Aborted:
 Outcome = Returned | Raised | RetryAsked | Aborted
 
 
-class Attempt(NamedTuple):
+class Attempt(Protocol):
     """The facts of a run that its settlement depends on."""
 
-    id: str
-    fence: int
-    attempts: int
-    max_attempts: int
-    ttl: int
-    """Milliseconds that the record stays after the job has ended."""
+    @property
+    def id(self) -> str: ...
+    @property
+    def fence(self) -> int: ...
+    @property
+    def attempts(self) -> int: ...
+    @property
+    def max_attempts(self) -> int: ...
 
 
 class Settlement(NamedTuple):
@@ -223,23 +220,24 @@ class Settlement(NamedTuple):
     """Milliseconds until the attempt after a ``retry``."""
 
 
-def settle(attempt: Attempt, outcome: Outcome, backoff: Callable[[int], int]) -> Settlement | None:
+def settle(attempt: Attempt, outcome: Outcome, ttl: int, backoff: Callable[[int], int]) -> Settlement | None:
     """Turn the outcome of a run into what is stored. ``None``: nothing, the lease is gone.
 
-    ``backoff`` gives the milliseconds to wait after so many attempts.
+    ``ttl`` is the milliseconds that an ended record stays; ``backoff`` gives the milliseconds to wait
+    after so many attempts.
     """
-    id, fence, attempts, max_attempts, ttl = attempt
+    id, fence = attempt.id, attempt.fence
     match outcome:
         case Returned(result):
             return Settlement(id, fence, Action.COMPLETE, result, ttl)
         case RetryAsked(error, delay):
-            wait = backoff(attempts) if delay is None else max(0, round(delay * 1000))
+            wait = backoff(attempt.attempts) if delay is None else max(0, round(delay * 1000))
             data = encode_error(error, FailureReason.ERROR)
             return Settlement(id, fence, Action.RETRY, data, ttl, wait)
         case Raised(error, reason):
             data = encode_error(error, reason)
-            if outcome.retryable and attempts < max_attempts:
-                return Settlement(id, fence, Action.RETRY, data, ttl, backoff(attempts))
+            if outcome.retryable and attempt.attempts < attempt.max_attempts:
+                return Settlement(id, fence, Action.RETRY, data, ttl, backoff(attempt.attempts))
             return Settlement(id, fence, Action.FAIL, data, ttl)
         case Aborted(AbortedReason.CANCELLED):
             return Settlement(id, fence, Action.CANCEL, b"", ttl)
@@ -247,7 +245,7 @@ def settle(attempt: Attempt, outcome: Outcome, backoff: Callable[[int], int]) ->
             return Settlement(id, fence, Action.RELEASE, b"", ttl)
         case Aborted(AbortedReason.TIMEOUT):
             info = ErrorInfo("TimeoutError", "the attempt exceeded job_timeout")
-            return settle(attempt, Raised(info, FailureReason.TIMEOUT), backoff)
+            return settle(attempt, Raised(info, FailureReason.TIMEOUT), ttl, backoff)
         case Aborted():  # the lease is lost: whatever this run did belongs to nobody
             return None
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Generic, Self, TypeVar, overload
 
 from jobqueue.backoff import Backoff
-from jobqueue.errors import InvalidArgumentError, JobQueueError, QueueFullError
+from jobqueue.errors import InvalidArgumentError, JobNotFoundError, JobQueueError, QueueFullError
 from jobqueue.events import (
     Emitter,
     ErrorOccurred,
@@ -43,7 +43,7 @@ from jobqueue.records import (
     EnqueueStatus,
     JobStatus,
     job_status,
-    raise_ended,
+    ended_error,
 )
 from jobqueue.requests import Requests
 from jobqueue.runtime import unique_id
@@ -55,12 +55,12 @@ from jobqueue.storage.base import (
     Inserted,
     InsertStatus,
     Record,
+    Reply,
     Reuse,
     Storage,
     UpdateTtlStatus,
 )
 from jobqueue.storage.urls import open_storage
-from jobqueue.waiters import Ended
 from jobqueue.worker import WorkerOptions
 
 __all__ = ["Queue"]
@@ -387,8 +387,8 @@ class Queue(Generic[P, R]):
             if inserted.status is not InsertStatus.CREATED:
                 self._refuse_full(inserted)
                 if inserted.state in ENDED:
-                    return self._outcome(new.id, Ended(inserted.state, inserted.data, inserted.attempts))
-            elif self._emitter.listening(JobEnqueued):
+                    return self._outcome(new.id, inserted)
+            elif JobEnqueued in self._emitter.heard:
                 self._emitter.emit(JobEnqueued(new.id, self.name))
             waiter.bind(inserted.seq)
             return self._outcome(new.id, await waiters.result(waiter))
@@ -411,7 +411,7 @@ class Queue(Generic[P, R]):
         waiter = waiters.add(id, timeout)
         try:
             (record,) = await self._storage.get(self.name, [id], reply_to=waiters.address)
-            waiter.read(record)
+            waiter.read(self.name, record)
             if record is not None:
                 waiter.bind(record.seq)
             return self._outcome(id, await waiters.result(waiter))
@@ -428,7 +428,7 @@ class Queue(Generic[P, R]):
         if not isinstance(running, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidArgumentError("running", "must be True or False")
         status = await session.cancel(id, running=running)
-        if status is CancelStatus.CANCELLED and self._emitter.listening(JobCancelled):
+        if status is CancelStatus.CANCELLED and JobCancelled in self._emitter.heard:
             self._emitter.emit(JobCancelled(id, self.name))
         return status
 
@@ -470,7 +470,7 @@ class Queue(Generic[P, R]):
 
     def _enqueued(self, id: str, inserted: Inserted) -> EnqueueResult[R]:
         if inserted.status is InsertStatus.CREATED:
-            if self._emitter.listening(JobEnqueued):
+            if JobEnqueued in self._emitter.heard:
                 self._emitter.emit(JobEnqueued(id, self.name))
             return EnqueueResult(id, EnqueueStatus.QUEUED, inserted.state)
         self._refuse_full(inserted)
@@ -486,10 +486,13 @@ class Queue(Generic[P, R]):
                 "try again later, or add workers"
             )
 
-    def _outcome(self, id: str, ended: Ended) -> R:
+    def _outcome(self, id: str, ended: Reply | Inserted | None) -> R:
+        if ended is None:
+            raise JobNotFoundError(f"no job {id!r}: it never was, or its record has expired")
         if ended.state is JobState.COMPLETED and ended.data is not None:
-            return load(self._result_serde, ended.data, f"the result of job {id!r}")
-        return raise_ended(id, *ended)
+            result: R = load(self._result_serde, ended.data, f"the result of job {id!r}")
+            return result
+        raise ended_error(id, ended.state, ended.data, ended.attempts)
 
     async def _read(self, id: str) -> Record | None:
         session = self._started()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, TypeVar
 
 from jobqueue.errors import (
     ErrorInfo,
     JobCancelledError,
     JobFailedError,
-    JobNotFoundError,
+    JobQueueError,
     MaxRetriesError,
 )
 from jobqueue.job import FailureReason, JobState, decode_error
@@ -22,8 +22,8 @@ __all__ = [
     "EnqueueResult",
     "EnqueueStatus",
     "JobStatus",
+    "ended_error",
     "job_status",
-    "raise_ended",
 ]
 
 R = TypeVar("R")
@@ -110,15 +110,13 @@ def job_status(record: Record, result: Any, progress: Any) -> JobStatus[Any]:
     )
 
 
-def raise_ended(id: str, state: JobState | None, data: bytes | None, attempts: int) -> NoReturn:
-    """Raise the error that stands for a job without a result."""
-    if state is None:
-        raise JobNotFoundError(f"no job {id!r}: it never was, or its record has expired")
+def ended_error(id: str, state: JobState, data: bytes | None, attempts: int) -> JobQueueError:
+    """Return the error that stands for a job that ended without a result."""
     if state is JobState.CANCELLED:
-        raise JobCancelledError(f"job {id!r} was cancelled")
+        return JobCancelledError(f"job {id!r} was cancelled")
     error, reason = decode_error(data or b"")
     used_up = reason in {FailureReason.ERROR, FailureReason.TIMEOUT}
-    raise (MaxRetriesError if used_up else JobFailedError)(id, error, attempts, reason.value)
+    return (MaxRetriesError if used_up else JobFailedError)(id, error, attempts, reason.value)
 
 
 def _instant(ms: int) -> datetime:

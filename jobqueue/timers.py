@@ -8,29 +8,24 @@ precision: a timeout fires up to `TICK` late, never early.
 from __future__ import annotations
 
 import heapq
-import math
-from collections.abc import Callable
+from typing import Protocol
 
 from jobqueue.runtime import Clock, Timer
 
-__all__ = ["TICK", "Timeout", "Timers"]
+__all__ = ["TICK", "Expiring", "Timers"]
 
 TICK = 0.01
 """Seconds that one bucket spans."""
 
 
-class Timeout:
-    """A callback that is due at a tick."""
+class Expiring(Protocol):
+    """What can time out. It is its own handle, so that a timeout needs no object and no closure."""
 
-    __slots__ = ("_bucket", "callback")
+    tick: int
+    """The bucket that it is in; kept by `Timers`, 0 when in none."""
 
-    def __init__(self, bucket: dict[Timeout, None], callback: Callable[[], None]) -> None:
-        self._bucket = bucket
-        self.callback = callback
-
-    def cancel(self) -> None:
-        """Do not call back. Harmless when it already has."""
-        self._bucket.pop(self, None)
+    def expire(self) -> None:
+        """Take the end of the time. Must not raise."""
 
 
 class Timers:
@@ -38,26 +33,32 @@ class Timers:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._buckets: dict[int, dict[Timeout, None]] = {}
+        self._buckets: dict[int, dict[Expiring, None]] = {}
         self._ticks: list[int] = []  # heap of the keys of _buckets
         self._timer: Timer | None = None
         self._armed = 0
 
-    def add(self, seconds: float, callback: Callable[[], None]) -> Timeout:
-        """Call back once after ``seconds``, unless cancelled."""
-        tick = math.ceil((self._clock.monotonic() + seconds) / TICK)
+    def start(self, item: Expiring, seconds: float) -> None:
+        """Call ``item.expire()`` once after ``seconds``, unless stopped."""
+        tick = int((self._clock.monotonic() + seconds) / TICK) + 1
+        item.tick = tick
         bucket = self._buckets.get(tick)
         if bucket is None:
-            bucket = self._buckets[tick] = {}
+            self._buckets[tick] = {item: None}
             heapq.heappush(self._ticks, tick)
             if self._timer is None or tick < self._armed:
                 self._arm()
-        timeout = Timeout(bucket, callback)
-        bucket[timeout] = None
-        return timeout
+        else:
+            bucket[item] = None
+
+    def stop(self, item: Expiring) -> None:
+        """Do not call. Harmless when it already was, or never started."""
+        bucket = self._buckets.get(item.tick)
+        if bucket is not None:
+            bucket.pop(item, None)
 
     def close(self) -> None:
-        """Forget all timeouts without calling back."""
+        """Forget all timeouts without calling."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -74,13 +75,9 @@ class Timers:
     def _fire(self) -> None:
         self._timer = None
         # Half a tick of slack: the loop's timer may fire a hair before the instant asked for.
-        now = math.floor(self._clock.monotonic() / TICK + 0.5)
-        try:
-            while self._ticks and self._ticks[0] <= now:
-                bucket = self._buckets.pop(heapq.heappop(self._ticks))
-                while bucket:
-                    timeout, _ = bucket.popitem()
-                    timeout.callback()
-        finally:
-            if self._ticks and self._timer is None:
-                self._arm()
+        now = self._clock.monotonic() / TICK + 0.5
+        while self._ticks and self._ticks[0] <= now:
+            for item in self._buckets.pop(heapq.heappop(self._ticks)):
+                item.expire()
+        if self._ticks and self._timer is None:
+            self._arm()

@@ -13,38 +13,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
-
 from jobqueue.errors import JobQueueError, WaitTimeoutError
 from jobqueue.job import ENDED, JobState
 from jobqueue.storage.base import Record, Reply, Storage
-from jobqueue.timers import Timeout, Timers
+from jobqueue.timers import Timers
 
-__all__ = ["POLL", "Ended", "Waiter", "Waiters"]
+__all__ = ["POLL", "Waiter", "Waiters"]
 
 POLL = 5.0
 """Seconds after which a lost notification is made good at the latest."""
 _CHUNK = 500
 
 
-class Ended(NamedTuple):
-    """How a job ended; ``state`` is ``None`` if its record is gone."""
-
-    state: JobState | None
-    data: bytes | None
-    attempts: int
-
-
 class Waiter:
-    """One call that waits for one job."""
+    """One call that waits for one job. The outcome is ``None`` if the job's record is gone."""
 
-    __slots__ = ("_early", "future", "id", "seq", "timeout")
+    __slots__ = ("_early", "future", "id", "seq", "tick")
 
-    def __init__(self, id: str, future: asyncio.Future[Ended]) -> None:
+    def __init__(self, id: str, future: asyncio.Future[Reply | None]) -> None:
         self.id = id
         self.seq = 0
         self.future = future
-        self.timeout: Timeout | None = None
+        self.tick = 0
         self._early: Reply | None = None
 
     def bind(self, seq: int) -> None:
@@ -61,26 +51,31 @@ class Waiter:
         elif reply.seq == self.seq:
             if reply.state is JobState.COMPLETED and reply.data is None:
                 return True
-            self.end(Ended(reply.state, reply.data, reply.attempts))
+            self.end(reply)
         return False
 
-    def read(self, record: Record | None) -> None:
+    def read(self, queue: str, record: Record | None) -> None:
         """Take what the store says."""
         if record is None:
-            self.end(Ended(None, None, 0))
+            self.end(None)
         elif record.seq < self.seq:
             pass  # read before this incarnation was created
         elif record.state in ENDED:
             data = record.result if record.state is JobState.COMPLETED else record.error
-            self.end(Ended(record.state, data, record.attempts))
+            self.end(Reply(queue, record.id, record.seq, record.state, data, record.attempts))
         else:
             # Live. A larger seq means that the job ended, its outcome is gone, and the id was used
             # again: the new job is waited for instead.
             self.seq = record.seq
 
-    def end(self, ended: Ended) -> None:
+    def end(self, outcome: Reply | None) -> None:
+        """Answer the call."""
         if not self.future.done():
-            self.future.set_result(ended)
+            self.future.set_result(outcome)
+
+    def expire(self) -> None:
+        """End the call: its time is up."""
+        self.fail(_TimeIsUpError())
 
     def fail(self, error: BaseException) -> None:
         if not self.future.done():
@@ -160,19 +155,18 @@ class Waiters:
             self._waiting[id] = [waiter]
         else:
             standing.append(waiter)
-        waiter.timeout = self._timers.add(timeout, lambda: waiter.fail(_TimeIsUpError()))
+        self._timers.start(waiter, timeout)
         return waiter
 
     def remove(self, waiter: Waiter) -> None:
         """Wait no longer."""
-        if waiter.timeout is not None:
-            waiter.timeout.cancel()
+        self._timers.stop(waiter)
         standing = self._waiting[waiter.id]
         standing.remove(waiter)
         if not standing:
             del self._waiting[waiter.id]
 
-    async def result(self, waiter: Waiter) -> Ended:
+    async def result(self, waiter: Waiter) -> Reply | None:
         """Wait for the outcome. Raises `WaitTimeoutError`, after a last look at the store."""
         try:
             return await waiter.future
@@ -186,7 +180,7 @@ class Waiters:
                 f"job {waiter.id!r} has no known outcome in time, and the store cannot be asked: {error}"
             ) from error
         last = Waiter(waiter.id, asyncio.get_running_loop().create_future())
-        last.read(record)
+        last.read(self._queue, record)
         if last.future.done():
             return last.future.result()
         state = "missing" if record is None else record.state.value
@@ -224,7 +218,7 @@ class Waiters:
             return
         for standing, record in zip(waiters, records, strict=True):
             for waiter in standing:
-                waiter.read(record)
+                waiter.read(self._queue, record)
 
 
 class _TimeIsUpError(Exception):

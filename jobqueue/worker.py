@@ -230,8 +230,8 @@ class Worker:
             self._abandon(run)
             return
         if timeout is not None:
-            run.timeout = self._timers.add(timeout, lambda: run.abort(AbortedReason.TIMEOUT))
-        if self._emitter.listening(JobProcessing):
+            self._timers.start(run, timeout)
+        if JobProcessing in self._emitter.heard:
             self._emitter.emit(JobProcessing(claimed.id, self._queue, claimed.attempts))
         run.task = self._loop.create_task(self._run(run))
 
@@ -242,8 +242,8 @@ class Worker:
             self._report(error, f"running job {run.id!r}")
             settlement = None
         finally:
-            if run.timeout is not None:
-                run.timeout.cancel()
+            if run.tick:
+                self._timers.stop(run)
             if run.thread is not None and not run.thread.done():
                 self._zombies += 1
                 run.thread.add_done_callback(self._bury)
@@ -306,7 +306,7 @@ class Worker:
             run.confirmed_at = max(run.confirmed_at, started)
         if status is LeaseStatus.CANCELLING:
             self.abort(job.fence, AbortedReason.CANCELLED)
-        if self._emitter.listening(JobProgress):
+        if JobProgress in self._emitter.heard:
             self._emitter.emit(JobProgress(job.id, self._queue, value))
 
     # -- telling ----------------------------------------------------------------------------------
@@ -320,7 +320,7 @@ class Worker:
             _TELL[settlement.action](self, settlement, run)
 
     def _tell_completed(self, _settlement: Settlement, run: Run) -> None:
-        if self._emitter.listening(JobCompleted):
+        if JobCompleted in self._emitter.heard:
             seconds = self._clock.monotonic() - run.started_at
             event = JobCompleted(run.id, self._queue, run.result, run.claimed.attempts, seconds)
             self._emitter.emit(event)
@@ -345,7 +345,7 @@ class Worker:
         self._tell(JobStalled, lambda: JobStalled(run.id, self._queue, self._worker_id))
 
     def _tell(self, kind: type[Event], make: Callable[[], Event]) -> None:
-        if self._emitter.listening(kind):
+        if kind in self._emitter.heard:
             self._emitter.emit(make())
 
     def _report(self, error: BaseException, doing: str) -> None:

@@ -84,7 +84,7 @@ class Hints:
 
     def publish(self, effects: Effects) -> None:
         """Tell everybody in this process what the engine wants told."""
-        for queue in effects.woken:
+        for queue in effects.woken if self._waiting else ():
             self.wake(("work", queue))
         for lock in effects.unlocked:
             self.wake(("lock", lock))
