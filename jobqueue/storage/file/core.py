@@ -1,0 +1,301 @@
+"""The file store without its thread: turns of calls, each turn one group commit.
+
+A turn: read what others have written; if none of the calls can change anything, answer them from memory;
+else take the lock, read the rest, run all calls, append one frame, sync once, publish how far the journal
+now goes, let the lock go. Only then are the answers given out. A fault in between throws the state in
+memory away: the next turn reads it from the disk again, which alone decides what has happened.
+
+Not thread-safe: `jobqueue.storage.file.pump` owns it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from jobqueue.errors import JobQueueError, QueueFullError, StorageError, StorageUnavailableError
+from jobqueue.runtime import Clock
+from jobqueue.storage.engine import Effects, Engine
+from jobqueue.storage.file.commands import Command, Weight, pack_command
+from jobqueue.storage.file.files import fault
+from jobqueue.storage.file.journal import CHUNK, RESERVE
+from jobqueue.storage.file.lock import Published
+from jobqueue.storage.file.recovery import Home
+from jobqueue.storage.file.replica import Replica, pack_batch
+from jobqueue.storage.file.rotation import prepare_rotation, rotate, rotation_due
+from jobqueue.storage.file.state import State
+from jobqueue.storage.file.store_commands import Step
+from jobqueue.storage.file.timekeeper import read_clock
+
+__all__ = ["Call", "Core", "Read", "Turn"]
+
+_log = logging.getLogger("jobqueue.storage.file")
+_FRAME_ROOM = 256
+"""Bytes that a frame may have besides its commands."""
+
+
+class Read(NamedTuple):
+    """A call that changes nothing."""
+
+    answer: Callable[[Engine, int], Any]
+    """Called with the engine and the time."""
+
+
+Call = Command | Read
+
+
+class Turn(NamedTuple):
+    """What came of a turn."""
+
+    answers: list[Any]
+    """One for each call: what it returns, or the exception that it raises."""
+    effects: list[Effects]
+    """What is to be told in this process."""
+    notify: bool
+    """Whether other processes are to look."""
+    resync: bool
+    """Whether messages may have been missed."""
+
+
+class _Batch:
+    """What a turn is going to write."""
+
+    def __init__(self) -> None:
+        self.commands: list[bytes] = []
+        self.size = 0
+        self.weight = Weight.NOTHING
+
+    def add(self, packed: bytes, weight: Weight) -> None:
+        self.commands.append(packed)
+        self.size += len(packed)
+        self.weight = max(self.weight, weight)
+
+
+class Core:
+    """One process's part of a store."""
+
+    def __init__(self, home: Home, clock: Clock, *, fsync: bool, rotate_at: int) -> None:
+        self._home = home
+        self._clock = clock
+        self._fsync = fsync
+        self._rotate_at = rotate_at
+        self._replica: Replica | None = None
+        self._no_rotation_before = 0
+        self._effects: list[Effects] = []
+        self._resync = self._notify = False
+        self.compaction_due = False
+        """Set when a rotation has left something to compact; whoever compacts resets it."""
+
+    def open(self) -> None:
+        """Read the state; recover from whatever ended the last use."""
+        self._home.prepare()
+        page = self._home.page()
+        self._replica = self._home.load(page)
+        with self._home.lock.held():
+            self._synchronise()
+        self._effects.clear()
+        self.compaction_due = self.replica.base_generation < self.replica.journal.generation
+
+    def close(self) -> None:
+        self._drop()
+        self._home.close()
+
+    def abandon(self) -> None:
+        """In a forked child: close the lock file, whose lock the child would share."""
+        self._home.close()
+
+    @property
+    def replica(self) -> Replica:
+        """The state in memory. Only within a turn."""
+        if self._replica is None:
+            raise StorageError("the file store is not open: call open() first")
+        return self._replica
+
+    # -- a turn -----------------------------------------------------------------------------------
+
+    def turn(self, calls: Sequence[Call]) -> Turn:
+        """Run calls; without any, only read what others have written. Never raises an `Exception`."""
+        self._resync = self._notify = False
+        try:
+            answers = self._run(calls)
+        except OSError as error:
+            self._drop()
+            answers = [_unavailable(error)] * len(calls)
+        except JobQueueError as error:
+            self._drop()
+            answers = [error] * len(calls)
+        except Exception as error:  # noqa: BLE001 - a bug must not end the thread that all wait for
+            self._drop()
+            _log.exception("the file store broke off a turn")
+            answers = [StorageError(f"the file store failed: {error!r}")] * len(calls)
+        effects, self._effects = self._effects, []
+        return Turn(answers, effects, self._notify, self._resync)
+
+    def _run(self, calls: Sequence[Call]) -> list[Any]:
+        if self._catch_up():
+            state = self.replica.state
+            clock = read_clock(self._clock)
+            now = max(clock.wall, state.now)
+            if not clock.stepped(state.clock_offset) and not any(
+                not isinstance(call, Read) and call.wanted(state, now) for call in calls
+            ):
+                return [_answer(call, state, now) for call in calls]
+        with self._home.lock.held():
+            self._synchronise()
+            return self._commit_turn(calls)
+
+    def _catch_up(self) -> bool:
+        """Read what others have published; False if that takes the lock."""
+        page = self._home.page()
+        if page is None:
+            return False
+        if self._replica is None or self._home.epoch != page.epoch:
+            self._reload(page)
+            return True
+        where = (page.generation, page.end)
+        if where == (self.replica.journal.generation, self.replica.position):
+            return True
+        return self._follow(page)
+
+    def _follow(self, page: Published) -> bool:
+        try:
+            reached = self.replica.follow((page.generation, page.end))
+        except FileNotFoundError:
+            self._reload(page)
+            return True
+        self._collect()
+        return reached
+
+    def _reload(self, page: Published) -> None:
+        self._drop()
+        self._replica = self._home.load(page)
+        self._resync = True
+
+    def _synchronise(self) -> None:
+        """With the lock: come to the end of the journal, whatever its last writer died of."""
+        page = self._home.page()
+        if page is None:
+            self._replica = self._home.recover(self._replica, read_clock(self._clock))
+            self._resync = True
+            return
+        if self._replica is None or self._home.epoch != page.epoch:
+            self._reload(page)
+        elif not self._follow(page):
+            raise self._home.damaged(self.replica)
+        if self._home.adopt(self.replica, page, fsync=self._fsync):
+            self._collect()
+            self._notify = True
+
+    def _commit_turn(self, calls: Sequence[Call]) -> list[Any]:
+        state, batch = self.replica.state, _Batch()
+        now = self._time(state, batch)
+        answers = [self._perform(call, state, now, batch) for call in calls]
+        if batch.commands:
+            self._commit(batch, now)
+        else:
+            self._home.note_time(now)
+        if self.replica.position >= self._no_rotation_before and rotation_due(self.replica, self._rotate_at):
+            self._rotate()
+        return answers
+
+    def _time(self, state: State, batch: _Batch) -> int:
+        clock = read_clock(self._clock)
+        delta = clock.stepped(state.clock_offset)
+        if not delta:
+            return max(clock.wall, state.now, self._home.noted_time)
+        _log.warning("the clock was set by %+d ms: leases and TTLs move with it", delta)
+        step = Step(delta, clock.offset)
+        step.apply(state, clock.wall)
+        batch.add(pack_command(step), Weight.WRITTEN)
+        return clock.wall
+
+    def _perform(self, call: Call, state: State, now: int, batch: _Batch) -> Any:
+        if isinstance(call, Read):
+            return _answer(call, state, now)
+        try:
+            packed = pack_command(call)
+        except (ValueError, KeyError, OverflowError) as error:
+            return StorageError(f"a value cannot be stored: {error}")
+        end = self.replica.position + batch.size + len(packed) + _FRAME_ROOM
+        if not self.replica.journal.make_room(end, spare=RESERVE if call.grows else 0):
+            return _full(call)
+        answer = call.apply(state, now)
+        weight = call.weigh(answer, state, now)
+        if weight:
+            batch.add(packed, weight)
+        return answer
+
+    def _commit(self, batch: _Batch, now: int) -> None:
+        replica, synced = self.replica, self._fsync and batch.weight is Weight.SYNCED
+        payload = pack_batch(replica.state, now, batch.commands)
+        start = replica.position
+        try:
+            replica.position = replica.journal.append(payload, start, self._home.synced)
+        except OSError:
+            self._undo(start)
+            raise
+        replica.state.now = now
+        self._home.publish(replica, now, sync=synced)
+        effects = replica.state.engine.take_effects()
+        if effects is not None:
+            self._effects.append(effects)
+            self._notify = True
+
+    def _undo(self, start: int) -> None:
+        # Nobody has seen it, and if this fails too, the next writer finds it torn and cuts it.
+        try:
+            self.replica.journal.cut(start)
+        except OSError as error:
+            _log.warning("could not take a failed write back: %s", error)
+
+    def _rotate(self) -> None:
+        try:
+            journal = prepare_rotation(self._home, self.replica)
+        except OSError as error:
+            _log.warning("could not begin a new journal, the old one goes on: %s", error)
+            self._no_rotation_before = self.replica.position + CHUNK
+            return
+        try:
+            rotate(self._home, self.replica, journal)
+        except (OSError, StorageError) as error:
+            # The calls of this turn are published and stand. The next turn finds out what happened.
+            _log.warning("could not seal a journal: %s", error)
+            self._drop()
+            return
+        self._no_rotation_before = 0
+        self.compaction_due = True
+
+    # -- helpers ----------------------------------------------------------------------------------
+
+    def _collect(self) -> None:
+        effects = self.replica.state.engine.take_effects()
+        if effects is not None:
+            self._effects.append(effects)
+
+    def _drop(self) -> None:
+        if self._replica is not None:
+            self._replica.close()
+            self._replica = None
+
+
+def _answer(call: Call, state: State, now: int) -> Any:
+    if not isinstance(call, Read):
+        return call.apply(state, now)
+    try:
+        return call.answer(state.engine, now)
+    except JobQueueError as error:
+        return error
+
+
+def _full(call: Command) -> JobQueueError:
+    if call.grows:
+        return QueueFullError("the disk is full: no new jobs until there is space; running ones can end")
+    return StorageUnavailableError("the disk is full, the reserve included: free some space")
+
+
+def _unavailable(error: OSError) -> JobQueueError:
+    found = fault(error, "the file store could not write or read")
+    if isinstance(found, QueueFullError):
+        return StorageUnavailableError(str(found))
+    return found

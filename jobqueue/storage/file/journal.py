@@ -1,0 +1,180 @@
+"""A journal: the commands since a snapshot, in frames, at the front of a file with room to grow.
+
+The room is reserved ahead and reads as zeros. It makes syncs cheaper, and some of it is kept back from
+new jobs, so that those that run can still be completed when the disk is full.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+
+from jobqueue.errors import StorageError
+from jobqueue.runtime import unique_id
+from jobqueue.storage.file.files import DISK_FULL, Files
+from jobqueue.storage.file.frames import (
+    FRAME_SIZE,
+    HEADER_SIZE,
+    JOURNAL,
+    Frame,
+    find_frames,
+    pack_frame,
+    pack_header,
+    parse_frame,
+    parse_header,
+)
+
+__all__ = ["CHUNK", "RESERVE", "Journal", "Tail", "journal_path"]
+
+CHUNK = 2 << 20
+"""Bytes by which a journal's room grows."""
+RESERVE = 1 << 20
+"""Bytes of room that new jobs leave for the outcomes of those that run."""
+_READ = 1 << 20
+
+
+def journal_path(directory: Path, generation: int) -> Path:
+    """Return where the journal of a generation is."""
+    return directory / f"journal-{generation:010d}"
+
+
+class Tail(Enum):
+    """What stands behind the last sound frame."""
+
+    CLEAN = "clean"
+    TORN = "torn"
+    """The beginning of something that nobody was told was stored."""
+    DAMAGED = "damaged"
+    """Something that had been safe on the disk."""
+
+
+class Journal:
+    """The open journal of one generation. The caller knows how far it goes."""
+
+    def __init__(self, files: Files, path: Path, generation: int, fd: int, salt: int) -> None:
+        self._files = files
+        self.path = path
+        self.generation = generation
+        self._fd = fd
+        self._salt = salt
+        self._room = 0  # the file's size when last looked at
+
+    @classmethod
+    def create(cls, files: Files, directory: Path, generation: int) -> Journal:
+        """Make an empty journal, safe on the disk but for its name (`Files.sync_dir`)."""
+        path = journal_path(directory, generation)
+        fd = files.open(path, create=True)
+        try:
+            files.truncate(fd, 0)  # a rotation may have died after it had made the file
+            salt = zlib.crc32(unique_id().encode())
+            files.write(fd, pack_header(JOURNAL, generation, salt), 0)
+            journal = cls(files, path, generation, fd, salt)
+            journal.make_room(HEADER_SIZE, spare=RESERVE)
+            files.sync(fd)
+        except BaseException:
+            files.close(fd)
+            raise
+        return journal
+
+    @classmethod
+    def open(cls, files: Files, directory: Path, generation: int, *, write: bool = True) -> Journal:
+        """Open a journal. Raises `FileNotFoundError`, and `StorageError` if it cannot be used."""
+        path = journal_path(directory, generation)
+        fd = files.open(path, write=write)
+        try:
+            header = parse_header(files.read(fd, HEADER_SIZE, 0), JOURNAL)
+            if header is None or header.generation != generation:
+                raise StorageError(f"{path} has a damaged header: run `jobqueue fsck --repair`")
+            if not header.readable:
+                raise StorageError(
+                    f"{path} was written by another version of jobqueue: drain and close the store "
+                    "with that version, or delete the directory"
+                )
+        except BaseException:
+            files.close(fd)
+            raise
+        return cls(files, path, generation, fd, header.salt)
+
+    def close(self) -> None:
+        self._files.close(self._fd)
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def frames(self, at: int, until: int | None = None) -> Iterator[Frame]:
+        """Read the sound frames from ``at`` on, up to ``until`` or the first that is none."""
+        want = _READ
+        while until is None or at < until:
+            data = self._files.read(self._fd, want if until is None else min(want, until - at), at)
+            place, base, frame = 0, at, None
+            while isinstance(frame := parse_frame(data, place, base, self._salt), Frame):
+                place = frame.end - base
+                at = frame.end
+                yield frame
+            if frame is None or len(data) < want:
+                return
+            want = max(_READ, frame)
+
+    def tail(self, at: int, synced: int) -> Tail:
+        """Look at what stands from ``at`` on, where ``synced`` is known to have been on the disk."""
+        data = self._files.read(self._fd, max(0, self.size() - at), at)
+        if not data.strip(b"\0"):
+            return Tail.DAMAGED if at < synced else Tail.CLEAN
+        later = (frame.synced for frame in find_frames(data, 0, at, self._salt))
+        return Tail.DAMAGED if max(synced, *later, 0) > at else Tail.TORN
+
+    def later_frames(self, at: int) -> Iterator[Frame]:
+        """Find the sound frames behind a bad one."""
+        return find_frames(self._files.read(self._fd, self.size() - at, at), 0, at, self._salt)
+
+    def is_clean(self, at: int) -> bool:
+        """Whether nothing has been written at ``at``."""
+        return not self._files.read(self._fd, FRAME_SIZE, at).strip(b"\0")
+
+    def size(self) -> int:
+        return self._files.size(self._fd)
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def make_room(self, end: int, *, spare: int) -> bool:
+        """Reserve up to ``end`` and ``spare`` bytes more; False if the disk has no room."""
+        need = end + spare
+        if need <= self._room:
+            return True
+        self._room = self.size()
+        if need <= self._room:
+            return True
+        try:
+            self._files.reserve(self._fd, self._room, max(CHUNK, need - self._room))
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            return False
+        self._room = self.size()
+        return True
+
+    def append(self, payload: bytes, at: int, synced: int) -> int:
+        """Write a frame; return where it ends."""
+        self._files.write(self._fd, pack_frame(payload, at, synced, self._salt), at)
+        return at + FRAME_SIZE + len(payload)
+
+    def sync(self) -> None:
+        self._files.sync(self._fd)
+
+    def rewrite(self, start: int, end: int) -> None:
+        """Write bytes once more as they are, so that the next sync has to bring them to the disk."""
+        self._files.write(self._fd, self._files.read(self._fd, end - start, start), start)
+
+    def cut(self, at: int) -> None:
+        """Take away everything from ``at`` on, but not the room for it: the disk may be full."""
+        try:
+            self._files.write(self._fd, bytes(max(0, self.size() - at)), at)
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            self._files.truncate(self._fd, at)
+            self._room = at
+
+    def forget_cache(self) -> None:
+        self._files.forget_cache(self._fd)

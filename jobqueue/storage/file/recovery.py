@@ -1,0 +1,257 @@
+"""The directory of a store: finding out what it holds, and bringing it in order after any end.
+
+All of this is done with the lock held, but for `Home.page` and `Home.load`.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from jobqueue.errors import StorageError, StorageUnavailableError
+from jobqueue.storage.file.commands import Restart, Seal, pack_command
+from jobqueue.storage.file.files import Files, fault
+from jobqueue.storage.file.frames import HEADER_SIZE
+from jobqueue.storage.file.journal import Journal, Tail, journal_path
+from jobqueue.storage.file.lock import LockFile, Published
+from jobqueue.storage.file.replica import Names, Replica, pack_batch
+from jobqueue.storage.file.snapshot import Progress, write_snapshot
+from jobqueue.storage.file.state import State
+from jobqueue.storage.file.timekeeper import Reading
+
+__all__ = ["FENCE_GAP", "LOCK_NAME", "Home"]
+
+_log = logging.getLogger("jobqueue.storage.file")
+LOCK_NAME = "lock"
+FENCE_GAP = 1 << 32
+"""Fences skipped when claims may have been lost: more than could have been given without one sync, and
+few enough for two million restarts within the 53 bits that a double holds."""
+_NO_PAGE = Published("", 0, 0, 0, 0, 0, suspect=False)
+
+
+class Home:
+    """A directory in use by this process."""
+
+    def __init__(self, files: Files, directory: Path, progress: Progress | None = None) -> None:
+        self.files = files
+        self.directory = directory
+        self._progress = progress
+        self._boot = ""
+        self._page = _NO_PAGE
+        self._lock: LockFile | None = None
+        self.epoch = -1
+        """The epoch of what was loaded."""
+
+    @property
+    def lock(self) -> LockFile:
+        if self._lock is None:
+            raise StorageError("the file store is not open: call open() first")
+        return self._lock
+
+    def prepare(self) -> None:
+        """Make the directory and an empty store in it, unless there is one."""
+        self._boot = self.files.boot_id()
+        self._lock = LockFile(self.files, self.directory / LOCK_NAME)
+        with self.lock.held():
+            names = Names(self.files.names(self.directory))
+            if names.base is not None:
+                return
+            if any(generation > 1 for generation in names.journals) or self._has_frames(names):
+                raise StorageError(
+                    f"{self.directory} has journals but no snapshot: files were removed; "
+                    "run `jobqueue fsck --repair`"
+                )
+            Journal.create(self.files, self.directory, 1).close()
+            write_snapshot(self.files, self.directory, 1, State())
+
+    def _has_frames(self, names: Names) -> bool:
+        if not names.journals:
+            return False
+        fd = self.files.open(journal_path(self.directory, 1), write=False)
+        try:
+            return bool(self.files.read(fd, 1 << 16, HEADER_SIZE).strip(b"\0"))
+        finally:
+            self.files.close(fd)
+
+    def close(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    # -- the page ---------------------------------------------------------------------------------
+
+    def page(self) -> Published | None:
+        """Return what is published; ``None`` if it cannot be trusted, which takes `recover`."""
+        page = self.lock.read()
+        if page is None or page.boot != self._boot or page.suspect:
+            return None
+        self._page = page
+        return page
+
+    @property
+    def synced(self) -> int:
+        """How much of the journal is on the disk, as the page says."""
+        return self._page.synced
+
+    @property
+    def noted_time(self) -> int:
+        return self._page.now
+
+    def note_time(self, now: int) -> None:
+        """Let no later call, of any process, have an earlier time than one that wrote nothing."""
+        if now > self._page.now:
+            self._page = self._page._replace(now=now)
+            self.lock.publish(self._page)
+
+    def publish(self, replica: Replica, now: int, *, sync: bool) -> None:
+        """Make what was appended part of the journal, after a sync if asked for."""
+        if sync:
+            self.sync(replica)
+        page = self._page
+        synced = replica.position if sync else page.synced
+        self._page = page._replace(end=replica.position, synced=synced, now=now)
+        self.lock.publish(self._page)
+
+    def publish_rotation(self, replica: Replica) -> None:
+        """Make the journal that the replica has switched to the one that is written to."""
+        self._page = self._page._replace(
+            generation=replica.journal.generation, end=replica.position, synced=HEADER_SIZE
+        )
+        self.lock.publish(self._page)
+
+    def sync(self, replica: Replica) -> None:
+        """Sync the journal. If that fails, nobody may believe its end any more."""
+        try:
+            replica.journal.sync()
+        except OSError as error:
+            # A second sync would succeed without writing: the system has forgotten what it could not
+            # write. `recover` opens the file anew, reads what the disk has, and writes it once more.
+            self.lock.publish(self._page._replace(suspect=True))
+            raise StorageUnavailableError(
+                f"{fault(error, 'the journal could not be synced')}; whether the calls that waited for "
+                "it are stored is not known until the disk answers again"
+            ) from error
+
+    # -- loading ----------------------------------------------------------------------------------
+
+    def load(self, page: Published | None) -> Replica:
+        """Read the state, up to what is published if that is known."""
+        until = None if page is None else (page.generation, page.end)
+        replica = Replica.load(self.files, self.directory, until, progress=self._progress)
+        if until is not None and (replica.journal.generation, replica.position) < until:
+            replica.close()
+            raise self.damaged(replica)
+        self.epoch = -1 if page is None else page.epoch
+        return replica
+
+    def damaged(self, replica: Replica) -> StorageError:
+        return StorageError(
+            f"{replica.journal.path} is damaged at {replica.position}, where it had been safe on the disk: "
+            "stop all processes that use the store, look at the disk, then run `jobqueue fsck --repair`"
+        )
+
+    def adopt(self, replica: Replica, page: Published, *, fsync: bool) -> bool:
+        """Take over what a writer left behind that died before it published; say whether it was anything.
+
+        What it had written whole becomes part of the journal, as nobody knows whom it told; the rest is
+        cut.
+        """
+        if replica.journal.is_clean(replica.position):
+            return False
+        if fsync:
+            self.sync(replica)  # before it is followed: a seal must be safe before the next journal is used
+        replica.follow(None)
+        self._cut_tail(replica, page.synced if page.generation == replica.journal.generation else 0)
+        same = page.generation == replica.journal.generation
+        synced = replica.position if fsync else (page.synced if same else HEADER_SIZE)
+        self._page = page._replace(generation=replica.journal.generation, end=replica.position, synced=synced)
+        self.lock.publish(self._page)
+        return True
+
+    def recover(self, replica: Replica | None, clock: Reading) -> Replica:
+        """Begin anew, as the first on this boot or after a failed sync: nothing published counts."""
+        found = self.lock.read()
+        rebooted = found is None or found.boot != self._boot
+        if not rebooted and replica is not None:
+            replica.close()
+            replica = None
+        if replica is None:
+            replica = self._load_from_disk() if not rebooted else self.load(None)
+        else:
+            replica.follow(None)
+        known = found or _NO_PAGE
+        synced = known.synced if known.generation == replica.journal.generation else HEADER_SIZE
+        try:
+            self._cut_tail(replica, synced)
+            self._check_next(replica)
+            if not rebooted:
+                replica.journal.rewrite(min(synced, replica.position), replica.position)
+            self._restart(replica, clock, known.epoch + 1, rebooted=rebooted)
+        except BaseException:
+            replica.close()
+            raise
+        return replica
+
+    def _load_from_disk(self) -> Replica:
+        """Read the journals from the disk, not from what the system believes to have written."""
+        for generation in Names(self.files.names(self.directory)).journals:
+            journal = Journal.open(self.files, self.directory, generation)
+            journal.forget_cache()
+            journal.close()
+        return self.load(None)
+
+    def _restart(self, replica: Replica, clock: Reading, epoch: int, *, rebooted: bool) -> None:
+        state = replica.state
+        now = max(clock.wall, state.now)
+        offset = now - (clock.wall - clock.offset) if rebooted else state.clock_offset
+        command = Restart(FENCE_GAP, offset, rebooted)
+        command.apply(state, now)
+        state.now = now
+        payload = pack_batch(state, now, [pack_command(command)])
+        if not replica.journal.make_room(replica.position + len(payload) + 256, spare=0):
+            raise StorageUnavailableError("the disk is full: free some space to open the store")
+        end = replica.journal.append(payload, replica.position, HEADER_SIZE)
+        replica.position = end
+        generation = replica.journal.generation
+        self._page = Published(self._boot, epoch, generation, end, HEADER_SIZE, now, suspect=False)
+        self.sync(replica)
+        self._page = self._page._replace(synced=end)
+        self.lock.publish(self._page)
+        self.epoch = epoch
+
+    def _cut_tail(self, replica: Replica, synced: int) -> None:
+        tail = replica.journal.tail(replica.position, synced)
+        if tail is Tail.DAMAGED:
+            raise self.damaged(replica)
+        if tail is Tail.TORN:
+            _log.warning(
+                "%s had an unfinished write at %d: it was cut; nobody had been told that it was stored",
+                replica.journal.path,
+                replica.position,
+            )
+            replica.journal.cut(replica.position)
+
+    def _check_next(self, replica: Replica) -> None:
+        """Make sure that a journal that was not sealed is the last."""
+        path = journal_path(self.directory, replica.journal.generation + 1)
+        try:
+            journal = Journal.open(self.files, self.directory, replica.journal.generation + 1)
+        except FileNotFoundError:
+            return
+        except StorageError:  # the beginning of a rotation: not even its header was finished
+            return
+        try:
+            if next(journal.frames(HEADER_SIZE), None) is not None:
+                raise StorageError(
+                    f"{path} goes on where {replica.journal.path} does not end: run `jobqueue fsck --repair`"
+                )
+        finally:
+            journal.close()
+
+
+def seal(home: Home, replica: Replica) -> None:
+    """End the journal for good; with the lock, and with the next one made."""
+    payload = pack_batch(replica.state, replica.state.now, [pack_command(Seal())])
+    replica.journal.make_room(replica.position + len(payload) + 256, spare=0)
+    replica.position = replica.journal.append(payload, replica.position, home.synced)
+    home.sync(replica)

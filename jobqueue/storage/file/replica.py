@@ -1,0 +1,165 @@
+"""This process's copy of the state: a snapshot, and every command of the journals after it."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+from jobqueue.errors import StorageError
+from jobqueue.storage.file.codec import Reader
+from jobqueue.storage.file.commands import Command, Seal, parse_command
+from jobqueue.storage.file.files import Files
+from jobqueue.storage.file.frames import HEADER_SIZE, Frame
+from jobqueue.storage.file.journal import Journal
+from jobqueue.storage.file.snapshot import Progress, Snapshot, read_snapshot
+from jobqueue.storage.file.state import State
+
+__all__ = ["Names", "Replica", "pack_batch", "parse_batch"]
+
+_BATCH = struct.Struct("<qqqI")
+_NAME = re.compile(r"(journal|snapshot)-(\d{10})(\.tmp)?")
+_ATTEMPTS = 10
+
+
+def pack_batch(state: State, now: int, commands: Sequence[bytes]) -> bytes:
+    """Write commands as one frame's payload, with the counters that they led to."""
+    seq, fence = state.engine.counters
+    return b"".join((_BATCH.pack(now, seq, fence, len(commands)), *commands))
+
+
+def parse_batch(payload: bytes) -> tuple[int, tuple[int, int], list[Command]]:
+    """Read a payload: the time, the counters after it, and the commands. Raises `ValueError`."""
+    try:
+        now, seq, fence, count = _BATCH.unpack_from(payload)
+    except struct.error as error:
+        raise ValueError("a frame without a batch") from error
+    reader = Reader(payload, _BATCH.size)
+    return now, (seq, fence), [parse_command(reader) for _ in range(count)]
+
+
+class Names:
+    """The generations that a directory holds."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.journals: list[int] = []
+        self.snapshots: list[int] = []
+        self.temporary: list[str] = []
+        for name in names:
+            match = _NAME.fullmatch(name)
+            if match is None:
+                continue
+            if match[3]:
+                self.temporary.append(name)
+            elif match[1] == "journal":
+                self.journals.append(int(match[2]))
+            else:
+                self.snapshots.append(int(match[2]))
+        self.journals.sort()
+        self.snapshots.sort()
+
+    @property
+    def base(self) -> int | None:
+        """The newest snapshot; what is older is not needed any more."""
+        return self.snapshots[-1] if self.snapshots else None
+
+
+class Replica:
+    """The state up to a place in the journal."""
+
+    def __init__(self, files: Files, directory: Path, base: Snapshot, journal: Journal) -> None:
+        self._files = files
+        self._directory = directory
+        self.base_size = base.size
+        self.base_jobs = base.jobs
+        self.base_generation = journal.generation
+        self.state = base.state
+        self.journal = journal
+        self.position = HEADER_SIZE
+
+    @classmethod
+    def load(
+        cls,
+        files: Files,
+        directory: Path,
+        until: tuple[int, int] | None,
+        *,
+        progress: Progress | None = None,
+    ) -> Replica:
+        """Read the newest snapshot and what follows, up to ``until`` or the last sound frame."""
+        for attempt in range(_ATTEMPTS):
+            names = Names(files.names(directory))
+            if names.base is None:
+                raise StorageError(
+                    f"{directory} has journals but no snapshot: files were removed; "
+                    "run `jobqueue fsck --repair`"
+                )
+            try:
+                base = read_snapshot(files, directory, names.base, progress)
+                journal = Journal.open(files, directory, names.base)
+            except FileNotFoundError as error:
+                # A compaction may have replaced them since they were listed.
+                if attempt == _ATTEMPTS - 1:
+                    raise StorageError(
+                        f"{error.filename} is missing: run `jobqueue fsck --repair`"
+                    ) from error
+                continue
+            break
+        replica = cls(files, directory, base, journal)
+        try:
+            replica.follow(until)
+        except BaseException:
+            replica.close()
+            raise
+        replica.state.engine.take_effects()  # of long ago
+        return replica
+
+    def close(self) -> None:
+        self.journal.close()
+
+    def follow(self, until: tuple[int, int] | None) -> bool:
+        """Apply what has been written, up to (generation, offset) or the last sound frame.
+
+        False if ``until`` was not reached: a frame before it is not sound. Raises `FileNotFoundError`
+        if the next journal is gone: then so much has been written meanwhile that it has to be loaded
+        anew.
+        """
+        while True:
+            generation = self.journal.generation
+            end = until[1] if until is not None and until[0] == generation else None
+            sealed = False
+            for frame in self.journal.frames(self.position, end):
+                sealed = self.apply(frame)
+                self.position = frame.end
+                if sealed:
+                    break
+            if not sealed:
+                return until is None or (generation, self.position) >= until
+            self.switch(Journal.open(self._files, self._directory, generation + 1))
+
+    def switch(self, journal: Journal) -> None:
+        """Go on in the next journal."""
+        self.journal.close()
+        self.journal = journal
+        self.position = HEADER_SIZE
+
+    def apply(self, frame: Frame) -> bool:
+        """Apply one frame; say whether it seals the journal."""
+        state = self.state
+        try:
+            now, counters, commands = parse_batch(frame.payload)
+            state.now = now
+            for command in commands:
+                command.apply(state, now)
+        except ValueError as error:
+            raise StorageError(f"{self._place(frame)} cannot be read: {error}") from error
+        if state.engine.counters != counters:
+            raise StorageError(
+                f"{self._place(frame)} leads to another state than when it was written: run `jobqueue "
+                "fsck --repair`; use one version of jobqueue for all processes of a store"
+            )
+        return isinstance(commands[-1], Seal)
+
+    def _place(self, frame: Frame) -> str:
+        return f"{self.journal.path} at {frame.offset}"

@@ -1,0 +1,227 @@
+"""Snapshots: the whole state at the beginning of a journal's generation.
+
+A snapshot is written under another name, synced and renamed, so that one that can be seen is whole. Its
+first frame holds the counters, the clock and the locks, its last one the number of jobs.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+from jobqueue.errors import StorageError
+from jobqueue.job import JobState
+from jobqueue.runtime import unique_id
+from jobqueue.storage.base import LockInfo
+from jobqueue.storage.engine import Counters, SavedJob
+from jobqueue.storage.file.codec import Reader, numbers, text
+from jobqueue.storage.file.files import Files
+from jobqueue.storage.file.frames import (
+    HEADER_SIZE,
+    SNAPSHOT,
+    Frame,
+    pack_frame,
+    pack_header,
+    parse_frame,
+    parse_header,
+)
+from jobqueue.storage.file.state import State
+
+__all__ = ["Progress", "Snapshot", "read_snapshot", "snapshot_path", "temporary_path", "write_snapshot"]
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes read so far and the bytes to read."""
+
+_BLOCK = 1 << 18
+_HEAD, _JOBS, _FOOT = b"h", b"j", b"f"
+_STATES = tuple(JobState)
+_STATE_CODES = {state: code for code, state in enumerate(_STATES)}
+_JOB = struct.Struct("<IiiiiBiqiiqqqqiiqqqB")
+
+
+class Snapshot(NamedTuple):
+    """A snapshot as read."""
+
+    state: State
+    size: int
+    """Bytes of the file."""
+    jobs: int
+
+
+def snapshot_path(directory: Path, generation: int) -> Path:
+    """Return where the snapshot of a generation is."""
+    return directory / f"snapshot-{generation:010d}"
+
+
+def temporary_path(directory: Path, generation: int) -> Path:
+    """Return where it is while it is being written."""
+    return directory / f"snapshot-{generation:010d}.tmp"
+
+
+# -- writing --------------------------------------------------------------------------------------
+
+
+def write_snapshot(files: Files, directory: Path, generation: int, state: State) -> None:
+    """Write the state as the snapshot of a generation; it is there, and safe, when this returns."""
+    temporary = temporary_path(directory, generation)
+    fd = files.open(temporary, create=True)
+    try:
+        files.truncate(fd, 0)
+        salt = zlib.crc32(unique_id().encode())
+        header = pack_header(SNAPSHOT, generation, salt)
+        files.write(fd, header, 0)
+        end = len(header)
+        for payload in _payloads(state):
+            frame = pack_frame(payload, end, 0, salt)
+            files.write(fd, frame, end)
+            end += len(frame)
+        files.sync(fd)
+    finally:
+        files.close(fd)
+    files.rename(temporary, snapshot_path(directory, generation))
+    files.sync_dir(directory)
+
+
+def _payloads(state: State) -> Iterator[bytes]:
+    engine = state.engine
+    head = [_HEAD, numbers(state.now, state.clock_offset, *engine.counters)]
+    for name, lock in engine.locks.items():
+        head += (text(name), text(lock.owner), numbers(lock.term, lock.expires_at))
+    yield b"".join(head)
+    total = count()
+    queue: str | None = None
+    block: list[bytes] = []
+    size = 0
+    for job in engine.dump(state.now):
+        if job.queue != queue or size > _BLOCK:
+            if block:
+                yield b"".join(block)
+            queue, block, size = job.queue, [_JOBS, text(job.queue)], 0
+        packed = _pack_job(job)
+        block.append(packed)
+        size += len(packed)
+        next(total)
+    if block:
+        yield b"".join(block)
+    yield _FOOT + numbers(next(total))
+
+
+def _pack_job(job: SavedJob) -> bytes:
+    id, payload, data, progress = job.id.encode(), job.payload, job.data, job.progress
+    worker = None if job.worker is None else job.worker.encode()
+    head = _JOB.pack(
+        len(id),
+        -1 if payload is None else len(payload),
+        -1 if data is None else len(data),
+        -1 if progress is None else len(progress),
+        -1 if worker is None else len(worker),
+        _STATE_CODES[job.state],
+        *job[4:17],
+        job.cancelling,
+    )
+    return b"".join((head, id, payload or b"", data or b"", progress or b"", worker or b""))
+
+
+# -- reading --------------------------------------------------------------------------------------
+
+
+def read_snapshot(
+    files: Files, directory: Path, generation: int, progress: Progress | None = None
+) -> Snapshot:
+    """Read a snapshot. Raises `FileNotFoundError`, and `StorageError` if it cannot be used."""
+    path = snapshot_path(directory, generation)
+    fd = files.open(path, write=False)
+    try:
+        size = files.size(fd)
+        blocks = _blocks(files, fd, path, generation, size, progress)
+        state = State()
+        head = Reader(next(blocks), 1)
+        state.now, state.clock_offset = head.number(), head.number()
+        counters = Counters(head.number(), head.number())
+        locks: dict[str, LockInfo] = {}
+        while not head.done:
+            locks[head.text()] = LockInfo(head.text(), head.number(), head.number())
+        state.engine.load(_jobs(blocks, path), locks, counters)
+    except (ValueError, struct.error, IndexError, StopIteration) as error:
+        raise _damaged(path) from error
+    finally:
+        files.close(fd)
+    return Snapshot(state, size, state.engine.size())
+
+
+def _blocks(
+    files: Files, fd: int, path: Path, generation: int, size: int, progress: Progress | None
+) -> Iterator[bytes]:
+    header = parse_header(files.read(fd, HEADER_SIZE, 0), SNAPSHOT)
+    if header is None or header.generation != generation:
+        raise _damaged(path)
+    if not header.readable:
+        raise StorageError(
+            f"{path} was written by another version of jobqueue: drain and close the store with that "
+            "version, or delete the directory"
+        )
+    at, data, base = HEADER_SIZE, b"", HEADER_SIZE
+    while at < size:
+        frame = parse_frame(data, at - base, base, header.salt)
+        if isinstance(frame, int):
+            data, base = files.read(fd, max(4 * _BLOCK, frame), at), at
+            frame = parse_frame(data, 0, base, header.salt)
+        if not isinstance(frame, Frame):
+            raise _damaged(path)
+        at = frame.end
+        yield frame.payload
+        if progress is not None:
+            progress(at, size)
+
+
+def _jobs(blocks: Iterator[bytes], path: Path) -> Iterator[SavedJob]:
+    given = 0
+    for block in blocks:
+        reader = Reader(block, 1)
+        if block[:1] == _FOOT:
+            if reader.number() != given:
+                raise _damaged(path)
+            return
+        queue = reader.text()
+        at, end = reader.at, len(block)
+        while at < end:
+            job, at = _parse_job(queue, block, at)
+            given += 1
+            yield job
+    raise _damaged(path)
+
+
+def _parse_job(queue: str, block: bytes, at: int) -> tuple[SavedJob, int]:
+    fields = _JOB.unpack_from(block, at)
+    at += _JOB.size
+    parts: list[bytes | None] = []
+    for size in fields[:5]:
+        if size < 0:
+            parts.append(None)
+            continue
+        parts.append(block[at : at + size])
+        at += size
+    id, payload, data, progress, worker = parts
+    assert id is not None  # its size is unsigned
+    return (
+        SavedJob(
+            queue,
+            id.decode(),
+            payload,
+            _STATES[fields[5]],
+            *fields[6:19],
+            bool(fields[19]),
+            data,
+            progress,
+            None if worker is None else worker.decode(),
+        ),
+        at,
+    )
+
+
+def _damaged(path: Path) -> StorageError:
+    return StorageError(f"{path} is damaged: run `jobqueue fsck --repair` on the store")

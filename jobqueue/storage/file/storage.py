@@ -1,0 +1,386 @@
+"""`FileStorage`: the calls of the contract, handed to the pump and awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+from jobqueue.errors import InvalidArgumentError, StorageError, StorageUnavailableError
+from jobqueue.job import JobState, Settlement
+from jobqueue.runtime import SYSTEM_CLOCK, Clock
+from jobqueue.storage.base import (
+    CancelStatus,
+    Counts,
+    Exchanged,
+    Inserted,
+    LeaseStatus,
+    LockInfo,
+    NewJob,
+    Page,
+    Record,
+    Renewal,
+    Sink,
+    Swept,
+    UpdateTtlStatus,
+    WorkerInfo,
+)
+from jobqueue.storage.engine import Effects, Engine
+from jobqueue.storage.file import commands
+from jobqueue.storage.file.core import Call, Core, Read
+from jobqueue.storage.file.files import Files
+from jobqueue.storage.file.filesystem import check_filesystem, check_owner, probe
+from jobqueue.storage.file.pump import Bundle, Pump
+from jobqueue.storage.file.recovery import Home
+from jobqueue.storage.file.rotation import ROTATE_AT
+from jobqueue.storage.file.snapshot import Progress
+from jobqueue.storage.hints import Hints
+
+__all__ = ["STUCK_AFTER", "FileStorage"]
+
+STUCK_AFTER = 30.0
+"""Seconds after which a call is given up if the disk, or who holds the lock, does not answer."""
+_Future = asyncio.Future[Any]
+
+
+class FileStorage:
+    """Keeps jobs in a directory of this host, for all of its processes.
+
+    ``path``: the directory; made if missing, with its parents, for the owner only.
+    ``fsync=False``: faster, and safe when processes die, but a power cut may lose the last seconds.
+    ``clock``: for tests. ``force``: use a network or user-space filesystem all the same.
+    ``progress``: called with (bytes read, bytes to read) while the state is loaded.
+
+    `open` raises `StorageError` if the directory must not be used (network filesystem, damage, another
+    version, permissions) and says what to do. Calls raise `QueueFullError` when the disk has no room for
+    new jobs, and `StorageUnavailableError` when the disk fails.
+    """
+
+    batched = True
+    shared = True
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        fsync: bool = True,  # noqa: FBT001, FBT002 - the public signature
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        force: bool = False,
+        progress: Progress | None = None,
+        files: Files | None = None,
+        rotate_at: int = ROTATE_AT,
+    ) -> None:
+        name = os.fspath(path)
+        if not isinstance(name, str) or not name or "\0" in name:
+            raise InvalidArgumentError("path", "must be the path of a directory")
+        self.clock = clock
+        self.path = Path(name).absolute()
+        self._shared = _Shared(
+            partial(_open_core, self.path, clock, fsync, force, progress, files or Files(), rotate_at),
+            files or Files(),
+            self.path,
+        )
+        self._begin()
+
+    def _begin(self) -> None:
+        self._hints = Hints(self.clock)
+        self._opened = 0
+        self._opening: asyncio.Lock = asyncio.Lock()
+        self._pump: Pump | None = None
+        self._pid = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._calls: list[Call] = []
+        self._tickets: list[_Future] = []
+        self._in_flight: dict[int, Sequence[_Future]] = {}
+        self._watchdog: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"FileStorage({str(self.path)!r})"
+
+    async def open(self) -> None:
+        self._check_process()
+        async with self._opening:
+            if not self._opened:
+                self._loop = asyncio.get_running_loop()
+                pump = self._shared.acquire()
+                try:
+                    await asyncio.wrap_future(pump.ready)
+                except BaseException:
+                    self._shared.release()
+                    raise
+                pump.add(self)
+                self._pump, self._pid = pump, os.getpid()
+            self._opened += 1
+
+    async def close(self) -> None:
+        if self._pid not in {0, os.getpid()}:
+            return  # a forked child has nothing of its own to close
+        async with self._opening:
+            self._opened = max(0, self._opened - 1)
+            if self._opened or self._pump is None:
+                return
+            self._flush()
+            pump, self._pump, self._pid = self._pump, None, 0
+            self._calls, self._tickets = [], []
+            pump.remove(self)
+            finished = self._shared.release()
+            if finished is not None:
+                try:
+                    async with asyncio.timeout(STUCK_AFTER):
+                        await asyncio.wrap_future(finished)
+                except TimeoutError:
+                    self._give_up(self._in_flight)
+            if self._watchdog is not None:
+                self._watchdog.cancel()
+                self._watchdog = None
+
+    def clone(self) -> Self:
+        clone = type(self).__new__(type(self))
+        clone.clock, clone.path, clone._shared = self.clock, self.path, self._shared
+        clone._begin()
+        return clone
+
+    # -- calls ------------------------------------------------------------------------------------
+
+    async def insert(
+        self,
+        queue: str,
+        jobs: Sequence[NewJob],
+        *,
+        reply_to: str | None = None,
+        max_length: int | None = None,
+    ) -> list[Inserted]:
+        return await self._call(commands.Insert(queue, jobs, reply_to, max_length))
+
+    async def get(
+        self,
+        queue: str,
+        ids: Sequence[str],
+        *,
+        reply_to: str | None = None,
+        payload: bool = False,
+    ) -> list[Record | None]:
+        if reply_to is not None:
+            return await self._call(commands.Watch(queue, ids, reply_to, payload))
+        return await self._read(lambda engine, now: engine.get(queue, ids, now, payload=payload))
+
+    async def exchange(
+        self, queue: str, worker: str, settlements: Sequence[Settlement], limit: int, lease: int
+    ) -> Exchanged:
+        return await self._call(commands.Exchange(queue, worker, settlements, limit, lease))
+
+    async def extend(
+        self, queue: str, worker: str, leases: Sequence[Renewal], lease: int
+    ) -> list[LeaseStatus]:
+        return await self._call(commands.Extend(queue, worker, leases, lease))
+
+    async def sweep(self, queue: str, limit: int) -> list[Swept]:
+        return await self._call(commands.Sweep(queue, limit))
+
+    async def cancel(self, queue: str, ids: Sequence[str], *, running: bool = False) -> list[CancelStatus]:
+        return await self._call(commands.Cancel(queue, ids, running))
+
+    async def keep(self, queue: str, ttls: Sequence[tuple[str, int]]) -> list[UpdateTtlStatus]:
+        return await self._call(commands.Keep(queue, ttls))
+
+    async def purge(self, queue: str, limit: int) -> int:
+        return await self._call(commands.Purge(queue, limit))
+
+    async def scan(self, queue: str, state: JobState, limit: int, cursor: str | None = None) -> Page:
+        return await self._read(lambda engine, now: engine.scan(queue, state, limit, now, cursor))
+
+    async def counts(self, queue: str) -> Counts:
+        return await self._read(lambda engine, now: engine.counts(queue, now))
+
+    async def queues(self) -> list[str]:
+        return await self._read(lambda engine, _: engine.queues())
+
+    async def workers(self, queue: str) -> list[WorkerInfo]:
+        return await self._read(lambda engine, now: engine.workers(queue, now))
+
+    async def wait_for_work(self, queue: str, worker: str, timeout: float) -> bool:
+        return await self._wait(("work", queue), timeout, lambda engine, now: engine.has_work(queue, now))
+
+    async def subscribe(self, address: str, sink: Sink) -> None:
+        self._check_open()
+        self._hints.subscribe(address, sink)
+
+    async def unsubscribe(self, address: str, sink: Sink) -> None:
+        self._hints.unsubscribe(address, sink)
+
+    async def acquire(self, lock: str, owner: str, ttl: int) -> int | None:
+        return await self._call(commands.Acquire(lock, owner, ttl))
+
+    async def renew(self, lock: str, owner: str, ttl: int) -> bool:
+        return await self._call(commands.Renew(lock, owner, ttl))
+
+    async def release(self, lock: str, owner: str) -> bool:
+        return await self._call(commands.Release(lock, owner))
+
+    async def holder(self, lock: str) -> LockInfo | None:
+        return await self._read(lambda engine, now: engine.holder(lock, now))
+
+    async def wait_for_lock(self, lock: str, timeout: float) -> bool:
+        return await self._wait(("lock", lock), timeout, lambda engine, now: engine.holder(lock, now) is None)
+
+    # -- to the pump and back -----------------------------------------------------------------------
+
+    def _check_process(self) -> None:
+        if self._pid not in {0, os.getpid()}:
+            raise StorageError(
+                "this file store was opened before a fork: make a new FileStorage in the child process"
+            )
+
+    def _check_open(self) -> None:
+        self._check_process()
+        if not self._opened:
+            raise StorageError("the file store is not open: call open() first")
+
+    def _read(self, answer: Callable[[Engine, int], Any]) -> _Future:
+        return self._call(Read(answer))
+
+    def _call(self, call: Call) -> _Future:
+        """Have a call run with all others that this round of the event loop makes."""
+        self._check_open()
+        assert self._loop is not None  # it is open
+        ticket = self._loop.create_future()
+        if not self._calls:
+            self._loop.call_soon(self._flush)
+        self._calls.append(call)
+        self._tickets.append(ticket)
+        return ticket
+
+    def _flush(self) -> None:
+        if not self._calls or self._pump is None:
+            return
+        calls, tickets = self._calls, self._tickets
+        self._calls, self._tickets = [], []
+        self._in_flight[id(tickets)] = tickets
+        if self._watchdog is None:
+            self._watch_over({})
+        self._pump.submit(Bundle(self, calls, tickets))
+
+    async def _wait(
+        self, topic: tuple[str, str], timeout: float, look: Callable[[Engine, int], bool]
+    ) -> bool:
+        self._check_open()
+        # The waiter stands before the look: news that comes between the two still wakes it.
+        with self._hints.waiting(topic) as hint:
+            timer = self.clock.call_later(timeout, partial(hint.set, False))  # noqa: FBT003
+            try:
+                return await self._read(look) or await hint.future
+            finally:
+                timer.cancel()
+
+    def deliver(
+        self, bundles: Sequence[tuple[Bundle, Sequence[Any]]], effects: Sequence[Effects], *, resync: bool
+    ) -> None:
+        """Take answers from the pump's thread."""
+        loop = self._loop
+        try:
+            if loop is not None:
+                loop.call_soon_threadsafe(self._take, bundles, effects, resync)
+        except RuntimeError:  # the loop was closed without closing the store: nobody is left to tell
+            if self._pump is not None:
+                self._pump.remove(self)
+
+    def _take(
+        self,
+        bundles: Sequence[tuple[Bundle, Sequence[Any]]],
+        effects: Sequence[Effects],
+        resync: bool,  # noqa: FBT001 - a callback
+    ) -> None:
+        for bundle, answers in bundles:
+            self._in_flight.pop(id(bundle.tickets), None)
+            for ticket, answer in zip(bundle.tickets, answers, strict=True):
+                if ticket.done():
+                    continue
+                if isinstance(answer, BaseException):
+                    ticket.set_exception(answer)
+                else:
+                    ticket.set_result(answer)
+        for effect in effects:
+            self._hints.publish(effect)
+        if resync:
+            self._hints.resync()
+
+    # -- nothing hangs ------------------------------------------------------------------------------
+
+    def _watch_over(self, seen: dict[int, Sequence[_Future]]) -> None:
+        """Give up calls that were already in flight ``STUCK_AFTER`` seconds ago."""
+        stuck = {key: tickets for key, tickets in seen.items() if self._in_flight.get(key) is tickets}
+        self._give_up(stuck)
+        self._watchdog = None
+        if self._loop is not None and self._in_flight:
+            self._watchdog = self._loop.call_later(STUCK_AFTER, self._watch_over, dict(self._in_flight))
+
+    def _give_up(self, stuck: dict[int, Sequence[_Future]]) -> None:
+        for key, tickets in list(stuck.items()):
+            self._in_flight.pop(key, None)
+            for ticket in tickets:
+                if not ticket.done():
+                    ticket.set_exception(
+                        StorageUnavailableError(
+                            f"the store in {self.path} has not answered for {STUCK_AFTER:g} s: the disk hangs, "
+                            "or a stopped process holds its lock; the call may still be carried out"
+                        )
+                    )
+
+
+class _Shared:
+    """The pump that a store and its clones share."""
+
+    def __init__(self, make_core: Callable[[], Core], files: Files, directory: Path) -> None:
+        self._make_core = make_core
+        self._files = files
+        self._directory = directory
+        self._guard = threading.Lock()
+        self._users = 0
+        self._pump: Pump | None = None
+
+    def acquire(self) -> Pump:
+        with self._guard:
+            self._users += 1
+            if self._pump is None:
+                self._pump = Pump(self._make_core, self._files, self._directory)
+            return self._pump
+
+    def release(self) -> Any:
+        """Give one use up; what to wait for if it was the last."""
+        with self._guard:
+            self._users -= 1
+            pump = self._pump
+            if self._users or pump is None:
+                return None
+            self._pump = None
+        failed = pump.ready.done() and pump.ready.exception() is not None
+        if failed:
+            return None
+        pump.stop()
+        return pump.finished
+
+
+def _open_core(
+    path: Path,
+    clock: Clock,
+    fsync: bool,  # noqa: FBT001 - always given by place
+    force: bool,  # noqa: FBT001
+    progress: Progress | None,
+    files: Files,
+    rotate_at: int,
+) -> Core:
+    files.make_dir(path)
+    check_filesystem(path, force=force)
+    check_owner(path)
+    probe(files, path)
+    core = Core(Home(files, path, progress), clock, fsync=fsync, rotate_at=rotate_at)
+    try:
+        core.open()
+    except BaseException:
+        core.close()
+        raise
+    return core
