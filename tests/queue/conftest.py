@@ -1,0 +1,72 @@
+"""The stores that the behaviour tests run over.
+
+A test that asks for ``clock`` moves virtual time, so it runs on the memory store alone; any other runs on
+every store of `STORES`. To add one: a function from a fresh directory to an unopened, empty store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from jobqueue import Storage
+from jobqueue.storage.memory import MemoryStorage
+from jobqueue.testing import FakeClock
+from tests.queue.support import Lab, WireStorage
+
+
+@asynccontextmanager
+async def memory(_path: Path) -> AsyncIterator[Storage]:
+    yield MemoryStorage()
+
+
+@asynccontextmanager
+async def wire(_path: Path) -> AsyncIterator[Storage]:
+    yield WireStorage(MemoryStorage())
+
+
+STORES: dict[str, Callable[[Path], AbstractAsyncContextManager[Storage]]] = {
+    "memory": memory,  # in real time, with leases renewed from a thread
+    "wire": wire,  # merged calls, each of which takes turns of the loop
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "storage" in metafunc.fixturenames:
+        names = ["virtual"] if "clock" in metafunc.fixturenames else ["virtual", *STORES]
+        metafunc.parametrize("storage", names, indirect=True)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Storage]:
+    """An empty store, open until the end of the test."""
+    if request.param == "virtual":
+        store: AbstractAsyncContextManager[Storage] = virtual(request.getfixturevalue("clock"))
+    else:
+        store = STORES[request.param](tmp_path)
+    async with store as storage:
+        await storage.open()
+        try:
+            yield storage
+        finally:
+            await storage.close()
+
+
+@asynccontextmanager
+async def virtual(clock: FakeClock) -> AsyncIterator[Storage]:
+    yield MemoryStorage(clock=clock)
+
+
+@pytest.fixture
+async def lab(storage: Storage) -> AsyncIterator[Lab]:
+    lab = Lab(storage)
+    yield lab
+    await lab.close()
