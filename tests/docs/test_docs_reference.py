@@ -1,0 +1,208 @@
+"""The reference names what the code has: no more, no less, and with the same defaults."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import pkgutil
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doc_pages import DOCS, PAGES, blocks, code, name, prose, rows, section
+
+import jobqueue
+import jobqueue.queue
+import jobqueue.reaper
+import jobqueue.testing
+from jobqueue import errors
+from jobqueue.job import Settlement
+from jobqueue.storage import base
+
+API = DOCS / "reference/api.md"
+CONTRACT = DOCS / "reference/storage-contract.md"
+ERRORS = DOCS / "reference/errors.md"
+EVENTS = DOCS / "reference/events.md"
+OPTIONS = DOCS / "reference/options.md"
+
+OWNERS: dict[str, Any] = {
+    "queue": jobqueue.Queue,
+    "reaper": jobqueue.Reaper,
+    "job": jobqueue.Job,
+    "backoff": jobqueue.Backoff,
+    "storage": base.Storage,
+    "sink": base.Sink,
+    "clock": jobqueue.testing.FakeClock,
+    "counts": base.Counts,
+}
+"""What a lower-case name stands for in the docs."""
+
+
+# -- signatures -----------------------------------------------------------------------------------
+
+
+def signatures() -> list[tuple[str, str, str]]:
+    """Return (page, what is called, parameters) for every line of a signature block."""
+    found = []
+    for page in PAGES:
+        for block in blocks(page):
+            if "signature" in block.options:
+                text = re.sub(r"\n +", " ", block.code)
+                for line in text.splitlines():
+                    match = re.fullmatch(r"(?:await )?([\w.]+)\((.*)\)(?: -> .+)?", line)
+                    assert match, f"{name(page)}: {line}"
+                    found.append((name(page), match[1], match[2]))
+    return found
+
+
+def resolve(path: str) -> Any:
+    first, *others = path.split(".")
+    thing = OWNERS[first] if first in OWNERS else getattr(jobqueue, first)
+    for other in others:
+        thing = getattr(thing, other)
+    return thing
+
+
+def parameters(function: Any) -> list[tuple[str, Any, Any]]:
+    known = list(inspect.signature(function).parameters.values())
+    return [(p.name, p.kind, p.default) for p in known if p.name not in {"self", "cls"}]
+
+
+@pytest.mark.parametrize(("page", "path", "text"), signatures(), ids=lambda value: str(value)[:40])
+def test_signatures(page: str, path: str, text: str) -> None:
+    if text == "...":
+        assert callable(resolve(path))
+        return
+    namespace: dict[str, Any] = {}
+    exec(f"def written({text}): ...", namespace)
+    actual = parameters(resolve(path))
+    assert parameters(namespace["written"]) == actual, page
+
+
+@pytest.mark.parametrize("owner", ["queue", "reaper", "job", "storage"])
+def test_every_public_member_is_documented(owner: str) -> None:
+    page = CONTRACT if owner == "storage" else API
+    text = page.read_text() + (DOCS / "guides/write-a-store.md").read_text()
+    kind = OWNERS[owner]
+    members = {member for member in dir(kind) if not member.startswith("_")}
+    members |= {member for member in getattr(kind, "__annotations__", {}) if not member.startswith("_")}
+    missing = [m for m in sorted(members) if f"{owner}.{m}" not in text and f"`{m}`" not in text]
+    assert not missing
+
+
+# -- names ----------------------------------------------------------------------------------------
+
+
+def test_every_exported_name_is_documented() -> None:
+    text = "".join(page.read_text() for page in PAGES if page.is_relative_to(DOCS / "reference"))
+    missing = [known for known in jobqueue.__all__ if not re.search(rf"\b{known}\b", text)]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_names_in_the_prose_exist(page: Path) -> None:
+    """Whatever stands in backticks as `Class.member`, `object.member` or `jobqueue.module.name` is there."""
+    wrong = []
+    for text in code(prose(page)):
+        match = re.match(r"(?:await )?([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)", text)
+        if not match or re.search(r"\.(md|py|toml|lua|yml|sh|service)$", match[1]):
+            continue
+        first, second = match[1].split(".")[:2]
+        known = first in OWNERS or first == "jobqueue" or first in jobqueue.__all__
+        if known and not exists(match[1], first, second):
+            wrong.append(text)
+    assert not wrong
+
+
+def exists(path: str, first: str, second: str) -> bool:
+    if first == "jobqueue":
+        try:
+            pkgutil.resolve_name(path)
+        except (ImportError, AttributeError):
+            return False
+        return True
+    owner = OWNERS.get(first) or getattr(jobqueue, first)
+    return hasattr(owner, second) or bool(re.search(rf"\bself\.{second}\b", inspect.getsource(owner)))
+
+
+# -- tables ---------------------------------------------------------------------------------------
+
+
+def test_errors() -> None:
+    table = {code(row[0])[0]: set(code(row[2])) for row in rows(section(ERRORS, "Errors")) if "Error`" in row[0]}
+    classes = {known: getattr(errors, known) for known in errors.__all__ if known != "ErrorInfo"}
+    assert table.keys() == classes.keys()
+    assert set(classes) <= set(jobqueue.__all__)
+    assert table["JobFailedError"] == {"job_id", "error", "attempts", "reason"}
+    assert table["InvalidArgumentError"] == {"argument"}
+    tree = blocks(ERRORS)[0].code
+    for known, kind in classes.items():
+        line = next(line for line in tree.splitlines() if re.search(rf"\b{known}\b", line))
+        depth = len([base for base in kind.__mro__ if issubclass(base, errors.JobQueueError)]) - 1
+        assert re.search(r"\w", line).start() == 4 * depth  # type: ignore[union-attr]
+    assert [code(row[0])[0] for row in rows(section(ERRORS, "ErrorInfo"))] == fields(errors.ErrorInfo)
+    assert {code(row[0])[0] for row in rows(section(ERRORS, "Reasons"))} == set(jobqueue.FailureReason)
+
+
+@pytest.mark.parametrize("owner", ["Queue", "Reaper"])
+def test_events(owner: str) -> None:
+    module = jobqueue.queue if owner == "Queue" else jobqueue.reaper
+    actual = {(kind.name, kind.__name__, tuple(fields(kind))) for kind in module._EVENTS}
+    table = {(code(a)[0], code(b)[0], tuple(code(c))) for a, b, c, _ in rows(section(EVENTS, owner))}
+    assert table == actual
+
+
+@pytest.mark.parametrize(
+    ("heading", "function", "skipped"),
+    [
+        ("Queue", jobqueue.Queue.__init__, {"storage", "name"}),
+        ("enqueue", jobqueue.Queue.enqueue, {"id", "payload"}),
+        ("Reaper", jobqueue.Reaper.__init__, {"storage", "queues"}),
+        ("LeaderElection", jobqueue.LeaderElection.__init__, set()),
+    ],
+)
+def test_options(heading: str, function: Any, skipped: set[str]) -> None:
+    table = [(code(row[0])[0], ast.literal_eval(code(row[1])[0])) for row in rows(section(OPTIONS, heading))]
+    assert table == [(p, default) for p, _, default in parameters(function) if p not in skipped]
+
+
+def test_the_values_of_the_api() -> None:
+    text = section(API, "Values")
+    for kind in (jobqueue.EnqueueRequest, jobqueue.EnqueueResult, jobqueue.JobStatus, jobqueue.AfterExecution):
+        paragraph = next(part for part in text.strip().split("\n\n") if part.startswith(f"**`{kind.__name__}`**"))
+        missing = set(fields(kind)) - set(code(paragraph))
+        assert not missing, kind
+
+
+@pytest.mark.parametrize("page", [API, CONTRACT], ids=name)
+def test_enums(page: Path) -> None:
+    table = {code(a)[0]: code(b) for a, b in rows(section(page, "Values")) if not re.search("[A-Z]", b)}
+    for known, members in table.items():
+        kind = getattr(jobqueue, known, None) or getattr(base, known)
+        if issubclass(kind, StrEnum):
+            assert members == [member.value for member in kind], known
+        else:
+            assert members == fields(kind), known
+    documented = set(table)
+    module = jobqueue if page == API else base
+    for known in module.__all__:
+        kind = getattr(module, known)
+        if inspect.isclass(kind) and kind.__module__ == base.__name__ and page == CONTRACT:
+            is_value = hasattr(kind, "_fields") or issubclass(kind, StrEnum)
+            assert not is_value or known in documented or known in jobqueue.__all__, known
+        elif inspect.isclass(kind) and issubclass(kind, StrEnum):
+            assert known in documented, known
+
+
+def test_settlements() -> None:
+    last = CONTRACT.read_text().rstrip().split("\n\n")[-1]
+    assert set(Settlement._fields) <= set(code(last))
+
+
+def fields(kind: Any) -> list[str]:
+    if hasattr(kind, "_fields"):
+        return list(kind._fields)
+    return [field.name for field in dataclasses.fields(kind)]
