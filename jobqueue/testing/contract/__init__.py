@@ -15,6 +15,7 @@ from jobqueue.testing.contract.listing import ListingCases
 from jobqueue.testing.contract.locks import LockCases
 from jobqueue.testing.contract.settle import SettleCases
 from jobqueue.testing.contract.sweep import SweepCases
+from jobqueue.testing.contract.threads import ThreadCases
 from jobqueue.testing.contract.transitions import TransitionCases
 from jobqueue.testing.contract.waiters import WaiterCases
 from jobqueue.testing.contract.wakeups import WakeupCases
@@ -38,6 +39,7 @@ class StorageContract(
     ListingCases,
     HostileCases,
     LifecycleCases,
+    ThreadCases,
     TransitionCases,
 ):
     """Every promise of `jobqueue.storage.base`, as tests. Subclass it and give it ``make_storage``."""
