@@ -82,6 +82,7 @@ class Index:
     """The records of one queue and their indexes."""
 
     __slots__ = (
+        "dead_expiries",
         "ended",
         "expiry",
         "expiry_times",
@@ -104,6 +105,7 @@ class Index:
         # milliseconds: at full speed a hundred jobs share one, and the heap hardly moves.
         self.expiry: dict[int, list[Entry]] = {}
         self.expiry_times: list[int] = []
+        self.dead_expiries = 0
         self.waiting = {JobState.SCHEDULED: 0, JobState.FAILING: 0}
         self.ended = {JobState.COMPLETED: 0, JobState.FAILED: 0, JobState.CANCELLED: 0}
         self.workers: dict[str, int] = {}
@@ -183,22 +185,17 @@ class Index:
     def put_ended(self, job: Entry, expires_at: int) -> None:
         """Count an ended job and have it expire."""
         self.ended[job.state] += 1
-        self.expire(job, expires_at)
+        self._put_expiry(job, expires_at)
 
     def expire(self, job: Entry, expires_at: int) -> None:
         """Have an ended job expire at another time; its former entry is dead from now on."""
-        job.expires_at = expires_at
-        entries = self.expiry.get(expires_at)
-        if entries is None:
-            self.expiry[expires_at] = [job]
-            heapq.heappush(self.expiry_times, expires_at)
-        else:
-            entries.append(job)
+        self._put_expiry(job, expires_at)
+        self._bury_expiry()
 
     def drop(self, job: Entry) -> None:
         """Forget an ended job; its entry is dead from now on."""
-        del self.jobs[job.id]
-        self.ended[job.state] -= 1
+        self._forget(job)
+        self._bury_expiry()
 
     def ended_now(self, now: int) -> dict[JobState, int]:
         """Count the ended jobs that are not absent, changing nothing: reads leave no trace."""
@@ -217,8 +214,10 @@ class Index:
             while entries and dropped < limit:
                 job = entries.pop()
                 if job.expires_at == times[0] and self.jobs.get(job.id) is job:
-                    self.drop(job)
+                    self._forget(job)
                     dropped += 1
+                else:
+                    self.dead_expiries -= 1
             if not entries:
                 del self.expiry[heapq.heappop(times)]
         return dropped
@@ -228,8 +227,28 @@ class Index:
         ended = [job for job in self.jobs.values() if job.expires_at]
         self.expiry.clear()
         self.expiry_times.clear()
+        self.dead_expiries = 0
         for job in ended:
-            self.expire(job, max(1, job.expires_at + delta))
+            self._put_expiry(job, max(1, job.expires_at + delta))
+
+    def _forget(self, job: Entry) -> None:
+        del self.jobs[job.id]
+        self.ended[job.state] -= 1
+
+    def _put_expiry(self, job: Entry, expires_at: int) -> None:
+        job.expires_at = expires_at
+        entries = self.expiry.get(expires_at)
+        if entries is None:
+            self.expiry[expires_at] = [job]
+            heapq.heappush(self.expiry_times, expires_at)
+        else:
+            entries.append(job)
+
+    def _bury_expiry(self) -> None:
+        """Count one more dead entry, and drop them all when most are dead: they hold results."""
+        self.dead_expiries += 1
+        if self.dead_expiries > 64 + sum(self.ended.values()):
+            self.shift_expiry(0)
 
     def _expired(self, time: int) -> Iterable[Entry]:
         return [j for j in self.expiry[time] if j.expires_at == time and self.jobs.get(j.id) is j]
