@@ -390,7 +390,7 @@ class Queue(Generic[P, R]):
                     return self._outcome(new.id, inserted)
             elif JobEnqueued in self._emitter.heard:
                 self._emitter.emit(JobEnqueued(new.id, self.name))
-            waiter.bind(inserted.seq)
+            waiters.bind(waiter, inserted.seq)
             return self._outcome(new.id, await waiters.result(waiter))
         finally:
             waiters.remove(waiter)
@@ -413,7 +413,7 @@ class Queue(Generic[P, R]):
             (record,) = await self._storage.get(self.name, [id], reply_to=waiters.address)
             waiter.read(self.name, record)
             if record is not None:
-                waiter.bind(record.seq)
+                waiters.bind(waiter, record.seq)
             return self._outcome(id, await waiters.result(waiter))
         finally:
             waiters.remove(waiter)

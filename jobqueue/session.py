@@ -86,8 +86,7 @@ class Session:
         gone = JobQueueError(f"queue {self._queue!r} was stopped during this call; its job goes on elsewhere")
         self.waiters.fail_all(self.defect or gone)
         await self.supervisor.stop()
-        if self.waiters.subscribed:
-            await self._storage.unsubscribe(self.waiters.address, self.waiters)
+        await self.waiters.unsubscribe()
         self.timers.close()
 
     # -- calls of the store, merged where merging pays --------------------------------------------------

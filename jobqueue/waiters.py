@@ -37,11 +37,10 @@ class Waiter:
         self.tick = 0
         self._early: Reply | None = None
 
-    def bind(self, seq: int) -> None:
-        """Say which incarnation is waited for, once the store has told."""
+    def bind(self, seq: int) -> bool:
+        """Say which incarnation is waited for, once the store has told; then as `hear`."""
         self.seq = seq
-        if self._early is not None:
-            self.hear(self._early)
+        return self._early is not None and self.hear(self._early)
 
     def hear(self, reply: Reply) -> bool:
         """Take a reply; say whether the outcome still has to be fetched."""
@@ -108,6 +107,7 @@ class Waiters:
         self._stale = asyncio.Event()
         self._fetch: set[str] = set()
         self._subscribing: asyncio.Task[None] | None = None
+        self._closed: BaseException | None = None
         self.subscribed = False
 
     # -- the sink ---------------------------------------------------------------------------------
@@ -118,8 +118,7 @@ class Waiters:
                 continue
             for waiter in self._waiting.get(reply.id, ()):
                 if waiter.hear(reply):
-                    self._fetch.add(reply.id)
-                    self._stale.set()
+                    self._fetch_soon(reply.id)
 
     def cancel(self, queue: str, id: str, fence: int) -> None:  # noqa: ARG002 - the fence says all
         if queue == self._queue:
@@ -127,6 +126,10 @@ class Waiters:
 
     def resync(self) -> None:
         self._fetch.update(self._waiting)
+        self._stale.set()
+
+    def _fetch_soon(self, id: str) -> None:
+        self._fetch.add(id)
         self._stale.set()
 
     # -- waiting ----------------------------------------------------------------------------------
@@ -147,6 +150,13 @@ class Waiters:
         finally:
             self._subscribing = None
 
+    async def unsubscribe(self) -> None:
+        """Listen no longer."""
+        if self._subscribing is not None:
+            await asyncio.wait([self._subscribing])
+        if self.subscribed:
+            await self._storage.unsubscribe(self.address, self)
+
     def add(self, id: str, timeout: float) -> Waiter:
         """Stand as a waiter. Every `add` needs a `remove`."""
         waiter = Waiter(id, asyncio.get_running_loop().create_future())
@@ -156,7 +166,14 @@ class Waiters:
         else:
             standing.append(waiter)
         self._timers.start(waiter, timeout)
+        if self._closed is not None:
+            waiter.fail(self._closed)
         return waiter
+
+    def bind(self, waiter: Waiter, seq: int) -> None:
+        """Say which incarnation a waiter is for, once the store has told."""
+        if waiter.bind(seq):
+            self._fetch_soon(waiter.id)
 
     def remove(self, waiter: Waiter) -> None:
         """Wait no longer."""
@@ -187,7 +204,8 @@ class Waiters:
         raise WaitTimeoutError(f"job {waiter.id!r} is still {state}; it goes on: wait again, or cancel it")
 
     def fail_all(self, error: BaseException) -> None:
-        """End every waiting call with an error: nothing waits for a queue that has stopped."""
+        """End every waiting call, and those to come, with an error: nothing waits for a stopped queue."""
+        self._closed = error
         for waiters in self._waiting.values():
             for waiter in waiters:
                 waiter.fail(error)
