@@ -1,0 +1,71 @@
+"""The page about the command line names every command, option, default and exit code, and no other."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import click
+import pytest
+from doc_pages import DOCS, code, rows, section
+
+from jobqueue.cli import main
+from jobqueue.cli.exits import Exit
+
+PAGE = DOCS / "reference/cli.md"
+COMMANDS = {name: command for name, command in main.commands.items() if not command.hidden}
+
+
+def options(command: click.Command) -> list[click.Option]:
+    return [param for param in command.params if isinstance(param, click.Option) and not param.hidden]
+
+
+def test_every_command_has_its_section() -> None:
+    table = [code(row[0])[0] for row in rows(PAGE.read_text().partition("\n## ")[0])]
+    assert sorted(table) == sorted(COMMANDS)
+    assert "--debug" in {flag for option in options(main) for flag in option.opts}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_options(name: str) -> None:
+    table = {tuple(code(row[0])): row[1] for row in rows(section(PAGE, name))}
+    actual = {tuple(option.opts): option for option in options(COMMANDS[name])}
+    assert table.keys() == actual.keys()
+    for flags, option in actual.items():
+        written, default = table[flags], plain_default(option)
+        if option.required:
+            assert written == "required", flags
+        elif default not in (None, False):
+            assert code(written) == [str(default)], flags
+        else:
+            assert written, flags  # what "none" means stands there in words
+
+
+def plain_default(option: click.Option) -> Any:
+    default = option.get_default(click.Context(main), call=True)
+    return default if isinstance(default, (str, int, float)) else None
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_arguments(name: str) -> None:
+    usage = re.search(r"^    jobqueue \w+ (.*)$", section(PAGE, name), re.MULTILINE)
+    assert usage is not None
+    command = COMMANDS[name]
+    with click.Context(command) as context:
+        assert usage[1].split() == command.collect_usage_pieces(context)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_the_variable_that_the_page_says(name: str) -> None:
+    for option in options(COMMANDS[name]):
+        long = next(flag for flag in option.opts if flag.startswith("--"))
+        variable = f"JOBQUEUE_{name}_{long[2:]}".upper().replace("-", "_")
+        expected = "JOBQUEUE_STORAGE" if long == "--storage" else variable
+        derived = f"JOBQUEUE_{name}_{option.name}".upper()  # by click's rule
+        assert main.context_settings["auto_envvar_prefix"] == "JOBQUEUE"
+        assert (option.envvar or derived) == expected, long
+
+
+def test_exit_codes() -> None:
+    table = {int(row[0]) for row in rows(section(PAGE, "Exit codes"))}
+    assert table == {int(known) for known in Exit}
