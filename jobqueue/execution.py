@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 from jobqueue.backoff import Backoff
-from jobqueue.errors import ErrorInfo, InvalidArgumentError, SerializationError
+from jobqueue.errors import ErrorInfo, InvalidArgumentError
 from jobqueue.job import (
     Aborted,
     AbortedReason,
@@ -191,7 +191,7 @@ class Execution:
         value: Any = None
         try:
             payload = load(self.payload_serde, claimed.payload, "the payload")
-        except SerializationError as error:
+        except BaseException as error:  # noqa: BLE001
             outcome: Outcome = self._unserializable(error)
         else:
             job = run.job = Job(claimed, payload, self.queue, self.worker_id, self.report)
@@ -199,9 +199,9 @@ class Execution:
                 if run.aborted is not None:
                     raise asyncio.CancelledError  # before the handler began
                 value = await (self._in_thread(run, job) if self.threaded else self.handler(job))
-            except GeneratorExit:  # the event loop is gone: nothing can be awaited or stored any more
-                raise
             except BaseException as error:  # noqa: BLE001 - SystemExit too is just how a handler ended
+                if _is_closing(run, error):
+                    raise
                 outcome = self._classify(run, error)
             else:
                 outcome = self._returned(run, value)
@@ -219,10 +219,10 @@ class Execution:
             return Aborted(run.aborted)
         try:
             return Returned(dump(self.result_serde, value, "the result", self.max_bytes))
-        except SerializationError as error:
+        except BaseException as error:  # noqa: BLE001
             return self._unserializable(error)
 
-    def _unserializable(self, error: SerializationError) -> Raised:
+    def _unserializable(self, error: BaseException) -> Raised:
         return Raised(error_info(error, with_traceback=self.tracebacks), FailureReason.SERIALIZATION)
 
     def _classify(self, run: Run, error: BaseException) -> Outcome:
@@ -291,16 +291,16 @@ class Execution:
                 return value, outcome, ttl
             data = dump(self.result_serde, context.result, "the result", self.max_bytes)
             return context.result, Returned(data), ttl
-        except GeneratorExit:
-            raise
         except BaseException as bad:  # noqa: BLE001
+            if _is_closing(run, bad):
+                raise
             self.on_error(bad, f"after_execution of job {run.id!r}")
             return original
 
     def _delay(self, attempts: int) -> int:
         try:
             return millis(self.backoff.delay(attempts, self.uniform))
-        except Exception as error:  # noqa: BLE001 - a custom rule is the user's code
+        except BaseException as error:  # noqa: BLE001 - a custom rule is the user's code
             self.on_error(error, f"backoff after {attempts} attempts")
             return 1000
 
@@ -356,6 +356,19 @@ def error_info(error: BaseException, *, with_traceback: bool = False) -> ErrorIn
     except BaseException as bad:  # noqa: BLE001
         text = f"<formatting the traceback raised {type(bad).__name__}>"
     return ErrorInfo(name, message, text)
+
+
+def _is_closing(run: Run, error: BaseException) -> bool:
+    """Whether this coroutine is being closed, so that it can neither await nor store anything.
+
+    Python then throws `GeneratorExit` into it, outside of its task. A handler may raise one, too.
+    """
+    if not isinstance(error, GeneratorExit):
+        return False
+    try:
+        return asyncio.current_task() is not run.task
+    except RuntimeError:  # the event loop is gone
+        return True
 
 
 def _cancelled_from_outside() -> bool:

@@ -1,0 +1,523 @@
+"""What handlers do, and what becomes of it: nothing of it harms the worker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from jobqueue import Backoff, ErrorInfo, Fatal, Job, JobFailedError, JobQueueError, JobState, MaxRetriesError, Queue, Retry
+from jobqueue.storage.memory import MemoryStorage
+from jobqueue.testing import FakeClock
+from tests.queue.support import Gate, Lab, Recorder, echo, opened, within
+
+
+class BadStr(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class Outer:
+    class Inner(Exception):
+        """Its qualified name has a dot."""
+
+
+def raiser(error: BaseException) -> Callable[[Job[Any]], Any]:
+    async def handler(job: Job[Any]) -> Any:
+        if job.payload == "ok":
+            return "ok"
+        raise error
+
+    return handler
+
+
+def sync_raiser(error: BaseException) -> Callable[[Job[Any]], Any]:
+    def handler(job: Job[Any]) -> Any:
+        if job.payload == "ok":
+            return "ok"
+        raise error
+
+    return handler
+
+
+RAISED = [
+    (ValueError("bad"), "ValueError", "bad"),
+    (Exception(), "Exception", ""),
+    (Outer.Inner("x"), f"{__name__}.Outer.Inner", "x"),
+    (BaseException("base"), "BaseException", "base"),
+    (SystemExit(3), "SystemExit", "3"),
+    (KeyboardInterrupt(), "KeyboardInterrupt", ""),
+    (GeneratorExit("gone"), "GeneratorExit", "gone"),
+    (asyncio.CancelledError("mine"), "asyncio.exceptions.CancelledError", "mine"),
+    (ExceptionGroup("two", [ValueError("a"), KeyError("b")]), "ExceptionGroup", "two (2 sub-exceptions)"),
+    (BaseExceptionGroup("base", [SystemExit(1)]), "BaseExceptionGroup", "base (1 sub-exception)"),
+    (BadStr(), f"{__name__}.BadStr", "<str() of this exception raised RuntimeError>"),
+    (RecursionError("deep"), "RecursionError", "deep"),
+    (MemoryError(), "MemoryError", ""),
+    (TimeoutError("its own"), "TimeoutError", "its own"),
+    (UnicodeError("\ud800"), "UnicodeError", "\ud800"),
+    (StopAsyncIteration("end"), "StopAsyncIteration", "end"),
+    (StopIteration("end"), "RuntimeError", "coroutine raised StopIteration"),
+]
+
+
+@pytest.mark.parametrize("make", [raiser, sync_raiser])
+@pytest.mark.parametrize(("error", "type_", "message"), RAISED, ids=lambda value: type(value).__name__)
+async def test_whatever_a_handler_raises_fails_the_attempt_and_nothing_else(
+    lab: Lab, make: Callable[..., Any], error: BaseException, type_: str, message: str
+) -> None:
+    queue = await lab.start(make(error), max_attempts=2, backoff=Backoff.fixed(0))
+    events = Recorder(queue)
+    with pytest.raises(MaxRetriesError) as caught:
+        await lab.finish(queue.enqueue_and_wait("a", "bad"))
+    assert caught.value.error.type == type_
+    assert caught.value.error.message.startswith(message)
+    assert (caught.value.attempts, caught.value.reason) == (2, "error")
+    assert await within(queue.enqueue_and_wait("b", "ok")) == "ok"
+    assert [event.attempts for event in events.of("failing")] == [1]
+    assert events.of("error") == []
+    await within(lab.finish(queue.stop()))
+
+
+async def test_the_attempts_left_decide(lab: Lab, clock: FakeClock) -> None:
+    runs: list[tuple[int, float]] = []
+
+    async def handler(job: Job[Any]) -> None:
+        runs.append((job.attempts, clock.monotonic()))
+        raise ValueError(f"attempt {job.attempts}")
+
+    queue = await lab.start(handler, backoff=Backoff.exponential(1, factor=3, max=4, jitter=0))
+    events = Recorder(queue)
+    await queue.enqueue("a", 1, max_attempts=4)
+    await clock.advance(0.5)
+    status = await queue.get_status("a")
+    assert status is not None
+    assert (status.state, status.attempts, status.max_attempts) == (JobState.FAILING, 1, 4)
+    assert status.error == ErrorInfo("ValueError", "attempt 1")
+    await clock.advance(20)
+    assert runs == [(1, 0), (2, 1), (3, 4), (4, 8)]
+    assert [(event.attempts, event.delay) for event in events.of("failing")] == [(1, 1), (2, 3), (3, 4)]
+    (failed,) = events.of("failed")
+    assert (failed.attempts, failed.reason, failed.error.message) == (4, "error", "attempt 4")
+    assert await lab.state("a") == "failed"
+
+
+async def test_jitter_spreads_the_retries(lab: Lab, clock: FakeClock) -> None:
+    queue = await lab.start(raiser(ValueError()), concurrency=50, backoff=Backoff.exponential(10, jitter=0.5))
+    events = Recorder(queue)
+    await queue.enqueue_many((f"j{n}", None) for n in range(50))
+    await clock.advance(0.1)
+    delays = [event.delay for event in events.of("failing")]
+    assert len(set(delays)) > 40
+    assert min(delays) >= 5
+    assert max(delays) <= 15
+
+
+@pytest.mark.parametrize("bad", [ValueError("rule"), -1, "soon", None, float("nan"), float("inf"), True, SystemExit(2)], ids=repr)
+async def test_a_backoff_that_makes_no_sense_waits_a_second(lab: Lab, clock: FakeClock, bad: Any) -> None:
+    def rule(attempts: int) -> Any:
+        if isinstance(bad, BaseException):
+            raise bad
+        return bad
+
+    queue = await lab.start(raiser(KeyError("x")), max_attempts=2, backoff=Backoff.custom(rule))
+    events = Recorder(queue)
+    await queue.enqueue("a", "bad")
+    await clock.advance(0.9)
+    assert [event.delay for event in events.of("failing")] == [1.0]
+    (error,) = events.of("error")
+    assert "backoff after 1 attempts" in error.doing
+    await clock.advance(0.2)
+    assert await lab.state("a") == "failed"
+
+
+async def test_custom_backoff_gets_the_attempts(lab: Lab, clock: FakeClock) -> None:
+    queue = await lab.start(raiser(KeyError()), max_attempts=3, backoff=Backoff.custom(lambda attempts: attempts * 2))
+    events = Recorder(queue)
+    await queue.enqueue("a", "bad")
+    await clock.advance(10)
+    assert [event.delay for event in events.of("failing")] == [2, 4]
+
+
+async def test_retry_asks_for_another_run_whatever_attempts_are_left(lab: Lab, clock: FakeClock) -> None:
+    runs: list[tuple[int, float]] = []
+
+    async def handler(job: Job[Any]) -> str:
+        runs.append((job.attempts, clock.monotonic()))
+        if job.attempts < 5:
+            raise Retry(delay=0.25)
+        return "at last"
+
+    queue = await lab.start(handler, max_attempts=2)
+    events = Recorder(queue)
+    assert await lab.finish(queue.enqueue_and_wait("a", 1)) == "at last"
+    assert runs == [(1, 0), (2, 0.25), (3, 0.5), (4, 0.75), (5, 1.0)]
+    assert [event.delay for event in events.of("failing")] == [0.25] * 4
+    assert {event.error.type for event in events.of("failing")} == {"jobqueue.job.Retry"}
+
+
+async def test_retry_without_delay_takes_the_backoff_and_with_zero_none(lab: Lab, clock: FakeClock) -> None:
+    runs: list[float] = []
+
+    def handler(job: Job[Any]) -> str:
+        runs.append(clock.monotonic())
+        if job.attempts == 1:
+            raise Retry
+        if job.attempts == 2:
+            raise Retry(0)
+        return "done"
+
+    queue = await lab.start(handler, backoff=Backoff.fixed(3), max_attempts=1)
+    call = asyncio.create_task(queue.enqueue_and_wait("a", 1))
+    while not call.done():
+        await asyncio.sleep(0.001)
+        await clock.advance(0.5)
+    assert await call == "done"
+    assert runs[1] - runs[0] >= 3
+    assert runs[2] - runs[1] <= 1
+
+
+@pytest.mark.parametrize("delay", [-1, "soon", float("nan"), float("inf"), True, 10**12], ids=repr)
+async def test_retry_with_a_bad_delay_is_an_error_of_the_attempt(lab: Lab, delay: Any) -> None:
+    queue = await lab.start(raiser(Retry(delay)), max_attempts=1)
+    with pytest.raises(MaxRetriesError) as caught:
+        await within(queue.enqueue_and_wait("a", "bad"))
+    assert caught.value.error.type == "jobqueue.errors.InvalidArgumentError"
+    assert "delay" in caught.value.error.message
+
+
+@pytest.mark.parametrize("make", [raiser, sync_raiser])
+async def test_fatal_ends_the_job_at_once(lab: Lab, make: Callable[..., Any]) -> None:
+    queue = await lab.start(make(Fatal("no way")), max_attempts=10)
+    events = Recorder(queue)
+    with pytest.raises(JobFailedError) as caught:
+        await within(queue.enqueue_and_wait("a", "bad"))
+    assert not isinstance(caught.value, MaxRetriesError)
+    assert (caught.value.reason, caught.value.attempts) == ("fatal", 1)
+    assert caught.value.error == ErrorInfo("jobqueue.job.Fatal", "no way")
+    assert events.of("failing") == []
+
+
+async def test_a_long_message_is_cut(lab: Lab) -> None:
+    queue = await lab.start(raiser(ValueError("x" * 100_000)), max_attempts=1)
+    with pytest.raises(MaxRetriesError) as caught:
+        await within(queue.enqueue_and_wait("a", "bad"))
+    assert caught.value.error.message == "x" * 4096
+
+
+async def test_tracebacks_are_kept_if_asked(lab: Lab) -> None:
+    plain = await lab.start(raiser(ValueError("v")), name="plain", max_attempts=1)
+    full = await lab.start(raiser(BadStr()), name="full", max_attempts=1, tracebacks=True)
+    with pytest.raises(MaxRetriesError) as caught:
+        await within(plain.enqueue_and_wait("a", "bad"))
+    assert caught.value.error.traceback is None
+    with pytest.raises(MaxRetriesError) as caught:
+        await within(full.enqueue_and_wait("a", "bad"))
+    assert "in handler" in (caught.value.error.traceback or "")
+    assert "raise error" in (caught.value.error.traceback or "")
+
+
+# -- results ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("result", [object(), {1, 2}, b"bytes", float("nan"), "\ud800", {(1, 2): 3}], ids=["object", "set", "bytes", "nan", "surrogate", "key"])
+async def test_an_unserialisable_result_fails_the_job_and_the_worker_lives(lab: Lab, result: Any) -> None:
+    async def handler(job: Job[Any]) -> Any:
+        return result if job.id == "bad" else "fine"
+
+    queue = await lab.start(handler, max_attempts=5)
+    events = Recorder(queue)
+    with pytest.raises(JobFailedError) as caught:
+        await within(queue.enqueue_and_wait("bad", 1))
+    assert (caught.value.reason, caught.value.attempts) == ("serialization", 1)
+    assert caught.value.error.type == "jobqueue.errors.SerializationError"
+    assert (await events.wait("failed")).reason == "serialization"
+    assert await within(queue.enqueue_and_wait("good", 1)) == "fine"
+
+
+async def test_endless_results_fail_the_job(lab: Lab) -> None:
+    async def handler(job: Job[Any]) -> Any:
+        loop: list[Any] = []
+        loop.append(loop)
+        return loop
+
+    queue = await lab.start(handler)
+    with pytest.raises(JobFailedError, match="serialization"):
+        await within(queue.enqueue_and_wait("a", 1))
+
+
+async def test_a_result_over_the_cap_fails_the_job(lab: Lab) -> None:
+    async def handler(job: Job[Any]) -> str:
+        return "x" * job.payload
+
+    queue = await lab.start(handler, max_payload_bytes=100)
+    assert await within(queue.enqueue_and_wait("fits", 98)) == "x" * 98
+    with pytest.raises(JobFailedError, match="101 bytes.*limit is 100"):
+        await within(queue.enqueue_and_wait("over", 99))
+
+
+@pytest.mark.parametrize("data", [None, "text", bytearray(b"1"), memoryview(b"1"), 5], ids=repr)
+async def test_a_serde_that_gives_no_bytes(lab: Lab, data: Any) -> None:
+    class Wrong:
+        def dumps(self, value: Any) -> Any:
+            return data
+
+        def loads(self, data: bytes) -> Any:
+            return None
+
+    queue = await lab.start(echo, result_serde=Wrong())
+    with pytest.raises(JobFailedError, match="dumps must return bytes") as caught:
+        await within(queue.enqueue_and_wait("a", 1))
+    assert caught.value.reason == "serialization"
+
+
+@pytest.mark.parametrize("side", ["payload", "result"])
+async def test_a_serde_that_exits_does_not_end_the_worker(lab: Lab, side: str) -> None:
+    class Exiting:
+        def dumps(self, value: Any) -> bytes:
+            if side == "result" and value == "bad":
+                raise SystemExit(1)
+            return value.encode()
+
+        def loads(self, data: bytes) -> Any:
+            if side == "payload" and data == b"bad":
+                raise SystemExit(1)
+            return data.decode()
+
+    queue = await lab.start(echo, **{f"{side}_serde": Exiting()})
+    with pytest.raises(JobFailedError) as caught:
+        await within(queue.enqueue_and_wait("a", "bad"))
+    assert caught.value.reason == "serialization"
+    assert await within(queue.enqueue_and_wait("b", "good")) == "good"
+
+
+async def test_an_unreadable_payload_fails_the_job_without_a_run(lab: Lab) -> None:
+    from jobqueue import MsgpackSerde
+
+    runs: list[str] = []
+
+    async def handler(job: Job[Any]) -> Any:
+        runs.append(job.id)
+        return job.payload
+
+    producer = await lab.start(payload_serde=MsgpackSerde())
+    consumer = await lab.start(handler)
+    events = Recorder(consumer)
+    await producer.enqueue("a", b"\xff\xfe")
+    with pytest.raises(JobFailedError, match="payload cannot be read by JsonSerde") as caught:
+        await within(consumer.wait("a"))
+    assert caught.value.reason == "serialization"
+    assert await within(consumer.enqueue_and_wait("b", 1)) == 1
+    assert runs == ["b"]
+    assert events.of("failing") == []
+
+
+# -- threads ------------------------------------------------------------------------------------------
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+
+
+async def test_a_plain_function_runs_in_a_thread_with_the_context_of_the_start(lab: Lab) -> None:
+    seen: list[Any] = []
+
+    def handler(job: Job[Any]) -> str:
+        seen.append((threading.get_ident(), variable.get(), threading.current_thread().daemon))
+        variable.set("changed")
+        return "from a thread"
+
+    variable.set("outside")
+    queue = await lab.start(handler)
+    for id in ("a", "b"):
+        assert await within(queue.enqueue_and_wait(id, 1)) == "from a thread"
+    assert [where for where, _, _ in seen if where == threading.get_ident()] == []
+    assert [(value, daemon) for _, value, daemon in seen] == [("outside", True)] * 2
+
+
+async def test_threads_run_at_once_up_to_the_concurrency(lab: Lab) -> None:
+    barrier = threading.Barrier(3, timeout=10)
+    running: list[int] = []
+    most: list[int] = []
+
+    def handler(job: Job[Any]) -> None:
+        running.append(1)
+        most.append(len(running))
+        barrier.wait()
+        running.pop()
+
+    queue = await lab.start(handler, concurrency=3)
+    await within(asyncio.gather(*(queue.enqueue_and_wait(f"j{n}", n) for n in range(9))))
+    assert max(most) == 3
+
+
+async def test_a_thread_that_returns_an_awaitable_is_told_to_be_async(lab: Lab) -> None:
+    async def inner() -> None:
+        """Never runs."""
+
+    queue = await lab.start(lambda job: inner(), max_attempts=1)
+    with pytest.raises(MaxRetriesError, match="async def"):
+        await within(queue.enqueue_and_wait("a", 1))
+
+
+async def test_a_thread_that_returns_a_future_is_told_to_be_async(lab: Lab) -> None:
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    queue = await lab.start(lambda job: future, max_attempts=1)
+    with pytest.raises(MaxRetriesError, match="awaitable"):
+        await within(queue.enqueue_and_wait("a", 1))
+
+
+async def test_a_thread_that_cannot_start_fails_the_attempt(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = await lab.start(lambda job: "ran", max_attempts=1)
+    real = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("jobqueue-j"):
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(MaxRetriesError, match="can't start new thread"):
+        await within(queue.enqueue_and_wait("j", 1))
+    monkeypatch.undo()
+    assert await within(queue.enqueue_and_wait("k", 1)) == "ran"
+
+
+async def test_a_thread_may_report_progress_through_the_loop(lab: Lab) -> None:
+    loop = asyncio.get_running_loop()
+
+    def handler(job: Job[Any]) -> str:
+        asyncio.run_coroutine_threadsafe(job.progress(50), loop).result(10)
+        return "done"
+
+    queue = await lab.start(handler)
+    assert await within(queue.enqueue_and_wait("a", 1)) == "done"
+    status = await queue.get_status("a")
+    assert status is not None
+    assert status.progress == 50
+
+
+# -- kinds of handlers ----------------------------------------------------------------------------------
+
+
+class Callable_:
+    async def __call__(self, job: Job[Any]) -> str:
+        return "object"
+
+    async def method(self, job: Job[Any]) -> str:
+        return "method"
+
+    @staticmethod
+    async def static(job: Job[Any]) -> str:
+        return "static"
+
+
+async def with_argument(extra: str, job: Job[Any]) -> str:
+    return extra
+
+
+@pytest.mark.parametrize(
+    ("handler", "result"),
+    [
+        (Callable_(), "object"),
+        (Callable_().method, "method"),
+        (Callable_.static, "static"),
+        (functools.partial(with_argument, "partial"), "partial"),
+        (lambda job: threading.current_thread().name.startswith("jobqueue-"), True),
+    ],
+    ids=["object", "method", "static", "partial", "lambda"],
+)
+async def test_kinds_of_handlers(lab: Lab, handler: Any, result: Any) -> None:
+    queue = await lab.start(handler)
+    assert await within(queue.enqueue_and_wait("a", 1)) == result
+
+
+async def test_execute_is_a_decorator_before_or_after_the_start(lab: Lab) -> None:
+    early, late = lab.queue(name="early"), await lab.start(name="late")
+
+    @early.execute
+    async def one(job: Job[int]) -> int:
+        return job.payload + 1
+
+    @late.execute
+    def two(job: Job[int]) -> int:
+        return job.payload + 2
+
+    await within(early.start())
+    assert await within(early.enqueue_and_wait("a", 1)) == 2
+    assert await within(late.enqueue_and_wait("a", 1)) == 3
+    assert asyncio.iscoroutinefunction(one)
+    assert not asyncio.iscoroutinefunction(two)
+
+
+async def test_a_second_handler_is_refused(lab: Lab) -> None:
+    queue = await lab.start(echo)
+    with pytest.raises(JobQueueError, match="has a handler already"):
+        queue.execute(echo)
+    assert await within(queue.enqueue_and_wait("a", 1)) == 1
+
+
+async def test_execute_and_stop_at_once(lab: Lab) -> None:
+    queue = await lab.start()
+    await queue.enqueue("a", 1)
+    queue.execute(echo)
+    await within(queue.stop())
+    assert await lab.state("a") in {"queued", "completed"}
+    await within(queue.start())
+    assert await within(queue.enqueue_and_wait("a", 1)) == 1
+
+
+async def test_as_many_run_at_once_as_allowed(lab: Lab) -> None:
+    running: set[str] = set()
+    most = 0
+    gate = asyncio.Event()
+
+    async def handler(job: Job[Any]) -> None:
+        nonlocal most
+        running.add(job.id)
+        most = max(most, len(running))
+        if len(running) == 4:
+            gate.set()
+        await gate.wait()
+        running.discard(job.id)
+
+    queue = await lab.start(handler, concurrency=4)
+    await queue.enqueue_many((f"j{n}", None) for n in range(40))
+    await within(asyncio.gather(*(queue.wait(f"j{n}") for n in range(40))))
+    assert most == 4
+
+
+async def test_a_job_that_waits_in_another_gets_its_slot(lab: Lab) -> None:
+    async def handler(job: Job[int]) -> int:
+        if job.payload == 0:
+            return 1
+        return 2 * await queue.enqueue_and_wait(None, job.payload - 1)
+
+    queue: Queue[int, int] = await lab.start(handler, concurrency=5)
+    assert await within(queue.enqueue_and_wait("a", 4)) == 16
+
+
+async def test_a_handler_left_behind_by_a_closed_loop_stores_nothing() -> None:
+    """The loop goes away under a running handler: its coroutine is closed, which must not await."""
+    gate = Gate()
+    async with opened(MemoryStorage(clock=FakeClock())) as storage:
+        lab = Lab(storage)
+        queue = await lab.start(gate)
+        await queue.enqueue("a", 1)
+        await within(gate.began.wait())
+        assert queue._session is not None
+        assert queue._session.worker is not None
+        (run,) = queue._session.worker._runs.values()
+        from jobqueue.execution import Run
+
+        execution = queue._session.worker._execution
+        lone = Run(run.claimed, 0.0, None)
+        coroutine = execution.perform(lone)
+        coroutine.send(None)
+        coroutine.close()
+        gate.go.set()
+        assert lone.result is None
+        await lab.close()
