@@ -31,14 +31,14 @@ __all__ = ["model_test"]
 _T = TypeVar("_T")
 
 QUEUES = ("q1", "q2")
-IDS = ("a", "b", "c", "d", "e:{1}")
+IDS = ("a", "b", "c", "d:{1}")
 WORKERS = ("w1", "w2")
 ADDRESSES = ("p1", "p2")
 LOCKS = ("l1", "l2")
 OWNERS = ("o1", "o2")
 ACTIONS = (Action.COMPLETE, Action.FAIL, Action.RETRY, Action.RELEASE, Action.CANCEL)
 
-queues = st.sampled_from(QUEUES)
+queues = st.sampled_from(("q1", "q1", "q1", "q2"))  # most in one queue, where things meet
 ids = st.sampled_from(IDS)
 workers = st.sampled_from(WORKERS)
 addresses = st.sampled_from((None, *ADDRESSES))
@@ -212,6 +212,14 @@ class StoreMachine(RuleBasedStateMachine):
     def drain(self, queue: str) -> None:
         """Take everything: that shows the order."""
         self.exchange(queue, "w1", [], 1_000, 2_000)
+
+    @rule(queue=queues, worker=workers, again=st.booleans())
+    def lose_the_leases(self, queue: str, worker: str, again: bool) -> None:
+        """Make zombies: the leases of a queue run out, and others may have the jobs."""
+        self.move(5)
+        self.sweep(queue, 100)
+        if again:
+            self.exchange(queue, worker, [], 1_000, 5_000)
 
     @rule(queue=queues, worker=workers, one=picks, other=picks, action=st.sampled_from(ACTIONS))
     def settle_with_a_foreign_fence(

@@ -254,6 +254,16 @@ class WaiterCases(Cases):
         await self.expect_only(jobs, stays, ["a"])
         assert gone.replies == []
 
+    async def test_of_two_who_wait_one_may_leave(self, jobs: Jobs) -> None:
+        leaves, _ = await self.waiting(jobs, address="leaves")
+        stays = Box()
+        await jobs.storage.subscribe("me", stays)
+        await jobs.insert(job("a", wait=True), reply_to="me")
+        await jobs.storage.unsubscribe("leaves", leaves)
+        await jobs.complete(await jobs.claim_one())
+        await self.expect_only(jobs, stays, ["a"])
+        assert leaves.replies == []
+
     async def test_unsubscribing_what_is_not_subscribed_is_harmless(self, jobs: Jobs) -> None:
         box, _ = await self.waiting(jobs)
         await jobs.storage.unsubscribe("me", Box())
