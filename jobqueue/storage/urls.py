@@ -9,9 +9,15 @@ from jobqueue.storage.base import Storage
 
 __all__ = ["open_storage", "redact"]
 
-_REDIS = (
-    "redis", "rediss", "valkey", "valkeys", "unix", "redis+cluster", "rediss+cluster", "redis+sentinel",
-)  # fmt: skip
+_SERVERS = {
+    f"{name}{tls}{kind}"
+    for name in ("redis", "valkey")
+    for tls in ("", "s")
+    for kind in ("", "+cluster", "+sentinel")
+} | {"unix"}
+_KNOWN = (
+    "memory://, file:///directory, redis://host, valkey://host, redis+cluster://host, redis+sentinel://host"
+)
 
 
 def open_storage(url: str) -> Storage:
@@ -28,7 +34,25 @@ def open_storage(url: str) -> Storage:
         from jobqueue.storage.memory import MemoryStorage  # noqa: PLC0415
 
         return MemoryStorage()
-    raise InvalidArgumentError("storage", f"unknown kind of URL {scheme!r}: use memory://")
+    if scheme == "file":
+        from jobqueue.storage.file import FileStorage  # noqa: PLC0415
+
+        return FileStorage(_directory(url))
+    if scheme in _SERVERS:
+        from jobqueue.storage.redis import RedisStorage  # noqa: PLC0415
+
+        return RedisStorage(url)
+    raise InvalidArgumentError("storage", f"unknown kind of URL {scheme!r}: use one of {_KNOWN}")
+
+
+def _directory(url: str) -> str:
+    """Return the path in ``file:///directory``."""
+    parts = urlsplit(url)
+    if parts.netloc not in {"", "localhost"} or parts.query or parts.fragment:
+        raise InvalidArgumentError(
+            "storage", "must be file:/// and an absolute path, with ? as %3F and # as %23"
+        )
+    return unquote(parts.path, errors="surrogateescape")
 
 
 def redact(url: str) -> str:

@@ -1,0 +1,68 @@
+"""The command line: ``jobqueue COMMAND``.
+
+Stdout carries data only; progress, logs and messages go to stderr. Every option has an environment
+variable, ``JOBQUEUE_<COMMAND>_<OPTION>``, but the store's is `JOBQUEUE_STORAGE` for all commands.
+Exit codes are those of `jobqueue.cli.exits.Exit`.
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+import click
+
+from jobqueue import __version__
+from jobqueue.cli.demo.command import demo
+from jobqueue.cli.exits import Exit, Failure, failure
+from jobqueue.cli.jobs import cancel, enqueue, status, wait
+from jobqueue.cli.reaper import reaper
+from jobqueue.cli.stats import stats
+from jobqueue.cli.worker import worker
+
+__all__ = ["main"]
+
+
+class _Main(click.Group):
+    """Turns every error into one line and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except KeyboardInterrupt:
+            end = Failure("interrupted", Exit.INTERRUPTED)
+        except Failure as error:
+            end = error
+        except Exception as error:  # noqa: BLE001 - this is where errors end
+            if ctx.params["debug"]:
+                traceback.print_exc()
+            end = failure(error)
+        click.echo(f"Error: {end}", err=True)
+        return ctx.exit(end.code)
+
+
+@click.group(
+    cls=_Main,
+    context_settings={
+        "auto_envvar_prefix": "JOBQUEUE",
+        "help_option_names": ["-h", "--help"],
+        "show_default": True,
+    },
+    epilog=(
+        "Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 timeout, 5 storage unreachable, "
+        "6 job failed, 7 unhealthy."
+    ),
+)
+@click.version_option(__version__, message="%(version)s")
+@click.option("--debug", is_flag=True, show_envvar=True, help="Show the traceback of an error.")
+def main(*, debug: bool) -> None:
+    """Run jobs through a queue, with request/response, on stores that behave alike.
+
+    Start with `jobqueue demo`: it does real work and checks every answer.
+    """
+
+
+for _command in (demo, worker, reaper, enqueue, wait, status, cancel, stats):
+    main.add_command(_command)

@@ -1,0 +1,5 @@
+"""``python -m jobqueue.cli``: the same as the command ``jobqueue``."""
+
+from jobqueue.cli import main
+
+main(prog_name="jobqueue")

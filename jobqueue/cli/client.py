@@ -1,0 +1,65 @@
+"""How a command reaches the jobs of other processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import click
+
+from jobqueue.queue import Queue
+from jobqueue.serde import JsonSerde, MsgpackSerde, Serde
+from jobqueue.storage.base import Storage
+from jobqueue.storage.urls import open_storage, redact
+
+__all__ = ["SERDES", "client", "opened", "require_shared", "run_fast", "shared_storage"]
+
+T = TypeVar("T")
+
+SERDES: dict[str, type[Serde[Any]]] = {"json": JsonSerde, "msgpack": MsgpackSerde}
+
+
+def shared_storage(url: str) -> Storage:
+    """Return the unopened store of a URL, if other processes can see it too."""
+    storage = open_storage(url)
+    require_shared(storage, redact(url))
+    return storage
+
+
+def require_shared(storage: Storage, name: str) -> None:
+    """Refuse a store that lives in one process."""
+    if not storage.shared:
+        raise click.UsageError(
+            f"{name} lives in one process, so no other one sees its jobs: use a shared store, "
+            "for example --storage file:///tmp/jobs or redis://localhost (`jobqueue demo` runs on it)"
+        )
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncGenerator[Storage]:
+    """Open the shared store of a URL."""
+    storage = shared_storage(url)
+    await storage.open()
+    try:
+        yield storage
+    finally:
+        await storage.close()
+
+
+@asynccontextmanager
+async def client(url: str, name: str, serde: str = "json") -> AsyncGenerator[Queue[Any, Any]]:
+    """Start a queue without a handler: it enqueues, asks and waits."""
+    kind = SERDES[serde]
+    async with Queue[Any, Any](shared_storage(url), name, payload_serde=kind(), result_serde=kind()) as queue:
+        yield queue
+
+
+def run_fast(main: Coroutine[Any, Any, T]) -> T:
+    """Run on uvloop if it is installed, on asyncio if not."""
+    try:
+        import uvloop  # noqa: PLC0415 - optional
+    except ImportError:
+        return asyncio.run(main)
+    return uvloop.run(main)

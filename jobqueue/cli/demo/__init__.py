@@ -1,0 +1,1 @@
+"""``jobqueue demo``: real work on real files, with every answer checked."""

@@ -1,0 +1,70 @@
+"""The command ``demo``."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jobqueue.cli.client import run_fast
+from jobqueue.cli.demo.check import direct, judge
+from jobqueue.cli.demo.files import Found, default_directory, find_files
+from jobqueue.cli.demo.report import progress, table
+from jobqueue.cli.demo.scenario import Scenario
+from jobqueue.cli.demo.summary import summary
+from jobqueue.cli.exits import Failure
+from jobqueue.cli.logs import configure_logging
+from jobqueue.cli.options import option, output_option, storage_option
+from jobqueue.cli.output import console, emit_json, show
+from jobqueue.cli.text import printable
+from jobqueue.storage.urls import open_storage, redact
+
+__all__ = ["demo"]
+
+SHOWN = 5
+"""Wrong answers that are told one by one."""
+
+
+@click.command()
+@click.argument("directory", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@storage_option(required=False, text="URL of the store; without one, memory.")
+@output_option()
+@option("--max-files", type=click.IntRange(1, 1_000_000), default=2000, help="Files at the most.")
+@option("--concurrency", type=click.IntRange(1, 1000), default=8, help="Jobs that run at once.")
+def demo(directory: Path | None, storage: str | None, output: str, max_files: int, concurrency: int) -> None:
+    """Digest and count the files of DIRECTORY through a queue, and check every answer.
+
+    Without DIRECTORY, the source of Python's standard library. Half of the files are asked for by
+    request and response, half by fire and forget; some are asked for twice and run once, one fails
+    and is retried, one is cancelled. Exit code 1 if any answer differs from a direct computation.
+    """
+    configure_logging("error", "text")
+    root = (directory or default_directory()).absolute()
+    found = find_files(root, max_files)
+    if not found.files:
+        raise click.UsageError(f"no readable files in {root}: name another directory")
+    url = storage or "memory://"
+    err = console(stderr=True)
+    first = "the first " if found.more else ""
+    err.print(printable(f"A job on {redact(url)} for each of {first}{len(found.files):,} files in {root}"))
+    numbers = run_fast(_run(found, url, concurrency))
+    if output == "json":
+        emit_json(numbers)
+    else:
+        show(table(numbers))
+    for line in numbers["wrong"][:SHOWN]:
+        err.print(printable(line))
+    if numbers["wrong"]:
+        raise Failure(f"{len(numbers['wrong'])} things are not as they must be: this is a defect of jobqueue")
+
+
+async def _run(found: Found, url: str, concurrency: int) -> dict[str, Any]:
+    storage = open_storage(url)
+    with progress(console(stderr=True)) as begin:
+        scenario = Scenario(storage, found, concurrency, begin)
+        seen = await scenario.run()
+        expected = await asyncio.to_thread(direct, found, begin)
+    verdict = judge(seen, expected, scenario.stumbling)
+    return summary(found, redact(url), seen, verdict)

@@ -1,0 +1,68 @@
+"""Exit codes, and the way from an error to one line and its code."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import cast
+
+from jobqueue.cli.text import one_line
+from jobqueue.errors import (
+    InvalidArgumentError,
+    JobCancelledError,
+    JobFailedError,
+    JobNotFoundError,
+    JobQueueError,
+    QueueFullError,
+    StorageUnavailableError,
+    WaitTimeoutError,
+)
+
+__all__ = ["Exit", "Failure", "failure"]
+
+
+class Exit(IntEnum):
+    """What the shell gets."""
+
+    OK = 0
+    ERROR = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    TIMEOUT = 4
+    UNREACHABLE = 5
+    JOB_FAILED = 6
+    UNHEALTHY = 7
+    INTERRUPTED = 130
+    """128 + SIGINT, as shells have it."""
+
+
+_CODES: tuple[tuple[type[JobQueueError], Exit, str], ...] = (
+    (InvalidArgumentError, Exit.USAGE, ""),
+    (JobNotFoundError, Exit.NOT_FOUND, ""),
+    (WaitTimeoutError, Exit.TIMEOUT, "the job goes on: wait again with `jobqueue wait`"),
+    (StorageUnavailableError, Exit.UNREACHABLE, "does the server run, and is --storage right?"),
+    (JobFailedError, Exit.JOB_FAILED, ""),
+    (JobCancelledError, Exit.JOB_FAILED, ""),
+    (QueueFullError, Exit.ERROR, ""),
+)
+"""Error, exit code, and the remedy where the error itself tells none."""
+
+
+class Failure(Exception):  # noqa: N818 - it ends a command as `click.exceptions.Exit` does
+    """What ends a command: one line for stderr and an exit code."""
+
+    def __init__(self, message: str, code: Exit = Exit.ERROR) -> None:
+        super().__init__(one_line(message))
+        self.code = int(code)
+
+
+def failure(error: Exception) -> Failure:
+    """Turn any error into what ends the command."""
+    if isinstance(error, ExceptionGroup):  # of several things that went wrong together, the first
+        first: Exception = cast("ExceptionGroup[Exception]", error).exceptions[0]
+        return failure(first)
+    for kind, code, remedy in _CODES:
+        if isinstance(error, kind):
+            return Failure(f"{error} ({remedy})" if remedy else str(error), code)
+    if isinstance(error, JobQueueError):
+        return Failure(str(error))
+    return Failure(f"{type(error).__name__}: {error} (more with `jobqueue --debug ...`)")

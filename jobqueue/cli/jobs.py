@@ -1,0 +1,189 @@
+"""``enqueue``, ``wait``, ``status`` and ``cancel``: one job at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import Any
+
+import click
+
+from jobqueue.cli.client import SERDES, client
+from jobqueue.cli.exits import Exit, Failure
+from jobqueue.cli.options import (
+    instant,
+    option,
+    output_option,
+    queue_option,
+    seconds,
+    seconds_or_zero,
+    storage_option,
+)
+from jobqueue.cli.options import payload as as_payload
+from jobqueue.cli.output import as_json, emit_json, fields_table, show
+from jobqueue.options import MAX_PRIORITY
+from jobqueue.records import EnqueueStatus, JobStatus
+from jobqueue.storage.base import CancelStatus, Reuse
+
+__all__ = ["cancel", "enqueue", "status", "wait"]
+
+_serde = option("--serde", type=click.Choice(sorted(SERDES)), default="json",
+                help="How the queue's payloads and results are written.")  # fmt: skip
+_timeout = option("--timeout", type=seconds, default=30.0, help="Seconds to wait for the result.")
+_priority = click.IntRange(-MAX_PRIORITY, MAX_PRIORITY)
+
+
+@click.command()
+@click.argument("id")
+@click.argument("payload", type=as_payload)
+@storage_option()
+@queue_option()
+@output_option()
+@_serde
+@option("--wait", is_flag=True, help="Wait for the result and print it.")
+@_timeout
+@option("--delay", type=seconds_or_zero, metavar="SECONDS", help="Seconds until it is due.")
+@option("--run-at", type=instant, help="When it is due, for example 2030-01-31T08:00:00Z.")
+@option("--priority", type=_priority, default=0, help="Higher starts first.")
+@option("--max-attempts", type=click.IntRange(1), help="How often it is tried.  [default: 3]")
+@option("--result-ttl", type=seconds, help="Seconds that the outcome is kept.  [default: 3600]")
+@option("--reuse", type=click.Choice([reuse.value for reuse in Reuse]), default=Reuse.RETURN.value,
+        help="What an id means whose job has ended.")  # fmt: skip
+def enqueue(
+    *,
+    id: str,
+    payload: Any,
+    storage: str,
+    queue: str,
+    output: str,
+    serde: str,
+    timeout: float,
+    wait: bool,
+    **options: Any,
+) -> None:
+    """Create job ID, or find the one that has this id.
+
+    ID `-` makes a unique one. PAYLOAD is JSON text, `@file`, or `-` for stdin.
+    """
+    job_id = None if id == "-" else id
+
+    async def run() -> None:
+        async with client(storage, queue, serde) as producer:
+            if wait:
+                answer = await producer.enqueue_and_wait(job_id, payload, timeout=timeout, **options)
+                _print_result(None if job_id is None else id, answer, output)
+                return
+            made = await producer.enqueue(job_id, payload, **options)
+            fields: dict[str, object] = {"id": made.id, "status": made.status, "state": made.state}
+            if made.status is EnqueueStatus.COMPLETED:
+                fields["result"] = made.result
+            _print_fields(fields, output)
+
+    asyncio.run(run())
+
+
+@click.command()
+@click.argument("id")
+@storage_option()
+@queue_option()
+@output_option()
+@_serde
+@_timeout
+def wait(*, id: str, storage: str, queue: str, output: str, serde: str, timeout: float) -> None:
+    """Wait for the result of job ID and print it as JSON."""
+
+    async def run() -> None:
+        async with client(storage, queue, serde) as producer:
+            _print_result(id, await producer.wait(id, timeout=timeout), output)
+
+    asyncio.run(run())
+
+
+@click.command()
+@click.argument("id")
+@storage_option()
+@queue_option()
+@output_option()
+@_serde
+def status(id: str, storage: str, queue: str, output: str, serde: str) -> None:
+    """Show what the store knows of job ID."""
+
+    async def run() -> None:
+        async with client(storage, queue, serde) as producer:
+            known = await producer.get_status(id)
+        if known is None:
+            raise Failure(f"no job {id!r} in queue {queue!r}, or its record has expired", Exit.NOT_FOUND)
+        _print_fields(_status_fields(known), output)
+
+    asyncio.run(run())
+
+
+@click.command()
+@click.argument("id")
+@storage_option()
+@queue_option()
+@output_option()
+@option("--running", is_flag=True, help="Also a job that runs: its worker is asked to end it.")
+def cancel(id: str, storage: str, queue: str, output: str, *, running: bool) -> None:
+    """Cancel job ID. Who waits for it is told; the id is free at once."""
+
+    async def run() -> CancelStatus:
+        async with client(storage, queue) as producer:
+            return await producer.cancel(id, running=running)
+
+    answer = asyncio.run(run())
+    _print_fields({"id": id, "status": answer}, output)
+    match answer:
+        case CancelStatus.NOT_FOUND:
+            raise Failure(f"no job {id!r} in queue {queue!r}, or its record has expired", Exit.NOT_FOUND)
+        case CancelStatus.PROCESSING:
+            raise Failure(f"job {id!r} runs already: add --running to end it")
+        case CancelStatus.COMPLETED | CancelStatus.FAILED:
+            raise Failure(f"job {id!r} has {answer} already: there is nothing to cancel")
+        case CancelStatus.CANCELLED | CancelStatus.CANCELLING:
+            pass
+
+
+def _print_result(id: str | None, result: Any, output: str) -> None:
+    if output == "json":
+        named: dict[str, Any] = {} if id is None else {"id": id}
+        emit_json({**named, "state": "completed", "result": result})
+    else:
+        click.echo(as_json(result))
+
+
+def _print_fields(fields: dict[str, object], output: str) -> None:
+    if output == "json":
+        emit_json(fields)
+        return
+    shown = {name: value if isinstance(value, str) else _text(value) for name, value in fields.items()}
+    show(fields_table(shown))
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else as_json(value)
+
+
+def _status_fields(known: JobStatus[Any]) -> dict[str, object]:
+    error = known.error
+    return {
+        "id": known.id,
+        "state": known.state.value,
+        "created_at": known.created_at.isoformat(),
+        "updated_at": known.updated_at.isoformat(),
+        "attempts": known.attempts,
+        "max_attempts": known.max_attempts,
+        "result": known.result,
+        "error": None if error is None else {
+            "type": error.type, "message": error.message, "traceback": error.traceback,
+        },
+        "progress": known.progress,
+        "run_at": known.run_at.isoformat(),
+        "priority": known.priority,
+        "worker_id": known.worker_id,
+        "expires_at": _iso(known.expires_at),
+    }  # fmt: skip
+
+
+def _iso(instant: datetime | None) -> str | None:
+    return None if instant is None else instant.isoformat()

@@ -1,0 +1,81 @@
+"""From ``MODULE:QUEUE`` to the queue object."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeGuard
+
+import click
+
+from jobqueue.queue import Queue
+
+__all__ = ["load_queue"]
+
+_EXAMPLE = "for example `jobqueue worker tasks:queue` for the object `queue` of tasks.py"
+
+
+def load_queue(target: str) -> Queue[Any, Any]:
+    """Import the module, with the working directory on the path, and return its queue.
+
+    Raises `click.UsageError` that says what is wrong with ``target``.
+    """
+    name, colon, path = target.partition(":")
+    if not (name and colon and path):
+        raise click.UsageError(f"{target!r} is not MODULE:QUEUE, {_EXAMPLE}")
+    module = _import(name)
+    found: object = module
+    for part in path.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise click.UsageError(f"{name} has no {path!r}{_suggestion(module)}") from None
+    if not _is_queue(found):
+        kind = type(found).__name__
+        raise click.UsageError(f"{target} is a {kind}, not a jobqueue.Queue{_suggestion(module)}")
+    if found.handler is None:
+        raise click.UsageError(f"{target} has no handler: decorate a function with @{path}.execute")
+    return found
+
+
+def _is_queue(value: object) -> TypeGuard[Queue[Any, Any]]:
+    return isinstance(value, Queue)
+
+
+def _import(name: str) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise click.UsageError(
+                f"no module named {error.name!r} in {here} or on the Python path, {_EXAMPLE}"
+            ) from error
+        raise _broken(name, error) from error
+    except (Exception, SystemExit) as error:
+        raise _broken(name, error) from error
+
+
+def _broken(name: str, error: BaseException) -> click.UsageError:
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<") and Path(frame.filename) not in _OWN_FILES
+    ]
+    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    if isinstance(error, SyntaxError) and error.filename:
+        where = f" at {error.filename}:{error.lineno}"
+    return click.UsageError(f"importing {name!r} raised {type(error).__name__}: {error}{where}")
+
+
+_OWN_FILES = {Path(__file__), Path(importlib.__file__)}
+
+
+def _suggestion(module: ModuleType) -> str:
+    names = [name for name, value in vars(module).items() if isinstance(value, Queue)]
+    return f": its queues are {', '.join(sorted(names))}" if names else ""

@@ -1,0 +1,58 @@
+"""Logs of the long-running commands: on stderr, as text or as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import click
+
+from jobqueue.cli.options import option
+from jobqueue.cli.text import printable
+
+__all__ = ["configure_logging", "log_options"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def log_options() -> Callable[[F], F]:
+    """``--log-level`` and ``--log-format``."""
+    levels = click.Choice(["debug", "info", "warning", "error"])
+    level = option("--log-level", type=levels, default="info", help="The least that is logged.")
+    form = option("--log-format", type=click.Choice(["text", "json"]), default="text",
+                  help="Lines for people or for programs.")  # fmt: skip
+    return lambda command: level(form(command))
+
+
+def configure_logging(level: str, form: str) -> None:
+    """Log to stderr from now on, whatever was configured before."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json() if form == "json" else _Text())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+class _Text(logging.Formatter):
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s [%(process)d] %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        # What handlers raise ends up here, and must not steer the terminal.
+        return printable(super().format(record))
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "process": record.process,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)

@@ -1,0 +1,130 @@
+"""Options that several commands have, and the types of their values."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from jobqueue.errors import InvalidArgumentError
+from jobqueue.options import check_instant, check_queue_name, check_seconds
+
+__all__ = [
+    "instant",
+    "option",
+    "output_option",
+    "payload",
+    "queue_name",
+    "queue_option",
+    "seconds",
+    "seconds_or_zero",
+    "storage_option",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+option = functools.partial(click.option, show_envvar=True)
+"""An option whose help names its environment variable."""
+
+MAX_PAYLOAD_TEXT = 64 * 1024 * 1024
+"""Bytes of JSON text that are read from a file or stdin at the most."""
+
+
+def queue_name(value: str) -> str:
+    """Take a queue's name."""
+    return _checked(check_queue_name, value, "queue")
+
+
+def seconds(value: str | float) -> float:
+    """Take a positive number of seconds."""
+    return _checked(check_seconds, "value", _number(value))
+
+
+def seconds_or_zero(value: str | float) -> float:
+    """Take a number of seconds that may be 0."""
+    return _checked(functools.partial(check_seconds, zero=True), "value", _number(value))
+
+
+def instant(value: str | datetime) -> datetime:
+    """Take an instant with its time zone."""
+    try:
+        parsed = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not an instant such as 2030-01-31T08:00:00Z") from None
+    _checked(check_instant, "value", parsed)
+    return parsed
+
+
+def payload(value: str) -> Any:
+    """Take JSON text, ``@file``, or ``-`` for stdin."""
+    try:
+        return json.loads(_text(value), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise click.BadParameter(f"not JSON: {error} (text needs its quotes: '\"text\"')") from None
+
+
+def _text(value: str) -> str | bytes:
+    if value == "-":
+        data = sys.stdin.buffer.read(MAX_PAYLOAD_TEXT + 1)
+    elif value.startswith("@"):
+        try:
+            with Path(value[1:]).open("rb") as file:
+                data = file.read(MAX_PAYLOAD_TEXT + 1)
+        except OSError as error:
+            raise click.BadParameter(f"cannot read {value[1:]!r}: {error.strerror}") from None
+    else:
+        return value
+    if len(data) > MAX_PAYLOAD_TEXT:
+        raise click.BadParameter(f"more than {MAX_PAYLOAD_TEXT} bytes: pass a reference instead")
+    return data
+
+
+def _number(value: str | float) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a number of seconds") from None
+
+
+def _checked(check: Callable[..., T], *arguments: object) -> T:
+    try:
+        return check(*arguments)
+    except InvalidArgumentError as error:
+        # Click tells which option it is about.
+        raise click.BadParameter(str(error).partition(": ")[2]) from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+def storage_option(*, required: bool = True, text: str = "URL of the store.") -> Callable[[F], F]:
+    """``-s/--storage``, whose variable is the same for all commands."""
+    return option(
+        "-s",
+        "--storage",
+        metavar="URL",
+        required=required,
+        envvar="JOBQUEUE_STORAGE",
+        help=f"{text} For example redis://localhost or file:///var/lib/jobs.",
+    )
+
+
+def queue_option() -> Callable[[F], F]:
+    """``-q/--queue``: one name."""
+    return option(
+        "-q", "--queue", type=queue_name, metavar="NAME", default="default", help="Name of the queue."
+    )
+
+
+def output_option() -> Callable[[F], F]:
+    """``-o/--output``."""
+    return option("-o", "--output", type=click.Choice(["table", "json"]), default="table",
+                  help="For people, or one JSON value per line.")  # fmt: skip

@@ -1,0 +1,87 @@
+"""Data on stdout: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobqueue.cli.text import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+__all__ = ["as_json", "console", "emit_json", "fields_table", "rows_table", "show"]
+
+WIDE = 10_000
+"""Columns for a table that goes into a file or pipe: nothing there is cut or wrapped."""
+
+
+def as_json(value: Any) -> str:
+    """Return one line of JSON. Bytes, which msgpack results may hold, become base64."""
+    return json.dumps(value, ensure_ascii=False, default=_plain)
+
+
+def _plain(value: Any) -> str:
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
+
+
+def emit_json(value: Any) -> None:
+    """Print one line of JSON on stdout."""
+    click.echo(as_json(value))
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console that takes text as it is: no markup, emoji codes or colouring of words."""
+    from rich.console import Console  # noqa: PLC0415 - a tenth of a second that JSON does not need
+
+    made = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    if not made.is_terminal:
+        made = Console(stderr=stderr, markup=False, emoji=False, highlight=False, width=WIDE)
+    return made
+
+
+def show(*tables: Table) -> None:
+    """Print tables on stdout, an empty line between them, without blanks at the ends of lines."""
+    out = console()
+    with out.capture() as captured:
+        for place, table in enumerate(tables):
+            if place:
+                out.print()
+            out.print(table)
+    lines = captured.get().splitlines()
+    click.echo("\n".join(line.rstrip() for line in lines), color=True)
+
+
+def fields_table(fields: Mapping[str, object]) -> Table:
+    """Lay out one thing: a line for every field."""
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in fields.items():
+        table.add_row(name, _cell(value))
+    return table
+
+
+def rows_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """Lay out many things: a line for each, numbers to the right."""
+    from rich.table import Table  # noqa: PLC0415
+
+    cells = [list(row) for row in rows]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for place, name in enumerate(columns):
+        numeric = all(isinstance(row[place], int | float) for row in cells)
+        table.add_column(name, justify="right" if numeric and cells else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*map(_cell, row))
+    return table
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else printable(str(value))

@@ -1,0 +1,88 @@
+"""``reaper``: takes jobs back from workers that died."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from jobqueue.cli.client import run_fast, shared_storage
+from jobqueue.cli.health import health_options
+from jobqueue.cli.logs import configure_logging, log_options
+from jobqueue.cli.notify import notifiers
+from jobqueue.cli.options import option, queue_name, seconds, storage_option
+from jobqueue.cli.serving import Service, serve
+from jobqueue.options import LeaderElection
+from jobqueue.reaper import Reaper
+
+__all__ = ["reaper"]
+
+
+@click.command()
+@storage_option()
+@option("-q", "--queue", type=queue_name, metavar="NAME", multiple=True, show_default=False,
+        help="Only this queue; may be repeated.  [default: all in the store]")  # fmt: skip
+@option("--sweep-interval", type=seconds, default=5.0, help="Seconds between two sweeps.")
+@option("--leader-election", is_flag=True, help="Sweep only while this is the elected reaper of several.")
+@option("--lock-ttl", type=seconds, show_default=False,
+        help="Seconds that leadership outlives a dead leader.  [default: 30]")  # fmt: skip
+@option("--renewal-interval", type=seconds, show_default=False,
+        help="Seconds between two renewals by the leader.  [default: a third of --lock-ttl]")  # fmt: skip
+@option("--acquire-retry-interval", type=seconds, show_default=False,
+        help="Seconds between two tries of a follower.  [default: a sixth of --lock-ttl]")  # fmt: skip
+@health_options()
+@log_options()
+def reaper(
+    *,
+    storage: str,
+    queue: tuple[str, ...],
+    sweep_interval: float,
+    lock_ttl: float | None,
+    renewal_interval: float | None,
+    acquire_retry_interval: float | None,
+    health_port: int | None,
+    health_host: str,
+    log_level: str,
+    log_format: str,
+    leader_election: bool,
+) -> None:
+    """Recover the jobs of dead workers and delete expired ones, until SIGTERM or Ctrl-C.
+
+    Any number of reapers may run; with --leader-election one of them works and the others stand by.
+    """
+    configure_logging(log_level, log_format)
+    intervals = (lock_ttl, renewal_interval, acquire_retry_interval)
+    if leader_election:
+        election = _election(*intervals)
+    elif any(interval is not None for interval in intervals):
+        raise click.UsageError("lock and renewal intervals say nothing without --leader-election: add it")
+    else:
+        election = None
+
+    async def run() -> None:
+        store = shared_storage(storage)
+        made = Reaper(store, queue or None, sweep_interval=sweep_interval, leader_election=election)
+        service = Service(
+            start=made.start,
+            stop=made.stop,
+            hurry=_nothing_to_hurry,
+            until_broken=made.until_broken,
+            ready=lambda: made.ready,
+        )
+        await serve(service, notifiers(os.environ), health_host, health_port)
+
+    run_fast(run())
+
+
+def _election(ttl: float | None, renewal: float | None, retry: float | None) -> LeaderElection:
+    lock_ttl = LeaderElection().lock_ttl if ttl is None else ttl
+    return LeaderElection(
+        lock_ttl=lock_ttl,
+        renewal_interval=lock_ttl / 3 if renewal is None else renewal,
+        acquire_retry_interval=lock_ttl / 6 if retry is None else retry,
+    )
+
+
+def _nothing_to_hurry() -> None:
+    # A reaper stops at once: it holds no jobs.
+    return

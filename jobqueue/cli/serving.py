@@ -1,0 +1,71 @@
+"""Serving until told to stop, while health probes and process managers are kept informed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from jobqueue.cli.health import health_server
+from jobqueue.cli.notify import Notifier
+from jobqueue.runtime import SYSTEM_CLOCK
+from jobqueue.signals import serve_until_signal
+
+__all__ = ["Service", "serve"]
+
+EAGER = 0.05
+"""Seconds between two looks while a change is awaited."""
+CALM = 1.0
+"""Seconds between two looks otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """What is served: a worker, a reaper, or a fleet of processes."""
+
+    start: Callable[[], Awaitable[None]]
+    stop: Callable[[], Awaitable[None]]
+    hurry: Callable[[], None]
+    until_broken: Callable[[], Awaitable[None]]
+    ready: Callable[[], bool]
+
+
+async def serve(service: Service, notifiers: Sequence[Notifier], host: str, port: int | None) -> None:
+    """Start, serve until SIGTERM or SIGINT, stop; raise what broke it."""
+
+    async def stop() -> None:
+        watching.cancel()
+        for notifier in notifiers:
+            notifier.tell("STOPPING=1", "STATUS=stopping")
+        await service.stop()
+
+    async with health_server(host, port, service.ready):
+        watching = asyncio.create_task(_watch(service, notifiers), name="jobqueue-watch")
+        following = [asyncio.create_task(notifier.follow()) for notifier in notifiers]
+        try:
+            await serve_until_signal(service.start, stop, service.hurry, service.until_broken)
+        finally:
+            for task in (watching, *following):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+
+async def _watch(service: Service, notifiers: Sequence[Notifier]) -> None:
+    """Tell every change of readiness, and that the event loop turns."""
+    limits = [notifier.watchdog for notifier in notifiers if notifier.watchdog is not None]
+    calm = min([CALM, *(limit / 3 for limit in limits)])
+    told: bool | None = None
+    while True:
+        ready = service.ready()
+        for notifier in notifiers:
+            if ready and told is None:
+                notifier.tell("READY=1")
+            if ready is not told and (ready or told is not None):
+                notifier.tell(f"X_READY={int(ready)}", f"STATUS={'ready' if ready else 'not ready'}")
+            if notifier.watchdog is not None:
+                notifier.tell("WATCHDOG=1")
+        if ready or told is not None:
+            told = ready
+        await SYSTEM_CLOCK.sleep(min(EAGER, calm) if not ready else calm)

@@ -1,0 +1,110 @@
+"""``stats``: what the queues of a store hold, who works on them and which reaper leads."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobqueue.cli.client import opened
+from jobqueue.cli.options import option, output_option, queue_name, seconds, storage_option
+from jobqueue.cli.output import emit_json, rows_table, show
+from jobqueue.reaper import REAPER_LOCK
+from jobqueue.storage.base import Storage
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["collect", "stats"]
+
+
+@click.command()
+@storage_option()
+@output_option()
+@option("-q", "--queue", type=queue_name, metavar="NAME", multiple=True, show_default=False,
+        help="Only this queue; may be repeated.  [default: all]")  # fmt: skip
+@option("--watch", is_flag=True, help="Show them again and again, until interrupted.")
+@option("--interval", type=seconds, default=2.0, help="Seconds between two looks of --watch.")
+def stats(*, storage: str, output: str, queue: tuple[str, ...], interval: float, watch: bool) -> None:
+    """Count the jobs of every queue by state; list workers and the leading reaper."""
+
+    async def run() -> None:
+        async with opened(storage) as store:
+            while True:
+                _show(await collect(store, queue), output, watch=watch)
+                if not watch:
+                    return
+                await store.clock.sleep(interval)
+
+    asyncio.run(run())
+
+
+async def collect(store: Storage, queues: Sequence[str]) -> dict[str, Any]:
+    """Ask the store. Ages are in seconds."""
+    now = store.clock.time() * 1000
+    names = queues or await store.queues()
+    holder = await store.holder(REAPER_LOCK)
+    return {
+        "queues": [await _queue(store, name, now) for name in names],
+        "reaper": None if holder is None else {
+            "leader": holder.owner, "term": holder.term, "expires_in": _left(holder.expires_at, now),
+        },
+    }  # fmt: skip
+
+
+async def _queue(store: Storage, name: str, now: float) -> dict[str, Any]:
+    counts = (await store.counts(name))._asdict()
+    oldest = counts.pop("oldest")
+    return {
+        "queue": name,
+        **counts,
+        "oldest_waiting": None if oldest is None else _age(oldest, now),
+        "workers": [
+            {"worker": known.worker, "running": known.running, "seen": _age(known.seen_at, now)}
+            for known in await store.workers(name)
+        ],
+    }
+
+
+def _age(instant: int, now: float) -> float:
+    # The store's clock and this one may differ a little: nothing is younger than now.
+    return round(max(0.0, now - instant) / 1000, 1)
+
+
+def _left(instant: int, now: float) -> float:
+    return round(max(0.0, instant - now) / 1000, 1)
+
+
+def _show(found: dict[str, Any], output: str, *, watch: bool) -> None:
+    if output == "json":
+        emit_json(found)
+        return
+    if watch and sys.stdout.isatty():
+        click.clear()
+    if not found["queues"]:
+        click.echo("this store holds no queue", err=True)
+    show(*_tables(found))
+
+
+def _tables(found: dict[str, Any]) -> Iterator[Table]:
+    queues = found["queues"]
+    if queues:
+        states = [name for name in queues[0] if name not in {"queue", "workers", "oldest_waiting"}]
+        rows = [[queue["queue"], *(queue[state] for state in states), _seconds(queue["oldest_waiting"])]
+                for queue in queues]  # fmt: skip
+        yield rows_table(["queue", *states, "oldest"], rows)
+    workers = [[queue["queue"], worker["worker"], worker["running"], f"{_seconds(worker['seen'])} ago"]
+               for queue in queues for worker in queue["workers"]]  # fmt: skip
+    if workers:
+        yield rows_table(["queue", "worker", "running", "seen"], workers)
+    reaper = found["reaper"]
+    if reaper is not None:
+        row = [reaper["leader"], reaper["term"], f"in {_seconds(reaper['expires_in'])}"]
+        yield rows_table(["leading reaper", "term", "expires"], [row])
+
+
+def _seconds(value: float | None) -> str | None:
+    return None if value is None else f"{value:g} s"
