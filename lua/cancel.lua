@@ -48,9 +48,9 @@ local function cancel(id)
   if job.state == 'Q' then
     leave_ready(job, id)
   elseif job.state == 'S' then
-    call('ZREM', scheduled, sub(job.core, 25, 31) .. id)
+    call('ZREM', scheduled, seq_of(job) .. id)
   elseif job.state == 'R' then
-    call('ZREM', failing, sub(job.core, 25, 31) .. id)
+    call('ZREM', failing, seq_of(job) .. id)
   else
     return job.state
   end

@@ -20,8 +20,8 @@ local oldest
 local function look(element)
   local record = call('HGET', jobs, sub(element, 8))
   if record then
-    local short = sub(record, 1, 1) == 'q'
-    local created = sunpack('>I6', record, short and 33 or 62)
+    local state = sub(record, 1, 1)
+    local created = sunpack('>I6', record, (state == 'q' or state == 'w') and 24 or 53)
     if not oldest or created < oldest then oldest = created end
   end
 end

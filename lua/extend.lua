@@ -16,7 +16,7 @@ local status = {}
 for i = 4, #ARGV, 3 do
   local id, head = ARGV[i], ARGV[i + 1]
   local record = call('HGET', running, id)
-  if not record or sub(record, 10, 16) ~= sub(head, 1, 7) then
+  if not record or sub(record, 24, 30) ~= sub(head, 1, 7) then
     status[#status + 1] = 'L'
   else
     if sub(head, 8, 8) == '1' then
@@ -24,10 +24,10 @@ for i = 4, #ARGV, 3 do
       job.progress = ARGV[i + 2]
       record = build(job)
     end
-    record = sub(record, 1, 16) .. spack('>I6I7', now, until_) .. sub(record, 30)
+    record = sub(record, 1, 2) .. spack('>I6I7', now, until_) .. sub(record, 16)
     call('HSET', running, id, record)
     call('ZADD', lease, until_, id)
-    status[#status + 1] = byte(record, 30) == 0 and 'H' or 'C'
+    status[#status + 1] = byte(record, 2) % 2 == 0 and 'H' or 'C'
   end
 end
 -- What exchange notes behind the time stays.

@@ -27,7 +27,7 @@ for i = 4, #ARGV do
       local waiters = with_waiter(job.waiters, reply_to)
       if waiters ~= job.waiters then
         job.waiters = waiters
-        call('HSET', live and running or jobs, id, build(job))
+        call('HSET', live and running or jobs, id, rebuild(live or record, job))
       end
     end
     if not payload then

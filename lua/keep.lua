@@ -22,7 +22,7 @@ for i = 2, #ARGV, 2 do
     status[#status + 1] = 'L'
   else
     call('ZADD', key, expires, id)
-    call('HSET', jobs, id, sub(record, 1, 22) .. spack('>I7', expires) .. sub(record, 30))
+    call('HSET', jobs, id, sub(record, 1, 8) .. spack('>I7', expires) .. sub(record, 16))
     status[#status + 1] = 'U'
   end
 end

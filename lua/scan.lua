@@ -16,6 +16,8 @@ local state, limit, cursor = ARGV[2], tonumber(ARGV[3]), ARGV[4]
 -- include: record
 -- include: search
 
+local BIAS = 4503599627370496 -- 2^52, so that negative scores sort as bytes too
+
 local answer, keys = { '' }, {}
 local function add(id, record, key)
   if record then
@@ -81,7 +83,7 @@ if state == 'Q' then
 elseif state == 'P' then
   local list, all = {}, call('HGETALL', running)
   for i = 1, #all, 2 do
-    local fence = sub(all[i + 1], 10, 16)
+    local fence = sub(all[i + 1], 24, 30)
     if fence > cursor then list[#list + 1] = { fence, all[i], all[i + 1] } end
   end
   table.sort(list, function(a, b) return a[1] < b[1] end)

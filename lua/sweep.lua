@@ -24,7 +24,7 @@ if #ids == 0 or limit <= 0 then return {} end
 local list = {}
 for i = 1, #ids do
   local record = call('HGET', running, ids[i])
-  if record then list[#list + 1] = { id = ids[i], record = record, fence = sub(record, 10, 16) } end
+  if record then list[#list + 1] = { id = ids[i], record = record, fence = sub(record, 24, 30) } end
 end
 table.sort(list, function(a, b) return a.fence < b.fence end)
 

@@ -49,7 +49,7 @@ local function finish(job, id, state, data, expires)
   if state ~= 'F' then job.payload = '' end
   call('ZADD', ended_keys[state], expires, id)
   if job.waiters ~= '' then
-    post_reply(job.waiters, id, sub(job.core, 25, 31), state, spack('>I4', job.attempts), data)
+    post_reply(job.waiters, id, seq_of(job), state, spack('>I4', job.attempts), data)
     job.waiters = ''
   end
 end

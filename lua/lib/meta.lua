@@ -2,9 +2,11 @@
 --
 -- `tick`: the last number given. Fences, incarnations and positions are ticks. A tick is at least the
 -- server's time in microseconds, so that they keep rising even when a crash or a failover has lost the
--- counter. `blanks`: how many elements of ready and staged are empty (see ready.lua).
+-- counter; and at least FLOOR (June 2025), whatever the server's clock says.
+-- `blanks`: how many elements of ready and staged are empty (see ready.lua).
+local FLOOR = 1750000000000000
 local counters = call('HMGET', meta, 'tick', 'blanks', 'named')
-local tick = math.max(tonumber(counters[1]) or 0, us)
+local tick = math.max(tonumber(counters[1]) or 0, us, FLOOR)
 local blanks = tonumber(counters[2]) or 0
 
 local function save_meta()

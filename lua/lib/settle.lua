@@ -1,5 +1,5 @@
 -- Ending a run in any way but the plain "completed". Needs: base, record, ended, KEYS jobs running lease failing.
-local released = {} -- jobs to put in front
+local released = {} -- jobs to put in front; and by id, the fences of these
 local retried -- the earliest due time among the retries
 
 -- The payload stays behind in jobs while a job runs.
@@ -24,12 +24,13 @@ local function settle(id, job, action, data, ttl, delay)
     elseif action == 'r' then
       local due = now + delay
       job.state, job.data, job.worker, job.mark = 'R', data, '', 0
-      job.core = sub(job.core, 1, 37) .. spack('>I6', due)
-      call('ZADD', failing, due, sub(job.core, 25, 31) .. id)
+      job.core = sub(job.core, 1, 28) .. spack('>I6', due) .. sub(job.core, 35)
+      call('ZADD', failing, due, seq_of(job) .. id)
       if not retried or due < retried then retried = due end
     else -- released: stored when its place is known
       job.attempts, job.id = job.attempts - 1, id
       released[#released + 1] = job
+      released[id] = job.fence
       return 'A'
     end
   end

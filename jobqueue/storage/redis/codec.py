@@ -16,12 +16,13 @@ __all__ = [
     "LETTERS",
     "chunks",
     "claimed",
+    "fence_bytes",
     "frames",
     "insert_args",
     "inserted",
     "make_nonce",
     "record",
-    "settlement_head",
+    "settlement_args",
 ]
 
 LETTERS = {
@@ -44,10 +45,11 @@ _ACTIONS = {
 }
 _REUSE = {Reuse.RETURN: b"r", Reuse.RERUN_FAILED: b"f", Reuse.RERUN: b"a"}
 _CORE = struct.Struct(">hII")
-# state, attempts, stalls, fence, updated, mark, cancelling; core; sizes
-_FULL = struct.Struct(">BII7s6s7sB hII6s8s7s6s6s 3sIIH")
-_SHORT = struct.Struct(">BhII6s8s7s6s6s3s")
-_SHORT_READY = ord("q")
+# state, flags, updated, mark, attempts, stalls, fence; core; sizes of waiters, progress, data, worker
+_FULL = struct.Struct(">BB6s7sII7s hII6s6s6s6sH7s 3sIIH")
+_SHORT = struct.Struct(">BhII6s6s6s6sH7s3s")
+_SHORT_READY = frozenset(b"qw")
+_CANCELLING = 1
 _BATCH, _BATCH_BYTES = 500, 8_388_608
 
 _int = int.from_bytes
@@ -75,19 +77,28 @@ def chunks(items: Sequence[_T], sizes: Sequence[int]) -> Iterator[Sequence[_T]]:
 
 
 def insert_args(jobs: Sequence[NewJob]) -> list[bytes]:
-    """Return id, head and payload of each job."""
-    args: list[bytes] = []
+    """Return the runs of equal options, the ids and the payloads."""
+    ids: list[bytes] = []
+    payloads: list[bytes] = []
+    runs: list[bytes] = []
     last: tuple[Any, ...] | None = None
+    length = 0
     for id, payload, *rest in jobs:
-        same = tuple(rest)
-        head = b""
-        if same != last:
-            head, last = _head(*same), same
-        args += (id.encode(), head, payload)
-    return args
+        options = tuple(rest)
+        if options != last:
+            if last is not None:
+                runs.append(_run(length, *last))
+            last, length = options, 0
+        length += 1
+        ids.append(id.encode())
+        payloads.append(payload)
+    if last is not None:
+        runs.append(_run(length, *last))
+    return [b"".join(runs), *ids, *payloads]
 
 
-def _head(
+def _run(
+    length: int,
     priority: int,
     delay: int,
     run_at: int | None,
@@ -100,6 +111,7 @@ def _head(
     kind, due = (b"d", delay) if run_at is None else (b"a", run_at)
     return b"".join(
         (
+            length.to_bytes(2),
             _REUSE[reuse],
             b"1" if wait else b"0",
             kind,
@@ -117,7 +129,7 @@ def inserted(reply: Sequence[Any]) -> list[Inserted]:
     found = iter(reply[3:])
     answers: list[Inserted] = []
     for status in statuses:
-        if status == _SHORT_READY:
+        if status == ord("q"):
             answers.append(Inserted(InsertStatus.CREATED, seq, JobState.QUEUED))
             seq += 1
         elif status == ord("s"):
@@ -137,11 +149,31 @@ def inserted(reply: Sequence[Any]) -> list[Inserted]:
 # -- exchange -------------------------------------------------------------------------------------
 
 
-def settlement_head(settlement: Settlement) -> bytes:
-    """Return action, fence, ttl and delay."""
-    _, fence, action, _, ttl, delay = settlement
-    # A fence that no store gave may be any number: it must match nothing, not raise.
-    return _ACTIONS[action] + fence_bytes(fence) + ttl.to_bytes(6) + delay.to_bytes(6)
+def settlement_args(settlements: Sequence[Settlement]) -> list[bytes]:
+    """Return the runs of settlements alike, the fences, the ids and the data."""
+    ids: list[bytes] = []
+    datas: list[bytes] = []
+    fences: list[bytes] = []
+    runs: list[bytes] = []
+    last: tuple[Action, int, int] | None = None
+    length = 0
+    for id, fence, action, data, ttl, delay in settlements:
+        alike = (action, ttl, delay)
+        if alike != last:
+            if last is not None:
+                runs.append(_settlement_run(length, *last))
+            last, length = alike, 0
+        length += 1
+        ids.append(id.encode())
+        fences.append(fence_bytes(fence))
+        datas.append(data)
+    if last is not None:
+        runs.append(_settlement_run(length, *last))
+    return [b"".join(runs), b"".join(fences), *ids, *datas]
+
+
+def _settlement_run(length: int, action: Action, ttl: int, delay: int) -> bytes:
+    return length.to_bytes(2) + _ACTIONS[action] + ttl.to_bytes(6) + delay.to_bytes(6)
 
 
 def fence_bytes(fence: int) -> bytes:
@@ -149,14 +181,16 @@ def fence_bytes(fence: int) -> bytes:
     return fence.to_bytes(7) if 0 <= fence < 1 << 53 else b"\xff" * 7
 
 
-def claimed(reply: Sequence[Any], start: int) -> list[Claimed]:
-    """Read the claimed jobs of exchange: id, record before the claim, fence."""
+def claimed(fences: bytes, reply: Sequence[Any], start: int) -> list[Claimed]:
+    """Read the claimed jobs of exchange: from ``start`` on, id and record before the claim of each."""
     jobs: list[Claimed] = []
     unpack = _SHORT.unpack_from
-    for i in range(start, len(reply), 3):
-        id, data, fence = reply[i].decode(), reply[i + 1], int(reply[i + 2])
-        if data[0] == _SHORT_READY:
-            _, _, max_attempts, _, ttl, _, _, created, _, waiters = unpack(data)
+    at = 0
+    for i in range(start, len(reply), 2):
+        id, data, fence = reply[i].decode(), reply[i + 1], _int(fences[at : at + 7])
+        at += 7
+        if data[0] in _SHORT_READY:
+            _, _, max_attempts, _, ttl, _, created, _, _, _, waiters = unpack(data)
             payload = data[47 + _int(waiters) :]
             jobs.append(Claimed(id, payload, fence, 1, max_attempts, _int(ttl), _int(created)))
         else:
@@ -176,8 +210,8 @@ def record(id: str, data: bytes, *, payload: bool = False) -> Record:
     """Read a full record."""
     try:
         (
-            letter, attempts, stalls, fence, updated, mark, cancelling,
-            priority, max_attempts, max_stalls, ttl, _, seq, created, due,
+            letter, flags, updated, mark, attempts, stalls, fence,
+            priority, max_attempts, max_stalls, ttl, _, created, due, _, seq,
             waiters, progress_size, data_size, worker_size,
         ) = _FULL.unpack_from(data)  # fmt: skip
         state = _STATES[letter]
@@ -207,7 +241,7 @@ def record(id: str, data: bytes, *, payload: bool = False) -> Record:
         fence=_int(fence),
         worker=worker.decode() if leased else None,
         lease_until=_int(mark) if leased else None,
-        cancelling=bool(cancelling),
+        cancelling=bool(flags & _CANCELLING),
         result=output if completed else None,
         error=None if completed else output,
         progress=progress,

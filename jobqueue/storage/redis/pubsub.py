@@ -1,7 +1,7 @@
 """The one subscribed connection of a store: pushes replies, cancel requests and unlock notices.
 
 Duties: keep a connection subscribed to every channel somebody listens to; hand each message to its
-listener; notice a dead connection by a ping that is not answered; after every reconnection subscribe
+listeners; notice a dead connection by a ping that is not answered; after every reconnection subscribe
 again and tell the listeners that messages may be missing. Messages are hints: losing one is harmless.
 """
 
@@ -9,26 +9,63 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 from jobqueue.errors import StorageUnavailableError
 from jobqueue.runtime import SYSTEM_CLOCK
+from jobqueue.storage.base import Reply, Sink
+from jobqueue.storage.redis import codec
 from jobqueue.storage.redis.connection import Connection, ReplyError
 from jobqueue.storage.redis.faults import ConnectionLostError, code_of, error_for
 from jobqueue.storage.redis.transport import Connector
 
-__all__ = ["PubSub"]
+__all__ = ["Listener", "PubSub", "SinkListener"]
 
 log = logging.getLogger("jobqueue.redis")
 
 _PING_EVERY, _PONG_WITHIN = 10.0, 5.0
-_LONGEST_PAUSE = 2.0
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 
 
-class _Listener(NamedTuple):
-    message: Callable[[bytes], None]
-    resync: Callable[[], None]
+class Listener(Protocol):
+    """Who takes the messages of a channel. Equal listeners are one."""
+
+    def message(self, data: bytes) -> None:
+        """Take a message."""
+
+    def resync(self) -> None:
+        """Learn that messages may have been missed."""
+
+
+class SinkListener:
+    """Hands messages to a `Sink`."""
+
+    __slots__ = ("_sink",)
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SinkListener) and other._sink is self._sink
+
+    def __hash__(self) -> int:
+        return id(self._sink)
+
+    def message(self, data: bytes) -> None:
+        replies: list[Reply] = []
+        try:
+            for item in codec.frames(data):
+                if isinstance(item, Reply):
+                    replies.append(item)
+                else:
+                    self._sink.cancel(*item)
+        except ValueError as error:  # anybody who may publish can send anything
+            log.warning("a message that cannot be read was dropped: %s", error)
+        if replies:
+            self._sink.deliver(replies)
+
+    def resync(self) -> None:
+        self._sink.resync()
 
 
 class PubSub:
@@ -37,43 +74,49 @@ class PubSub:
     def __init__(self, connector: Connector, confirm_within: float) -> None:
         self._connector = connector
         self._confirm_within = confirm_within
-        self._listeners: dict[bytes, _Listener] = {}
+        self._listeners: dict[bytes, list[Listener]] = {}
         self._confirmed: dict[bytes, asyncio.Future[None]] = {}
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
         self._heard = False
         self._missed = False  # whether this connection follows a lost one
 
-    async def subscribe(
-        self, channel: bytes, message: Callable[[bytes], None], resync: Callable[[], None]
-    ) -> None:
+    async def subscribe(self, channel: bytes, listener: Listener) -> None:
         """Listen to a channel; returns when the server has confirmed it.
 
-        Raises `StorageUnavailableError` if that takes too long; the channel is not listened to then.
+        Raises `StorageUnavailableError` if that takes too long; nobody listens then.
         """
-        self._listeners[channel] = _Listener(message, resync)
+        listeners = self._listeners.setdefault(channel, [])
+        if listener not in listeners:
+            listeners.append(listener)
         future = self._confirmed.get(channel)
         if future is None:
             future = self._confirmed[channel] = asyncio.get_running_loop().create_future()
+            if self._connection is not None:
+                self._connection.post(b"SUBSCRIBE", channel)
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="jobqueue-redis-pubsub")
-        elif self._connection is not None:
-            self._connection.post(b"SUBSCRIBE", channel)
         try:
             async with asyncio.timeout(self._confirm_within):
                 await asyncio.shield(future)
-        except TimeoutError:
-            self.unsubscribe(channel)
-            raise StorageUnavailableError("the server did not confirm a subscription in time") from None
-        except BaseException:
-            self.unsubscribe(channel)
+        except BaseException as error:
+            self.unsubscribe(channel, listener)
+            if isinstance(error, TimeoutError):
+                raise StorageUnavailableError(
+                    "the server did not confirm a subscription in time"
+                ) from None
             raise
 
-    def unsubscribe(self, channel: bytes) -> None:
-        """Stop listening to a channel."""
-        self._listeners.pop(channel, None)
+    def unsubscribe(self, channel: bytes, listener: Listener) -> None:
+        """Stop listening to a channel. Harmless if nobody does."""
+        listeners = self._listeners.get(channel, [])
+        if listener in listeners:
+            listeners.remove(listener)
+        if listeners or channel not in self._listeners:
+            return
+        del self._listeners[channel]
         future = self._confirmed.pop(channel, None)
-        if future is not None and not future.done():
+        if future is not None:
             future.cancel()
         if self._connection is not None:
             self._connection.post(b"UNSUBSCRIBE", channel)
@@ -91,7 +134,7 @@ class PubSub:
 
     async def _run(self) -> None:
         """Stay connected until cancelled."""
-        pause, first = 0.05, True
+        pause, first = _SHORTEST_PAUSE, True
         while True:
             try:
                 connection = await self._connector("pubsub")
@@ -100,15 +143,16 @@ class PubSub:
                 await SYSTEM_CLOCK.sleep(SYSTEM_CLOCK.uniform(0, pause))
                 pause = min(_LONGEST_PAUSE, pause * 2)
                 continue
-            pause = 0.05
+            pause = _SHORTEST_PAUSE
             try:
-                await self._listen(connection, first=first)
+                self._missed = not first
+                await self._listen(connection)
             finally:
                 self._connection = None
                 connection.abort("the subscription ended")
             first = False
 
-    async def _listen(self, connection: Connection, *, first: bool) -> None:
+    async def _listen(self, connection: Connection) -> None:
         """Serve one connection until it is lost."""
         lost = asyncio.Event()
         connection.on_lost = lost.set
@@ -116,7 +160,6 @@ class PubSub:
         self._connection = connection
         if self._listeners:
             connection.post(b"SUBSCRIBE", *self._listeners)
-        self._missed = not first
         while not connection.closed:
             if await _set_within(lost, _PING_EVERY):
                 return
@@ -129,22 +172,24 @@ class PubSub:
 
     def _push(self, reply: Any) -> None:
         self._heard = True
-        if not isinstance(reply, list) or len(reply) < 3:
-            if isinstance(reply, ReplyError):
-                self._refused(reply)
-            return
-        kind, channel, data = reply[:3]
-        if kind == b"message":
-            listener = self._listeners.get(channel)
-            if listener is not None:
-                listener.message(data)
-        elif kind == b"subscribe":
-            future = self._confirmed.get(channel)
-            if future is not None and not future.done():
-                future.set_result(None)
-            # Only now nothing can slip between what is read again and what is pushed.
-            if self._missed and channel in self._listeners:
-                self._listeners[channel].resync()
+        if isinstance(reply, ReplyError):
+            self._refused(reply)
+        elif isinstance(reply, list) and len(reply) > 2:
+            kind, channel, data = reply[:3]
+            if kind == b"message":
+                for listener in tuple(self._listeners.get(channel, ())):
+                    listener.message(data)
+            elif kind == b"subscribe":
+                self._subscribed(channel)
+
+    def _subscribed(self, channel: bytes) -> None:
+        future = self._confirmed.get(channel)
+        if future is not None and not future.done():
+            future.set_result(None)
+        # Only now nothing can slip between what is read again and what is pushed.
+        if self._missed:
+            for listener in tuple(self._listeners.get(channel, ())):
+                listener.resync()
 
     def _refused(self, error: ReplyError) -> None:
         log.error("the server refuses to push replies, waiters poll instead: %s", error)

@@ -102,7 +102,7 @@ class Session:
         channel = lock_channel(self._settings.prefix, lock)
         try:
             if len(waiters) == 1:
-                await self.pubsub.subscribe(channel, lambda _: wake(waiters), lambda: wake(waiters))
+                await self.pubsub.subscribe(channel, _UnlockListener(waiters))
             # Looked at behind the subscription: a release between the two is announced.
             if await self.steps.holder(lock) is None:
                 return True
@@ -115,7 +115,7 @@ class Session:
             waiters.discard(future)
             if not waiters and self._unlocks.get(lock) is waiters:
                 del self._unlocks[lock]
-                self.pubsub.unsubscribe(channel)
+                self.pubsub.unsubscribe(channel, _UnlockListener(waiters))
 
     async def register(self, queue: str) -> None:
         """Name a queue in the set of queues, and note in the queue that it is named."""
@@ -142,3 +142,22 @@ class Session:
         task = asyncio.create_task(guarded(), name=f"jobqueue-redis-{what}")
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+class _UnlockListener:
+    """Wakes those who wait for a lock."""
+
+    def __init__(self, waiters: set[asyncio.Future[bool]]) -> None:
+        self._waiters = waiters
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _UnlockListener) and other._waiters is self._waiters
+
+    def __hash__(self) -> int:
+        return id(self._waiters)
+
+    def message(self, data: bytes) -> None:
+        wake(self._waiters)
+
+    def resync(self) -> None:
+        wake(self._waiters)

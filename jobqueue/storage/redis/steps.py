@@ -95,9 +95,6 @@ class Steps:
     async def exchange(
         self, queue: str, worker: str, settlements: Sequence[Settlement], limit: int, lease: int
     ) -> Exchange:
-        args: list[bytes] = []
-        for settlement in settlements:
-            args += (settlement.id.encode(), codec.settlement_head(settlement), settlement.data)
         reply = await self._call(
             "exchange",
             queue,
@@ -107,11 +104,11 @@ class Steps:
             b"%d" % lease,
             self._channel,
             queue.encode(),
-            *args,
+            *codec.settlement_args(settlements),
         )
         due = int(reply[2])
         settled = [_SETTLED[status] for status in reply[1].decode()]
-        return Exchange(bool(reply[0]), settled, None if due < 0 else due, codec.claimed(reply, 3))
+        return Exchange(bool(reply[0]), settled, None if due < 0 else due, codec.claimed(reply[3], reply, 4))
 
     async def get(
         self, queue: str, ids: Sequence[str], reply_to: str | None, payload: bool

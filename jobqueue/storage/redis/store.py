@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
-import logging
 from collections.abc import Sequence
 from typing import Self
 
@@ -24,7 +22,6 @@ from jobqueue.storage.base import (
     Page,
     Record,
     Renewal,
-    Reply,
     SettleStatus,
     Sink,
     Swept,
@@ -34,13 +31,12 @@ from jobqueue.storage.base import (
 from jobqueue.storage.redis import codec
 from jobqueue.storage.redis.connector import Timeouts
 from jobqueue.storage.redis.keys import channel_base, check_prefix, queues_key
+from jobqueue.storage.redis.pubsub import SinkListener
 from jobqueue.storage.redis.session import Session, Settings
 from jobqueue.storage.redis.steps import Exchange
 from jobqueue.storage.redis.url import parse_url
 
 __all__ = ["RedisStorage"]
-
-log = logging.getLogger("jobqueue.redis")
 
 _MOST = 500
 """Items that one script call handles; larger batches are sent in pieces."""
@@ -203,7 +199,7 @@ class RedisStorage:
         session = self._open_session()
         _check_address(worker)
         statuses: list[LeaseStatus] = []
-        for piece in codec.chunks(leases, [len(r.progress or b"") for r in leases]):
+        for piece in list(codec.chunks(leases, [len(r.progress or b"") for r in leases])) or [()]:
             statuses += await session.steps.extend(queue, worker, piece, lease)
         return statuses
 
@@ -252,11 +248,11 @@ class RedisStorage:
         self, queue: str, state: JobState, limit: int, cursor: str | None = None
     ) -> Page:
         session = self._open_session()
-        after = b"" if cursor is None else _decode_cursor(cursor)
+        after = b"" if cursor is None else _decode_cursor(state, cursor)
         if limit <= 0:
             return Page([], None)
         records, behind = await session.steps.scan(queue, state, min(limit, _MOST), after)
-        return Page(records, _encode_cursor(behind) if behind else None)
+        return Page(records, _encode_cursor(state, behind) if behind else None)
 
     async def counts(self, queue: str) -> Counts:
         return await self._open_session().steps.counts(queue)
@@ -278,13 +274,10 @@ class RedisStorage:
         session = self._open_session()
         _check_address(address)
 
-        def message(data: bytes) -> None:
-            _deliver(sink, data)
+        await session.pubsub.subscribe(self._channel(address), SinkListener(sink))
 
-        await session.pubsub.subscribe(self._channel(address), message, sink.resync)
-
-    async def unsubscribe(self, address: str) -> None:
-        self._open_session().pubsub.unsubscribe(self._channel(address))
+    async def unsubscribe(self, address: str, sink: Sink) -> None:
+        self._open_session().pubsub.unsubscribe(self._channel(address), SinkListener(sink))
 
     def _channel(self, address: str) -> bytes:
         return channel_base(self._settings.prefix) + address.encode()
@@ -316,35 +309,25 @@ async def _give_back(
         await session.steps.exchange(queue, worker, releases, 0, lease)
 
 
-def _deliver(sink: Sink, message: bytes) -> None:
-    """Hand a message to its sink. Anybody who may publish can send anything."""
-    replies: list[Reply] = []
-    try:
-        for item in codec.frames(message):
-            if isinstance(item, Reply):
-                replies.append(item)
-            else:
-                sink.cancel(*item)
-    except ValueError as error:
-        log.warning("a message that cannot be read was dropped: %s", error)
-    if replies:
-        sink.deliver(replies)
-
-
 def _check_address(address: str | None) -> None:
     if address is not None and not 0 < len(address.encode()) <= 255:
         raise InvalidArgumentError("reply_to", "an address must be 1 to 255 bytes")
 
 
-def _encode_cursor(cursor: bytes) -> str:
-    return base64.urlsafe_b64encode(cursor).decode()
+def _cursor_mark(state: JobState) -> bytes:
+    return b"jq1" + codec.LETTERS[state]
 
 
-def _decode_cursor(cursor: str) -> bytes:
+def _encode_cursor(state: JobState, cursor: bytes) -> str:
+    return base64.urlsafe_b64encode(_cursor_mark(state) + cursor).decode()
+
+
+def _decode_cursor(state: JobState, cursor: str) -> bytes:
     try:
-        after = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        raise InvalidArgumentError("cursor", "was not made by this store") from None
-    if len(after) < 7:
-        raise InvalidArgumentError("cursor", "was not made by this store")
-    return after
+        after = base64.b64decode(cursor[:_MOST].encode("ascii"), altchars=b"-_", validate=True)
+    except ValueError:
+        after = b""
+    mark = _cursor_mark(state)
+    if len(cursor) > _MOST or not after.startswith(mark) or len(after) < len(mark) + 7:
+        raise InvalidArgumentError("cursor", f"was not made by this store for {state} jobs")
+    return after.removeprefix(mark)
