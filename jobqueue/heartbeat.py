@@ -28,10 +28,13 @@ __all__ = ["Heartbeat", "Lease"]
 class Lease(Protocol):
     """What a heartbeat knows of a run."""
 
-    id: str
-    fence: int
     confirmed_at: float
     renew_until: float | None
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def fence(self) -> int: ...
 
 
 def trusted_for(lease: float) -> float:
@@ -137,8 +140,8 @@ class Heartbeat:
         now, pause = self._clock.monotonic(), self._lease / 3
         for lease in self._snapshot():
             left = lease.confirmed_at + trusted_for(self._lease) - now
-            # Below a third, the last renewal has failed: try again soon.
-            if left < pause * 0.99:
+            # A renewed lease has two thirds left. One third or less: its renewal failed, try again soon.
+            if left < pause * 1.5:
                 return max(self._lease / 30, min(left, self._lease / 15))
         return pause
 
