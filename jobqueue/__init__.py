@@ -4,6 +4,11 @@
 those who write a store of their own.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from jobqueue.backoff import Backoff
 from jobqueue.errors import (
     ErrorInfo,
@@ -37,16 +42,21 @@ from jobqueue.events import (
     QueueStarted,
     QueueStopped,
 )
-from jobqueue.execution import AfterExecution, Handler, Hook, Job
+from jobqueue.execution import AfterExecution, Handler, Hook
 from jobqueue.job import AbortedReason, FailureReason, Fatal, JobState, Retry
 from jobqueue.options import LeaderElection
 from jobqueue.queue import Queue
 from jobqueue.reaper import Reaper
 from jobqueue.records import EnqueueRequest, EnqueueResult, EnqueueStatus, JobStatus
+from jobqueue.run import Job
 from jobqueue.serde import JsonSerde, MsgpackSerde, Serde
 from jobqueue.storage.base import CancelStatus, Reuse, Storage, UpdateTtlStatus
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.urls import open_storage
+
+if TYPE_CHECKING:
+    from jobqueue.storage.file import FileStorage
+    from jobqueue.storage.redis import RedisStorage
 
 __version__ = "0.1.0"
 
@@ -63,6 +73,7 @@ __all__ = [
     "Event",
     "FailureReason",
     "Fatal",
+    "FileStorage",
     "Handler",
     "Hook",
     "InvalidArgumentError",
@@ -95,6 +106,7 @@ __all__ = [
     "QueueStarted",
     "QueueStopped",
     "Reaper",
+    "RedisStorage",
     "Retry",
     "Reuse",
     "Serde",
@@ -106,3 +118,12 @@ __all__ = [
     "WaitTimeoutError",
     "open_storage",
 ]
+
+_ON_DEMAND = {"FileStorage": "jobqueue.storage.file", "RedisStorage": "jobqueue.storage.redis"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a store when its class is asked for: `import jobqueue` itself needs no third party."""
+    if name in _ON_DEMAND:
+        return getattr(importlib.import_module(_ON_DEMAND[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,8 +15,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from jobqueue.backoff import Backoff
 from jobqueue.errors import ErrorInfo, InvalidArgumentError
@@ -34,6 +33,7 @@ from jobqueue.job import (
     settle,
 )
 from jobqueue.options import check_callable, check_seconds, millis
+from jobqueue.run import Job, Run
 from jobqueue.serde import Serde, dump, load
 from jobqueue.storage.base import Claimed
 
@@ -41,63 +41,6 @@ __all__ = ["AfterExecution", "Execution", "Handler", "Hook", "Job", "Run", "erro
 
 P = TypeVar("P")
 R = TypeVar("R")
-
-
-class Job(Generic[P]):
-    """What a handler gets."""
-
-    __slots__ = (
-        "_aborted", "_created_at", "_report", "aborted_reason", "attempts", "fence", "id",
-        "max_attempts", "payload", "queue", "worker_id",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        claimed: Claimed,
-        payload: P,
-        queue: str,
-        worker_id: str,
-        report: Callable[[Job[Any], Any], Awaitable[None]],
-    ) -> None:
-        self.id = claimed.id
-        self.payload = payload
-        self.queue = queue
-        self.worker_id = worker_id
-        self.attempts = claimed.attempts
-        """Which attempt this is, from 1. Runs that were given back are not counted."""
-        self.max_attempts = claimed.max_attempts
-        self.fence = claimed.fence
-        """Grows with every claim. Pass it to your own systems, and let them refuse older ones."""
-        self.aborted_reason: AbortedReason | None = None
-        """Why `aborted` is set."""
-        self._created_at = claimed.created_at
-        self._report = report
-        self._aborted: asyncio.Event | None = None
-
-    def __repr__(self) -> str:
-        return f"<Job {self.id!r} of {self.queue}, attempt {self.attempts} of {self.max_attempts}>"
-
-    @property
-    def created_at(self) -> datetime:
-        """When the job was enqueued."""
-        return datetime.fromtimestamp(self._created_at / 1000, UTC)
-
-    @property
-    def aborted(self) -> asyncio.Event:
-        """Set when the run is to end. An async handler is also cancelled; a thread reads this."""
-        if self._aborted is None:
-            self._aborted = asyncio.Event()
-            if self.aborted_reason is not None:
-                self._aborted.set()
-        return self._aborted
-
-    async def progress(self, value: Any) -> None:
-        """Store how far the job is; `get_status` shows it. Any value that the result serde takes.
-
-        Raises `LeaseLostError` if this run no longer owns the job, `SerializationError`, or
-        `StorageError`.
-        """
-        await self._report(self, value)
 
 
 Handler = Callable[[Job[P]], Awaitable[R]] | Callable[[Job[P]], R]
@@ -119,55 +62,7 @@ class AfterExecution:
 Hook = Callable[[AfterExecution], Awaitable[None] | None]
 
 
-class Run:
-    """A job that runs in this process, with its lease."""
-
-    __slots__ = (
-        "abandoned", "aborted", "claimed", "confirmed_at", "fence", "id", "job", "renew_until",
-        "result", "started_at", "task", "thread", "tick",
-    )  # fmt: skip
-
-    def __init__(self, claimed: Claimed, now: float, renew_until: float | None) -> None:
-        self.claimed = claimed
-        self.id = claimed.id
-        self.fence = claimed.fence
-        self.started_at = self.confirmed_at = now
-        """``confirmed_at``: start of the last step, by the monotonic clock, that held the lease."""
-        self.renew_until = renew_until
-        """Monotonic instant from which the lease is left to expire; ``None``: never."""
-        self.aborted: AbortedReason | None = None
-        self.abandoned = False
-        """Settled without waiting for its end: what it still does is ignored."""
-        self.job: Job[Any] | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.thread: asyncio.Future[Any] | None = None
-        self.tick = 0
-        self.result: Any = None
-
-    def expire(self) -> None:
-        """Abort: `job_timeout` is over."""
-        self.abort(AbortedReason.TIMEOUT)
-
-    def abort(self, reason: AbortedReason) -> None:
-        """Ask the run to end; the first reason stands."""
-        if self.aborted is not None:
-            return
-        self.aborted = reason
-        job = self.job
-        if job is not None:
-            job.aborted_reason = reason
-            if job._aborted is not None:  # noqa: SLF001
-                job._aborted.set()  # noqa: SLF001
-        # Before its first step a task has no job, and cancelled then it would never see why: it
-        # looks at `aborted` itself. A thread cannot be cancelled: at a shutdown it gets the time to
-        # read `job.aborted`.
-        if self.task is None or job is None:
-            return
-        if self.thread is None or reason is not AbortedReason.SHUTDOWN:
-            self.task.cancel()
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, kw_only=True)
 class Execution:
     """What the runs of one queue have in common."""
 
@@ -194,7 +89,7 @@ class Execution:
         except BaseException as error:  # noqa: BLE001
             outcome: Outcome = self._unserializable(error)
         else:
-            job = run.job = Job(claimed, payload, self.queue, self.worker_id, self.report)
+            job = run.job = Job(run, payload, self)
             try:
                 if run.aborted is not None:
                     raise asyncio.CancelledError  # before the handler began
@@ -275,7 +170,7 @@ class Execution:
         elif isinstance(outcome, Raised):
             error, reason = outcome.error, outcome.reason
         if job is None:  # the payload could not be read
-            job = Job(run.claimed, None, self.queue, self.worker_id, self.report)
+            job = Job(run, None, self)
         assert self.hook is not None
         context = AfterExecution(job, value, error, run.claimed.ttl / 1000)
         try:

@@ -112,6 +112,9 @@ TRANSITIONS: dict[tuple[JobState | None, Action], JobState] = {
 }
 
 
+_COMPLETE = Action.COMPLETE
+
+
 def transition(state: JobState | None, action: Action) -> JobState:
     """Return the state that ``action`` leads to. A move that the table lacks raises `KeyError`."""
     return TRANSITIONS[state, action]
@@ -227,9 +230,9 @@ def settle(attempt: Attempt, outcome: Outcome, ttl: int, backoff: Callable[[int]
     after so many attempts.
     """
     id, fence = attempt.id, attempt.fence
+    if type(outcome) is Returned:  # first: it is what nearly all runs come to
+        return Settlement(id, fence, _COMPLETE, outcome.result, ttl)
     match outcome:
-        case Returned(result):
-            return Settlement(id, fence, Action.COMPLETE, result, ttl)
         case RetryAsked(error, delay):
             wait = backoff(attempt.attempts) if delay is None else max(0, round(delay * 1000))
             data = encode_error(error, FailureReason.ERROR)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from jobqueue.errors import (
     ErrorInfo,
@@ -40,8 +40,7 @@ class EnqueueStatus(StrEnum):
     """The id was taken by a job that has completed; here is its result."""
 
 
-@dataclass(frozen=True, slots=True)
-class EnqueueResult(Generic[R]):
+class EnqueueResult(NamedTuple, Generic[R]):
     """The answer to an enqueue."""
 
     id: str

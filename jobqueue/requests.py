@@ -16,6 +16,10 @@ from jobqueue.storage.base import NewJob, Reuse
 __all__ = ["Requests"]
 
 
+_RETURN = Reuse.RETURN
+_new = tuple.__new__  # without the generated constructor of a NamedTuple, which takes twice as long
+
+
 @dataclass(frozen=True, slots=True)
 class Requests:
     """Makes jobs with the defaults of one queue."""
@@ -41,6 +45,18 @@ class Requests:
         wait: bool = False,
     ) -> NewJob:
         """Return the job. Raises `InvalidArgumentError` or `SerializationError`."""
+        if (
+            priority.__class__ is int
+            and not priority
+            and reuse is _RETURN
+            and max_attempts is result_ttl is delay is run_at is None
+        ):  # what most calls are: a third of the time
+            fields = (
+                unique_id() if id is None else check_id(id),
+                dump(self.serde, payload, "the payload", self.max_bytes),
+                0, 0, None, self.max_attempts, self.max_stalls, self.ttl, _RETURN, wait,
+            )  # fmt: skip
+            return _new(NewJob, fields)
         return NewJob(
             unique_id() if id is None else check_id(id),
             dump(self.serde, payload, "the payload", self.max_bytes),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import json.encoder
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
 from jobqueue.errors import SerializationError
@@ -34,12 +34,12 @@ class JsonSerde:
     """
 
     def __init__(self) -> None:
-        self._encode = _encoder()
+        self._chunks = _encoder()
         self._decoder = json.JSONDecoder()
         self._scan = self._decoder.scan_once
 
     def dumps(self, value: Any) -> bytes:
-        return b"null" if value is None else self._encode(value).encode()
+        return b"null" if value is None else "".join(self._chunks(value, 0)).encode()
 
     def loads(self, data: bytes) -> Any:
         text = data.decode()
@@ -55,8 +55,8 @@ class JsonSerde:
         return "JsonSerde()"
 
 
-def _encoder() -> Callable[[Any], str]:
-    """Return what `json.JSONEncoder.encode` does, without the C encoder that it makes for every call.
+def _encoder() -> Callable[[Any, int], Iterable[str]]:
+    """Return what `json.JSONEncoder.iterencode` does, without the C encoder that it makes for every call.
 
     Measured: 0.9 µs instead of 1.5 µs for a small dict. Where CPython's accelerator is missing, the
     documented method serves.
@@ -64,10 +64,12 @@ def _encoder() -> Callable[[Any], str]:
     plain = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     make: Any = getattr(json.encoder, "c_make_encoder", None)
     if make is None:
-        return plain.encode
+        return lambda value, _indent: plain.iterencode(value)
     # Without markers, a circular value ends in RecursionError instead of ValueError.
-    chunks = make(None, plain.default, json.encoder.encode_basestring, None, ":", ",", False, False, False)  # noqa: FBT003
-    return lambda value: "".join(chunks(value, 0))
+    chunks: Callable[[Any, int], Iterable[str]] = make(
+        None, plain.default, json.encoder.encode_basestring, None, ":", ",", False, False, False  # noqa: FBT003
+    )
+    return chunks
 
 
 class MsgpackSerde:

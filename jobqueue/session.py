@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from jobqueue.batching import Batcher
 from jobqueue.errors import JobQueueError, LeaseLostError
 from jobqueue.events import Emitter, ErrorOccurred
-from jobqueue.execution import Execution, Job
+from jobqueue.execution import Execution
 from jobqueue.job import AbortedReason
+from jobqueue.run import Job
 from jobqueue.storage.base import CancelStatus, Inserted, NewJob, Record, Storage
 from jobqueue.supervisor import Supervisor
 from jobqueue.timers import Timers
@@ -91,11 +92,9 @@ class Session:
 
     # -- calls of the store, merged where merging pays --------------------------------------------------
 
-    async def insert(self, job: NewJob) -> Inserted:
+    def insert(self, job: NewJob) -> Awaitable[Inserted]:
         """Insert one job, together with those that others insert at this moment."""
-        if self._storage.batched:
-            return await self._inserts.call(job)
-        return (await self._insert((job,)))[0]
+        return self._inserts.call(job) if self._storage.batched else self._insert_one(job)
 
     async def insert_many(self, jobs: Sequence[NewJob]) -> list[Inserted]:
         """Insert a list of jobs."""
@@ -111,6 +110,12 @@ class Session:
     async def cancel(self, id: str, *, running: bool) -> CancelStatus:
         """Cancel one job."""
         return await self._cancels[running].call(id)
+
+    async def _insert_one(self, job: NewJob) -> Inserted:
+        answers = await self._storage.insert(
+            self._queue, (job,), reply_to=self.waiters.address, max_length=self._max_length
+        )
+        return answers[0]
 
     async def _insert(self, jobs: Sequence[NewJob]) -> list[Inserted]:
         return await self._storage.insert(

@@ -33,10 +33,11 @@ from jobqueue.events import (
     JobRequeued,
     JobStalled,
 )
-from jobqueue.execution import Execution, Job, Run
+from jobqueue.execution import Execution
 from jobqueue.heartbeat import Heartbeat
 from jobqueue.job import AbortedReason, Action, Settlement, decode_error
 from jobqueue.options import millis
+from jobqueue.run import Job, Run
 from jobqueue.serde import dump
 from jobqueue.storage.base import Claimed, LeaseStatus, Renewal, SettleStatus, Storage
 from jobqueue.supervisor import Supervisor
@@ -50,6 +51,9 @@ LAST_TRIES = 8
 """Failed exchanges in a row after which a stopping worker leaves its jobs to their leases."""
 MAX_BATCH = 1000
 """Jobs handed in and claimed by one exchange at the most."""
+
+
+_ACCEPTED, _COMPLETE = SettleStatus.ACCEPTED, Action.COMPLETE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +183,10 @@ class Worker:
             self._launch(claimed, started)
         self._maybe_work = len(answer.jobs) == limit if limit > 0 else True
         self._next_due = answer.next_due
+        quiet = JobCompleted not in self._emitter.heard
         for (settlement, run), status in zip(batch, answer.settled, strict=True):
+            if quiet and status is _ACCEPTED and settlement.action is _COMPLETE:
+                continue  # what most runs come to: nobody wants to hear
             self._tell_outcome(settlement, run, status)
 
     def _give_up(self) -> None:
@@ -224,12 +231,13 @@ class Worker:
 
     def _launch(self, claimed: Claimed, now: float) -> None:
         timeout = self._options.job_timeout
-        run = Run(claimed, now, None if timeout is None else now + timeout)
+        run = Run(claimed, now)
         self._runs[claimed.fence] = run
         if self._draining:  # brought by an exchange that was on its way when the stop began
             self._abandon(run)
             return
         if timeout is not None:
+            run.renew_until = now + timeout
             self._timers.start(run, timeout)
         if JobProcessing in self._emitter.heard:
             self._emitter.emit(JobProcessing(claimed.id, self._queue, claimed.attempts))

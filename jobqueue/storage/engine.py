@@ -49,7 +49,10 @@ _COMPLETE, _CLAIM, _CANCEL = Action.COMPLETE, Action.CLAIM, Action.CANCEL
 _RETRY, _RELEASE = Action.RETRY, Action.RELEASE
 _ACCEPTED, _LOST = SettleStatus.ACCEPTED, SettleStatus.LOST
 _CREATED, _FOUND = InsertStatus.CREATED, InsertStatus.FOUND
-_RETURN, _RERUN_FAILED = Reuse.RETURN, Reuse.RERUN_FAILED
+_RERUN_FAILED = Reuse.RERUN_FAILED
+_ENQUEUED, _SCHEDULED = TRANSITIONS[None, Action.ENQUEUE], TRANSITIONS[None, Action.SCHEDULE]
+# Half of what the generated constructor of a NamedTuple takes, where each job needs one.
+_new = tuple.__new__
 
 _PURGE_STEP = 8
 """Expired records that an insert deletes on its way, so that a store nobody sweeps stays bounded."""
@@ -83,10 +86,13 @@ class Effects:
 
     def clear(self) -> None:
         """Forget what has been told."""
-        self.replies.clear()
-        self.cancels.clear()
         self.woken.clear()
-        self.unlocked.clear()
+        if self.replies:
+            self.replies.clear()
+        if self.cancels:
+            self.cancels.clear()
+        if self.unlocked:
+            self.unlocked.clear()
 
 
 class Engine:
@@ -121,49 +127,40 @@ class Engine:
         reply_to: str | None = None,
         max_length: int | None = None,
     ) -> list[Inserted]:
-        q = self._queue(queue)
+        q = self._queues.get(queue) or self._queue(queue)
         if q.expiry_times and q.expiry_times[0] <= now:
             q.purge(now, _PURGE_STEP)
-        answers = []
+        answers: list[Inserted] = []
         for new in jobs:
             job = q.jobs.get(new.id)
-            if job is not None and (job.expires_at > now or not job.expires_at):
-                state = job.state
-                if (
-                    state not in ENDED
-                    or (state is not _CANCELLED and new.reuse is _RETURN)
-                    or (state is _COMPLETED and new.reuse is _RERUN_FAILED)
-                ):
-                    ended = state in ENDED
-                    if reply_to is not None and new.wait and not ended:
-                        self._add_waiter(job, reply_to)
-                    answers.append(
-                        Inserted(_FOUND, job.seq, state, job.data if ended else None, job.attempts)
-                    )
-                    continue
+            if job is not None and not _replaces(new.reuse, job, now):
+                answers.append(self._found(job, reply_to if new.wait else None))
+                continue
             if max_length is not None and q.ready_count() + q.scheduled_count() >= max_length:
                 answers.append(Inserted(InsertStatus.FULL, 0, _QUEUED))
                 continue
             if job is not None:
                 q.drop(job)
-            job = self._create(q, new, now)
-            if reply_to is not None and new.wait:
+            self._seq = seq = self._seq + 1
+            job = q.jobs[new.id] = Entry(new, seq, now)
+            if new.wait and reply_to is not None:
                 job.waiters = (reply_to,)
-            answers.append(Inserted(_CREATED, job.seq, job.state))
+            if job.due <= now:
+                job.state = _ENQUEUED
+                q.put_ready(job)
+                self.effects.woken.add(queue)
+            else:
+                job.state = _SCHEDULED
+                if q.put_scheduled(job):
+                    self.effects.woken.add(queue)
+            answers.append(_new(Inserted, (_CREATED, seq, job.state, None, 0)))
         return answers
 
-    def _create(self, q: Index, new: NewJob, now: int) -> Entry:
-        self._seq += 1
-        job = q.jobs[new.id] = Entry(new, self._seq, now)
-        if job.due <= now:
-            job.state = TRANSITIONS[None, Action.ENQUEUE]
-            q.put_ready(job)
-            self.effects.woken.add(q.name)
-        else:
-            job.state = TRANSITIONS[None, Action.SCHEDULE]
-            if q.put_scheduled(job):
-                self.effects.woken.add(q.name)
-        return job
+    def _found(self, job: Entry, reply_to: str | None) -> Inserted:
+        ended = job.state in ENDED
+        if reply_to is not None and not ended:
+            self._add_waiter(job, reply_to)
+        return Inserted(_FOUND, job.seq, job.state, job.data if ended else None, job.attempts)
 
     def get(
         self,
@@ -197,7 +194,7 @@ class Engine:
         settled: list[SettleStatus] = []
         released: list[Entry] = []
         for settlement in settlements:
-            settled.append(self._settle(q, settlement, released, now))
+            settled.append(self._settle(q, settlement, released, now))  # noqa: PERF401 - it also writes
         if released:
             q.put_front(released)
             self.effects.woken.add(queue)
@@ -261,12 +258,11 @@ class Engine:
                 job.worker = worker
                 job.lease_until = lease_until
                 job.updated_at = now
-                job.progress = None
+                if job.progress is not None:
+                    job.progress = None
                 q.leased[id] = job
-                assert job.payload is not None
-                out.append(
-                    Claimed(id, job.payload, fence, job.attempts, job.max_attempts, job.ttl, job.created_at)
-                )
+                fields = (id, job.payload, fence, job.attempts, job.max_attempts, job.ttl, job.created_at)
+                out.append(_new(Claimed, fields))
             if not line:
                 del q.ready[priority]
 
@@ -504,6 +500,15 @@ class Engine:
         """Return the named locks, released ones included: their terms go on."""
         return dict(self._locks.all)
 
+    @property
+    def seen(self) -> list[tuple[str, str, int]]:
+        """Return (queue, worker, when) of every worker that was heard of."""
+        return [(q.name, worker, at) for q in self._queues.values() for worker, at in q.workers.items()]
+
+    def see(self, queue: str, worker: str, at: int) -> None:
+        """Note that a worker was heard of."""
+        self._queue(queue).workers[worker] = at
+
     def load(self, jobs: Iterable[SavedJob], locks: dict[str, LockInfo], counters: Counters) -> None:
         """Fill an empty engine with what another one gave out."""
         self._seq, self._fence = counters
@@ -552,3 +557,13 @@ class Engine:
             for address in job.waiters:
                 self.effects.replies.setdefault(address, []).append(reply)
             job.waiters = ()
+
+
+def _replaces(reuse: Reuse, job: Entry, now: int) -> bool:
+    """Whether a new job takes the place of the record that has its id."""
+    state = job.state
+    if state not in ENDED:
+        return False
+    if state is _CANCELLED or job.expires_at <= now or reuse is Reuse.RERUN:
+        return True
+    return state is _FAILED and reuse is _RERUN_FAILED

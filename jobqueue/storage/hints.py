@@ -84,10 +84,11 @@ class Hints:
 
     def publish(self, effects: Effects) -> None:
         """Tell everybody in this process what the engine wants told."""
-        for queue in effects.woken if self._waiting else ():
-            self.wake(("work", queue))
-        for lock in effects.unlocked:
-            self.wake(("lock", lock))
+        if self._waiting:
+            for queue in effects.woken:
+                self.wake(("work", queue))
+            for lock in effects.unlocked:
+                self.wake(("lock", lock))
         for request in effects.cancels:
             for sink, loop in self._sinks.get(request.address, ()):
                 _call_in(loop, partial(sink.cancel, request.queue, request.id, request.fence))

@@ -20,30 +20,27 @@ _PROCESSING, _COMPLETED = JobState.PROCESSING, JobState.COMPLETED
 class Entry:
     """A record, in one index of its queue."""
 
-    __slots__ = (
-        "attempts", "cancelling", "created_at", "data", "due", "expires_at", "fence", "id",
-        "lease_until", "max_attempts", "max_stalls", "payload", "priority", "progress", "seq",
-        "stalls", "state", "ttl", "updated_at", "waiters", "worker",
-    )  # fmt: skip
+    id: str
+    payload: bytes | None
 
-    state: JobState  # set by `move` before anything reads it
-    worker: str
+    # Defaults stand in the class, not in __init__: it costs a third of what an insert takes as it is.
+    state: JobState  # set before anything reads it
+    worker: str  # set by the first claim
+    attempts = stalls = fence = lease_until = expires_at = 0
+    cancelling = False
+    data: bytes | None = None
+    """The result, or the error of the last failed attempt."""
+    progress: bytes | None = None
+    waiters: tuple[str, ...] = ()
 
     def __init__(self, new: NewJob, seq: int, now: int) -> None:
-        self.id = new.id
-        self.payload: bytes | None = new.payload
-        self.priority = new.priority
-        self.due = new.run_at if new.run_at is not None else now + new.delay
-        self.max_attempts = new.max_attempts
-        self.max_stalls = new.max_stalls
-        self.ttl = new.ttl
+        (
+            self.id, self.payload, self.priority, delay, run_at,
+            self.max_attempts, self.max_stalls, self.ttl, _, _,
+        ) = new  # fmt: skip
+        self.due = now + delay if run_at is None else run_at
         self.seq = seq
         self.created_at = self.updated_at = now
-        self.attempts = self.stalls = self.fence = self.lease_until = self.expires_at = 0
-        self.cancelling = False
-        self.data: bytes | None = None  # the result, or the error of the last failed attempt
-        self.progress: bytes | None = None
-        self.waiters: tuple[str, ...] = ()
 
     def move(self, action: Action) -> None:
         """Change the state as the transition table says."""

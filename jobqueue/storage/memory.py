@@ -89,7 +89,10 @@ class MemoryStorage:
         now = self._now()
         with self._lock:
             answers = self._engine.insert(queue, jobs, now, reply_to=reply_to, max_length=max_length)
-            self._publish()
+            effects = self._engine.effects
+            if effects.woken:
+                self._hints.publish(effects)
+                effects.clear()
         return answers
 
     async def get(

@@ -514,7 +514,7 @@ async def test_a_handler_left_behind_by_a_closed_loop_stores_nothing() -> None:
         from jobqueue.execution import Run
 
         execution = queue._session.worker._execution
-        lone = Run(run.claimed, 0.0, None)
+        lone = Run(run.claimed, 0.0)
         coroutine = execution.perform(lone)
         coroutine.send(None)
         coroutine.close()
