@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doc_pages import PAGES, Block, blocks, name
+from doc_pages import PAGES, ROOT, Block, blocks, name
 
 LIMIT = 30.0
 """Seconds that one command may take."""
@@ -33,26 +33,25 @@ _COMMAND = re.compile(r"^\$ (.+)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 class Commands:
     """Runs the commands of one page in a directory of its own."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, bin: Path) -> None:
         self.directory = directory
         self.background: list[subprocess.Popen[str]] = []
-        bin = str(Path(sys.executable).parent)
-        self.env = {**os.environ, "PATH": f"{bin}{os.pathsep}{os.environ['PATH']}"}
+        # The command of this checkout, whatever is installed.
+        for command, module in (("jobqueue", "-m jobqueue.cli"), ("python", "")):
+            script = bin / command
+            script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
+            script.chmod(0o755)
+        self.env = {**os.environ, "PATH": f"{bin}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
         self.env.pop("JOBQUEUE_STORAGE", None)
 
     def run(self, block: Block) -> None:
         for command, expected in _COMMAND.findall(block.code):
-            if "background" in block.options:
-                self.background.append(self._start(command))
-                continue
             process = self._start(command)
-            try:
-                printed, errors = process.communicate(timeout=LIMIT)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                printed, errors = process.communicate()
-                pytest.fail(f"{command!r} did not end: {printed}{errors}")
-            assert (printed, process.returncode) == (expected, 0), f"{command!r}: {errors}"
+            if "background" in block.options:
+                self.background.append(process)
+            else:
+                printed, errors = finish(process)
+                assert (printed, process.returncode) == (expected, 0), f"{command!r}: {errors}"
 
     def _start(self, command: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -64,22 +63,28 @@ class Commands:
     def stop(self) -> None:
         for process in self.background:
             process.terminate()
-        for process in self.background:
-            try:
-                _, errors = process.communicate(timeout=LIMIT)
-            finally:
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.communicate()
+        ended = [(process, finish(process)) for process in self.background]
+        for process, (_, errors) in ended:
             assert process.returncode == 0, errors
 
 
+def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Wait for the end of a command, for a bounded time; return what it printed."""
+    try:
+        return process.communicate(timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        printed, errors = process.communicate()
+        return printed, f"it did not end within {LIMIT} s\n{errors}"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_examples(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples(
+    page: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
     namespace: dict[str, Any] = {"__name__": "__main__"}
-    commands, printed = Commands(tmp_path), ""
+    commands, printed = Commands(tmp_path, tmp_path_factory.mktemp("bin")), ""
     with contextlib.ExitStack() as stack:
         stack.callback(commands.stop)
         for block in blocks(page):
