@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from jobqueue.errors import StorageUnavailableError
+
 __all__ = ["Batcher"]
 
 T = TypeVar("T")
@@ -41,6 +43,12 @@ class Batcher(Generic[T, R]):
         while self._sender is not None:
             await asyncio.wait([self._sender])
 
+    async def close(self) -> None:
+        """Answer what is not answered yet with an error."""
+        if self._sender is not None:
+            self._sender.cancel()
+            await asyncio.wait([self._sender])
+
     async def _run(self) -> None:
         try:
             while self._queued:
@@ -50,24 +58,27 @@ class Batcher(Generic[T, R]):
                     await self._send_batch(batch)
         finally:
             self._sender = None
-            for _, future in self._queued:  # only if this task was cancelled from outside
-                future.cancel()
-            self._queued.clear()
+            left, self._queued = self._queued, []  # only if this task was cancelled
+            _fail(left, _GONE)
 
     async def _send_batch(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
         try:
             answers = await self._send([item for item, _ in batch])
-        except BaseException as error:
-            for _, future in batch:
+            for (_, future), answer in zip(batch, answers, strict=True):
                 if not future.done():
-                    # Each caller gets the same error object: a traceback is all that they share.
-                    if isinstance(error, asyncio.CancelledError):
-                        future.cancel()
-                    else:
-                        future.set_exception(error)
-            if not isinstance(error, Exception):
-                raise
-            return
-        for (_, future), answer in zip(batch, answers, strict=True):
-            if not future.done():
-                future.set_result(answer)
+                    future.set_result(answer)
+        except Exception as error:  # noqa: BLE001 - it is the callers'
+            # Each caller gets the same error object: a traceback is all that they share.
+            _fail(batch, error)
+        except BaseException:
+            _fail(batch, _GONE)
+            raise
+
+
+_GONE = "the queue was stopped before the store answered: the call may have been done or not"
+
+
+def _fail(batch: Sequence[tuple[T, asyncio.Future[R]]], error: Exception | str) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(StorageUnavailableError(error) if isinstance(error, str) else error)

@@ -24,6 +24,9 @@ from jobqueue.storage.base import LeaseStatus, Renewal, Storage
 
 __all__ = ["Heartbeat", "Lease"]
 
+_LAST_CALL = 5.0
+"""Seconds that the thread gets to end."""
+
 
 class Lease(Protocol):
     """What a heartbeat knows of a run."""
@@ -87,7 +90,8 @@ class Heartbeat:
             self._stopped = True
             if self._wake is not None:
                 self._wake()
-            await ended
+            # Bounded: a store that does not close must not keep the owner from stopping.
+            await asyncio.wait([ended], timeout=_LAST_CALL)
 
     def _thread(self, ended: asyncio.Future[None]) -> None:
         try:

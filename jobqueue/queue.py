@@ -227,6 +227,8 @@ class Queue(Generic[P, R]):
         """
         if timeout is not None:
             check_seconds("timeout", timeout, zero=True)
+        if self._session is not None and self._session.runs(asyncio.current_task()):
+            raise JobQueueError("a handler cannot stop its own queue: stop() would wait for itself")
         async with self._changing:
             session = self._session
             if session is None:
@@ -281,9 +283,9 @@ class Queue(Generic[P, R]):
             raise JobQueueError(
                 f"queue {self.name!r} has a handler already: use another queue for another job"
             )
+        session = None if self._session is None else self._started()
         self._handler = handler
         self._threaded = threaded
-        session = self._session
         if session is not None:
             session.supervisor.spawn(session.work(self._execution(session), self._options), "start-worker")
         return handler

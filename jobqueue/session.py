@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from typing import Any
 
 from jobqueue.batching import Batcher
-from jobqueue.errors import JobQueueError, LeaseLostError
+from jobqueue.errors import JobQueueError, LeaseLostError, StorageUnavailableError
 from jobqueue.events import Emitter, ErrorOccurred
 from jobqueue.execution import Execution
 from jobqueue.job import AbortedReason
@@ -19,6 +19,9 @@ from jobqueue.waiters import Waiters
 from jobqueue.worker import Worker, WorkerOptions
 
 __all__ = ["Session"]
+
+LAST_CALL = 5.0
+"""Seconds that a stopping queue waits for the store's answer to a call."""
 
 
 class Session:
@@ -69,6 +72,10 @@ class Session:
         self.worker = Worker(self._storage, execution, options, self._emitter, self.timers, self.supervisor)
         self.worker.start()
 
+    def runs(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether a task is the run of a job here."""
+        return self.worker is not None and self.worker.runs(task)
+
     async def stop_worker(self, timeout: float | None) -> None:
         """End the runs, in order."""
         if self.worker is not None:
@@ -83,12 +90,27 @@ class Session:
     async def close(self) -> None:
         """Answer what is under way and end all tasks. After `stop_worker`."""
         for batcher in (self._inserts, self._reads, *self._cancels.values()):
-            await batcher.drain()
+            await self._in_time(batcher.drain(), "answering the last calls")
+            await batcher.close()
         gone = JobQueueError(f"queue {self._queue!r} was stopped during this call; its job goes on elsewhere")
         self.waiters.fail_all(self.defect or gone)
         await self.supervisor.stop()
-        await self.waiters.unsubscribe()
+        await self._in_time(self.waiters.unsubscribe(), "unsubscribing")
         self.timers.close()
+
+    async def _in_time(self, call: Coroutine[Any, Any, None], doing: str) -> None:
+        """Await a call that must not keep a stop from ending, nor make it fail."""
+        task = asyncio.ensure_future(call)
+        timer = self._storage.clock.call_later(LAST_CALL, task.cancel)
+        try:
+            await asyncio.wait([task])
+        finally:
+            timer.cancel()
+            task.cancel()
+        if task.cancelled():
+            self.report(StorageUnavailableError(f"no answer within {LAST_CALL:g} s"), doing)
+        elif error := task.exception():
+            self.report(error, doing)
 
     # -- calls of the store, merged where merging pays --------------------------------------------------
 

@@ -47,6 +47,8 @@ __all__ = ["Worker", "WorkerOptions"]
 
 ABORT_GRACE = 1.0
 """Seconds that an aborted run gets to end before its job is given back without it."""
+HAND_IN = 30.0
+"""Seconds that a stopping worker takes to hand in the last outcomes, whatever the store does."""
 LAST_TRIES = 8
 """Failed exchanges in a row after which a stopping worker leaves its jobs to their leases."""
 MAX_BATCH = 1000
@@ -122,6 +124,10 @@ class Worker:
         self._heart = self._supervisor.spawn(heartbeat.run(), "heartbeat")
         self._claimer = self._supervisor.spawn(self._claim_forever(), "claimer")
 
+    def runs(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether a task is the run of a job here."""
+        return any(run.task is task for run in self._runs.values())
+
     def abort(self, fence: int, reason: AbortedReason) -> None:
         """Ask a run to end. Unknown fences are ignored: the run has ended."""
         run = self._runs.get(fence)
@@ -132,14 +138,20 @@ class Worker:
         """Stop in order; at most ``timeout`` seconds for the runs, ``None``: as long as they take."""
         self._draining = True
         self._wake.set()
-        await self._until_idle(timeout)
-        for run in tuple(self._runs.values()):
-            run.abort(AbortedReason.SHUTDOWN)
+        try:
+            await self._until_idle(timeout)
+        finally:  # of a stop that is cancelled, too: no run goes on unattended
+            for run in tuple(self._runs.values()):
+                run.abort(AbortedReason.SHUTDOWN)
         await self._until_idle(ABORT_GRACE)
         for run in tuple(self._runs.values()):
             self._abandon(run)
         if self._claimer is not None:
+            timer = self._clock.call_later(HAND_IN, self._claimer.cancel)
             await asyncio.wait([self._claimer])
+            timer.cancel()
+            if self._finished:
+                self._give_up()
         for task in (self._hint, self._heart):
             if task is not None:
                 task.cancel()
