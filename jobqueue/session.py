@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from jobqueue.batching import Batcher
@@ -43,12 +44,10 @@ class Session:
         self._hurried = False
         self._inserts: Batcher[NewJob, Inserted] = Batcher(self._insert)
         self._reads: Batcher[str, Record | None] = Batcher(self._get)
-        self._cancels = {
-            running: Batcher[str, CancelStatus](
-                lambda ids, running=running: storage.cancel(queue, ids, running=running)
-            )
-            for running in (False, True)
+        self._cancels: dict[bool, Batcher[str, CancelStatus]] = {
+            running: Batcher(partial(storage.cancel, queue, running=running)) for running in (False, True)
         }
+        self._batchers: tuple[Batcher[Any, Any], ...] = (self._inserts, self._reads, *self._cancels.values())
 
     @property
     def ready(self) -> bool:
@@ -89,7 +88,7 @@ class Session:
 
     async def close(self) -> None:
         """Answer what is under way and end all tasks. After `stop_worker`."""
-        for batcher in (self._inserts, self._reads, *self._cancels.values()):
+        for batcher in self._batchers:
             await self._in_time(batcher.drain(), "answering the last calls")
             await batcher.close()
         gone = JobQueueError(f"queue {self._queue!r} was stopped during this call; its job goes on elsewhere")
@@ -101,12 +100,16 @@ class Session:
     async def _in_time(self, call: Coroutine[Any, Any, None], doing: str) -> None:
         """Await a call that must not keep a stop from ending, nor make it fail."""
         task = asyncio.ensure_future(call)
-        timer = self._storage.clock.call_later(LAST_CALL, task.cancel)
+
+        def give_up() -> None:
+            task.cancel()
+
+        timer = self._storage.clock.call_later(LAST_CALL, give_up)
         try:
             await asyncio.wait([task])
         finally:
             timer.cancel()
-            task.cancel()
+            give_up()
         if task.cancelled():
             self.report(StorageUnavailableError(f"no answer within {LAST_CALL:g} s"), doing)
         elif error := task.exception():

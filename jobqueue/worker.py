@@ -146,16 +146,28 @@ class Worker:
         await self._until_idle(ABORT_GRACE)
         for run in tuple(self._runs.values()):
             self._abandon(run)
-        if self._claimer is not None:
-            timer = self._clock.call_later(HAND_IN, self._claimer.cancel)
-            await asyncio.wait([self._claimer])
-            timer.cancel()
-            if self._finished:
-                self._give_up()
+        await self._hand_in()
         for task in (self._hint, self._heart):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
+
+    async def _hand_in(self) -> None:
+        """Wait until the last outcomes are stored, for a bounded time."""
+        claimer = self._claimer
+        if claimer is None:
+            return
+
+        def hurry() -> None:
+            claimer.cancel()
+
+        timer = self._clock.call_later(HAND_IN, hurry)
+        try:
+            await asyncio.wait([claimer])
+        finally:
+            timer.cancel()
+        if self._finished:
+            self._give_up()
 
     # -- claiming ---------------------------------------------------------------------------------
 

@@ -85,7 +85,9 @@ class Lab:
         assert isinstance(clock, FakeClock)
         return clock
 
-    def queue(self, handler: Callable[..., Any] | None = None, name: str = "q", **options: Any) -> Queue[Any, Any]:
+    def queue(
+        self, handler: Callable[..., Any] | None = None, name: str = "q", **options: Any
+    ) -> Queue[Any, Any]:
         queue: Queue[Any, Any] = Queue(self.storage, name, **options)
         if handler is not None:
             queue.execute(handler)
@@ -121,7 +123,9 @@ class Lab:
         return None if record is None else record.state.value
 
     async def total(self, queue: str = "q") -> int:
-        return sum(value for name, value in (await self.storage.counts(queue))._asdict().items() if name != "oldest")
+        return sum(
+            value for name, value in (await self.storage.counts(queue))._asdict().items() if name != "oldest"
+        )
 
     async def close(self) -> None:
         for queue in self._made:

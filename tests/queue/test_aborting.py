@@ -96,7 +96,9 @@ async def test_a_run_within_its_time_is_left_alone(lab: Lab, clock: FakeClock) -
     assert gate.cancelled == 0
 
 
-async def test_a_thread_over_its_time_is_told_and_keeps_its_slot_until_it_ends(lab: Lab, clock: FakeClock) -> None:
+async def test_a_thread_over_its_time_is_told_and_keeps_its_slot_until_it_ends(
+    lab: Lab, clock: FakeClock
+) -> None:
     began, go = threading.Event(), threading.Event()
     seen: list[Any] = []
 
@@ -337,11 +339,18 @@ async def test_a_run_that_lost_its_lease_changes_nothing(lab: Lab, clock: FakeCl
         gate.go.set()
         await clock.settle()
     record = await lab.record("a")
-    assert (record.state, record.worker, record.fence, record.error) == ("processing", "thief", stolen.fence, None)
+    assert (record.state, record.worker, record.fence, record.error) == (
+        "processing",
+        "thief",
+        stolen.fence,
+        None,
+    )
     (stalled,) = events.of("stalled")
     assert (stalled.id, stalled.queue, stalled.worker_id, stalled.stalls) == ("a", "q", "w", None)
     assert not {"completed", "failing", "failed"} & set(events.names)
-    settled = await lab.storage.exchange("q", "thief", [Settlement("a", stolen.fence, Action.COMPLETE, b'"thief"', 9999)], 0, 1)
+    settled = await lab.storage.exchange(
+        "q", "thief", [Settlement("a", stolen.fence, Action.COMPLETE, b'"thief"', 9999)], 0, 1
+    )
     assert settled.settled == ["accepted"]
     assert await queue.get_result("a") == "thief"
 

@@ -135,10 +135,31 @@ async def test_many_are_stored_in_order_and_answered_in_order(lab: Lab) -> None:
     queue = await lab.start()
     await queue.enqueue("b", 0)
     answers = await queue.enqueue_many(
-        [("a", 1), ("b", 2), EnqueueRequest("late", 3, delay=60), (None, 4), EnqueueRequest("top", 5, priority=9), ("a", 6)]
+        [
+            ("a", 1),
+            ("b", 2),
+            EnqueueRequest("late", 3, delay=60),
+            (None, 4),
+            EnqueueRequest("top", 5, priority=9),
+            ("a", 6),
+        ]
     )
-    assert [answer.status for answer in answers] == ["queued", "duplicate", "queued", "queued", "queued", "duplicate"]
-    assert [answer.state for answer in answers] == ["queued", "queued", "scheduled", "queued", "queued", "queued"]
+    assert [answer.status for answer in answers] == [
+        "queued",
+        "duplicate",
+        "queued",
+        "queued",
+        "queued",
+        "duplicate",
+    ]
+    assert [answer.state for answer in answers] == [
+        "queued",
+        "queued",
+        "scheduled",
+        "queued",
+        "queued",
+        "queued",
+    ]
     queue.execute(handler)
     await within(queue.wait(answers[3].id))
     assert ran == ["top", "b", "a", answers[3].id]
@@ -278,7 +299,9 @@ async def test_what_a_handler_gets(lab: Lab) -> None:
     assert "deep" not in repr(job)
 
 
-@pytest.mark.parametrize("id", ["a:b", "../x", "{}", "*", "a b", "ü", "😀", "x" * 256, "é", "e\u0301", "A", "%s", "\u202e"])
+@pytest.mark.parametrize(
+    "id", ["a:b", "../x", "{}", "*", "a b", "ü", "😀", "x" * 256, "é", "e\u0301", "A", "%s", "\u202e"]
+)
 async def test_ids_are_compared_byte_by_byte(lab: Lab, id: str) -> None:
     queue = await lab.start(echo)
     for other in ("a", "E\u0301", "É"):

@@ -11,7 +11,18 @@ from typing import Any
 
 import pytest
 
-from jobqueue import Backoff, ErrorInfo, Fatal, Job, JobFailedError, JobQueueError, JobState, MaxRetriesError, Queue, Retry
+from jobqueue import (
+    Backoff,
+    ErrorInfo,
+    Fatal,
+    Job,
+    JobFailedError,
+    JobQueueError,
+    JobState,
+    MaxRetriesError,
+    Queue,
+    Retry,
+)
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.testing import FakeClock
 from tests.queue.support import Gate, Lab, Recorder, echo, opened, within
@@ -118,7 +129,9 @@ async def test_jitter_spreads_the_retries(lab: Lab, clock: FakeClock) -> None:
     assert max(delays) <= 15
 
 
-@pytest.mark.parametrize("bad", [ValueError("rule"), -1, "soon", None, float("nan"), float("inf"), True, SystemExit(2)], ids=repr)
+@pytest.mark.parametrize(
+    "bad", [ValueError("rule"), -1, "soon", None, float("nan"), float("inf"), True, SystemExit(2)], ids=repr
+)
 async def test_a_backoff_that_makes_no_sense_waits_a_second(lab: Lab, clock: FakeClock, bad: Any) -> None:
     def rule(attempts: int) -> Any:
         if isinstance(bad, BaseException):
@@ -137,7 +150,9 @@ async def test_a_backoff_that_makes_no_sense_waits_a_second(lab: Lab, clock: Fak
 
 
 async def test_custom_backoff_gets_the_attempts(lab: Lab, clock: FakeClock) -> None:
-    queue = await lab.start(raiser(KeyError()), max_attempts=3, backoff=Backoff.custom(lambda attempts: attempts * 2))
+    queue = await lab.start(
+        raiser(KeyError()), max_attempts=3, backoff=Backoff.custom(lambda attempts: attempts * 2)
+    )
     events = Recorder(queue)
     await queue.enqueue("a", "bad")
     await clock.advance(10)
@@ -225,7 +240,11 @@ async def test_tracebacks_are_kept_if_asked(lab: Lab) -> None:
 # -- results ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("result", [object(), {1, 2}, b"bytes", float("nan"), "\ud800", {(1, 2): 3}], ids=["object", "set", "bytes", "nan", "surrogate", "key"])
+@pytest.mark.parametrize(
+    "result",
+    [object(), {1, 2}, b"bytes", float("nan"), "\ud800", {(1, 2): 3}],
+    ids=["object", "set", "bytes", "nan", "surrogate", "key"],
+)
 async def test_an_unserialisable_result_fails_the_job_and_the_worker_lives(lab: Lab, result: Any) -> None:
     async def handler(job: Job[Any]) -> Any:
         return result if job.id == "bad" else "fine"
@@ -370,7 +389,9 @@ async def test_a_thread_that_returns_a_future_is_told_to_be_async(lab: Lab) -> N
         await within(queue.enqueue_and_wait("a", 1))
 
 
-async def test_a_thread_that_cannot_start_fails_the_attempt(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_thread_that_cannot_start_fails_the_attempt(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     queue = await lab.start(lambda job: "ran", max_attempts=1)
     real = threading.Thread.start
 

@@ -147,7 +147,9 @@ async def test_no_time_to_drain(lab: Lab, clock: FakeClock) -> None:
 
 
 @pytest.mark.parametrize(("ending", "state"), [("return", "completed"), ("raise", "queued")])
-async def test_a_handler_that_ends_while_it_is_aborted_keeps_its_result(lab: Lab, clock: FakeClock, ending: str, state: str) -> None:
+async def test_a_handler_that_ends_while_it_is_aborted_keeps_its_result(
+    lab: Lab, clock: FakeClock, ending: str, state: str
+) -> None:
     async def handler(job: Job[Any]) -> str:
         try:
             await asyncio.Event().wait()
@@ -356,9 +358,8 @@ async def test_stop_waits_for_asynchronous_listeners(lab: Lab) -> None:
     assert sorted(heard) == ["completed", "stopped"]
 
 
-async def test_a_start_that_fails_leaves_nothing(lab: Lab) -> None:
-    wire = WireStorage(lab.storage)
-    before = left_tasks()
+async def test_a_start_that_fails_leaves_nothing() -> None:
+    wire, before = WireStorage(MemoryStorage(clock=FakeClock())), left_tasks()
     queue: Queue[Any, Any] = Queue(wire, "q")
     queue.execute(echo)
     wire.break_down("open")
@@ -377,7 +378,7 @@ async def test_a_start_that_fails_leaves_nothing(lab: Lab) -> None:
     await until(lambda: left_tasks() == before)
     await within(queue.start())
     assert await within(queue.enqueue_and_wait("a", 1)) == 1
-    await lab.finish(queue.stop())
+    await within(queue.stop())
     assert wire.calls("open") - 1 == wire.calls("close") == 2
 
 

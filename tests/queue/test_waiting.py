@@ -24,7 +24,18 @@ from jobqueue.job import JobState
 from jobqueue.storage.base import Reply
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.testing import FakeClock
-from tests.queue.support import DeafStorage, Gate, Hold, Lab, Recorder, WireStorage, echo, opened, until, within
+from tests.queue.support import (
+    DeafStorage,
+    Gate,
+    Hold,
+    Lab,
+    Recorder,
+    WireStorage,
+    echo,
+    opened,
+    until,
+    within,
+)
 
 
 def standing(queue: Queue[Any, Any]) -> int:
