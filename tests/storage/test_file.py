@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any, Self
 
+import pytest
 import pytest_asyncio
 
 from jobqueue.storage.base import Storage
-from jobqueue.storage.file import FileStorage
-from jobqueue.testing import FakeClock, StorageContract
+from jobqueue.storage.file import FileStorage, state
+from jobqueue.storage.file.files import Files
+from jobqueue.testing import FakeClock, StorageContract, model_test
+
+
+MORE = int(os.environ.get("JOBQUEUE_TEST_MORE", "1"))
+"""How many times as much to try: a nightly run takes 20."""
 
 
 @asynccontextmanager
@@ -39,3 +47,42 @@ class TestFileStorageOpenedTwice(StorageContract):
             yield other
         finally:
             await other.close()
+
+
+TestFileStorageModel = model_test(make_storage, max_examples=25 * MORE)
+
+
+class CompactHere(Files):
+    """Compacts in a thread: starting a process for every few commands would take too long."""
+
+    def spawn(self, directory: Path) -> None:
+        return None
+
+
+class Restless(FileStorage):
+    """Its clone is a second opening of the directory, closed and opened again all the time.
+
+    So every answer depends on what went through the files, and on journals of a few commands each.
+    """
+
+    gets = 0
+
+    def clone(self) -> Self:
+        return type(self)(self.path, clock=self.clock, files=CompactHere(), rotate_at=2000)
+
+    async def get(self, *args: Any, **kwargs: Any) -> Any:
+        self.gets += 1
+        if self.gets % 7 == 0 and not self._hints._sinks:
+            await self.close()
+            await self.open()
+        return await super().get(*args, **kwargs)
+
+
+@asynccontextmanager
+async def make_restless(clock: FakeClock) -> AsyncIterator[Storage]:
+    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(state, "SEEN_EVERY", 0)  # when a worker was seen last is compared to the millisecond
+        yield Restless(Path(directory) / "store", clock=clock, files=CompactHere(), rotate_at=2000)
+
+
+TestFileStorageRestlessModel = model_test(make_restless, max_examples=10 * MORE)

@@ -16,7 +16,7 @@ jobs ready or their leases dead; the fences that were given are skipped (`Restar
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from jobqueue.storage.file.codec import Reader
 from jobqueue.storage.file.state import State
@@ -35,7 +35,10 @@ class Weight(IntEnum):
     """Safe on the disk before anybody is told."""
 
 
-class Command(Protocol):
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Command(Protocol[T_co]):
     """See the head of the module."""
 
     code: ClassVar[int]
@@ -43,11 +46,11 @@ class Command(Protocol):
     """Whether it makes new jobs: those are refused when the disk is full."""
 
     def wanted(self, state: State, now: int) -> bool: ...
-    def apply(self, state: State, now: int) -> Any: ...
+    def apply(self, state: State, now: int) -> T_co: ...
     def weigh(self, answer: Any, state: State, now: int) -> Weight: ...
     def pack(self) -> bytes: ...
     @classmethod
-    def parse(cls, data: Reader) -> Command: ...
+    def parse(cls, data: Reader) -> Command[T_co]: ...
 
 
 class Common:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 from jobqueue.storage.file.codec import Reader, blob
 from jobqueue.storage.file.command import Command, Weight
@@ -30,17 +31,18 @@ __all__ = [
     "parse_command",
 ]
 
-_ALL: tuple[type[Command], ...] = (
+_ALL: tuple[type[Command[Any]], ...] = (
     Insert, Watch, Exchange, Extend, Sweep, Cancel, Keep, Purge, Acquire, Renew, Release, Restart, Step, Seal,
 )  # fmt: skip
 _BY_CODE = {kind.code: kind for kind in _ALL}
 
 
-def pack_command(command: Command) -> bytes:
+def pack_command(command: Command[Any]) -> bytes:
+    """Write one command."""
     return bytes((command.code,)) + blob(command.pack())
 
 
-def parse_command(data: Reader) -> Command:
+def parse_command(data: Reader) -> Command[Any]:
     """Read one command. Raises `ValueError` at what no version of the store has written."""
     kind = _BY_CODE.get(data.byte())
     if kind is None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from jobqueue.errors import JobQueueError, QueueFullError, StorageError, StorageUnavailableError
 from jobqueue.runtime import Clock
@@ -35,14 +35,17 @@ _FRAME_ROOM = 256
 """Bytes that a frame may have besides its commands."""
 
 
-class Read(NamedTuple):
+T = TypeVar("T")
+
+
+class Read(NamedTuple, Generic[T]):
     """A call that changes nothing."""
 
-    answer: Callable[[Engine, int], Any]
+    answer: Callable[[Engine, int], T]
     """Called with the engine and the time."""
 
 
-Call = Command | Read
+Call = Command[Any] | Read[Any]
 
 
 class Turn(NamedTuple):
@@ -288,7 +291,7 @@ def _answer(call: Call, state: State, now: int) -> Any:
         return error
 
 
-def _full(call: Command) -> JobQueueError:
+def _full(call: Command[Any]) -> JobQueueError:
     if call.grows:
         return QueueFullError("the disk is full: no new jobs until there is space; running ones can end")
     return StorageUnavailableError("the disk is full, the reserve included: free some space")

@@ -9,9 +9,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import jobqueue
 from jobqueue.errors import QueueFullError, StorageError, StorageUnavailableError
 
 __all__ = ["DISK_FULL", "Files", "fault"]
@@ -59,7 +62,7 @@ class Files:
 
     def read(self, fd: int, size: int, at: int) -> bytes:
         """Read up to ``size`` bytes; fewer only at the end of the file."""
-        parts = []
+        parts: list[bytes] = []
         while size > 0 and (part := os.pread(fd, min(size, 1 << 26), at)):
             parts.append(part)
             size -= len(part)
@@ -139,6 +142,21 @@ class Files:
 
     def unlock(self, fd: int) -> None:
         fcntl.flock(fd, fcntl.LOCK_UN)
+
+    def spawn(self, directory: Path) -> subprocess.Popen[bytes] | None:
+        """Start a process that compacts; ``None`` where none can be started."""
+        # A frozen application is its own interpreter: starting it would start the application again.
+        if not sys.executable or getattr(sys, "frozen", False):
+            return None
+        source = str(Path(jobqueue.__file__).parent.parent)
+        path = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
+        return subprocess.Popen(  # noqa: S603 - this interpreter and this package
+            [sys.executable, "-m", "jobqueue.storage.file.compact", str(directory)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path},
+        )
 
     def boot_id(self) -> str:
         """Name this run of the host; "" where the system does not say."""

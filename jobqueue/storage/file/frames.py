@@ -17,7 +17,10 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
+
+from jobqueue.errors import StorageError
 
 __all__ = [
     "FRAME_SIZE",
@@ -26,6 +29,7 @@ __all__ = [
     "SNAPSHOT",
     "Frame",
     "Header",
+    "check_header",
     "find_frames",
     "pack_frame",
     "pack_header",
@@ -73,6 +77,7 @@ class Frame(NamedTuple):
 
 
 def pack_header(kind: bytes, generation: int, salt: int) -> bytes:
+    """Write the head of a file."""
     head = _HEADER.pack(kind, FORMAT, ENGINE, generation, salt)
     return head + _CRC.pack(zlib.crc32(head))
 
@@ -88,7 +93,21 @@ def parse_header(data: bytes, kind: bytes) -> Header | None:
     return header
 
 
+def check_header(data: bytes, kind: bytes, generation: int, path: Path) -> int:
+    """Return the salt of a file whose header is right; else raise `StorageError`."""
+    header = parse_header(data, kind)
+    if header is None or header.generation != generation:
+        raise StorageError(f"{path} has a damaged header: run `jobqueue fsck --repair`")
+    if not header.readable:
+        raise StorageError(
+            f"{path} was written by another version of jobqueue: drain and close the store with that "
+            "version, or delete the directory"
+        )
+    return header.salt
+
+
 def pack_frame(payload: bytes, offset: int, synced: int, salt: int) -> bytes:
+    """Write a frame that is to stand at ``offset``."""
     head = _FRAME.pack(_MAGIC, len(payload), offset, synced)
     return b"".join((head, _CRC.pack(zlib.crc32(payload, zlib.crc32(head, salt))), payload))
 

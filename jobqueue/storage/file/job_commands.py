@@ -29,9 +29,9 @@ from jobqueue.storage.file.state import State
 
 __all__ = ["Cancel", "Exchange", "Extend", "Insert", "Keep", "Purge", "Sweep", "Watch"]
 
-_REUSES = (Reuse.RETURN, Reuse.RERUN_FAILED, Reuse.RERUN)
+_REUSES: tuple[Reuse, ...] = (Reuse.RETURN, Reuse.RERUN_FAILED, Reuse.RERUN)
 _REUSE_CODES = {reuse: code for code, reuse in enumerate(_REUSES)}
-_ACTIONS = (Action.COMPLETE, Action.FAIL, Action.RETRY, Action.RELEASE, Action.CANCEL)
+_ACTIONS: tuple[Action, ...] = (Action.COMPLETE, Action.FAIL, Action.RETRY, Action.RELEASE, Action.CANCEL)
 _ACTION_CODES = {action: code for code, action in enumerate(_ACTIONS)}
 _WAIT, _RUN_AT = 4, 8
 _NEW = struct.Struct("<IIiqiiqB")
@@ -84,7 +84,7 @@ class Insert(Common):
     @classmethod
     def parse(cls, data: Reader) -> Insert:
         queue, reply_to, length, count = data.text(), data.optional_text(), data.number(), data.number()
-        jobs = []
+        jobs: list[NewJob] = []
         for _ in range(count):
             fields = _NEW.unpack(data.raw(_NEW.size))
             id_size, payload_size, priority, when, attempts, stalls, ttl, flags = fields
@@ -122,7 +122,7 @@ class Watch(Common):
     @classmethod
     def parse(cls, data: Reader) -> Watch:
         queue, reply_to = data.text(), data.text()
-        ids = []
+        ids: list[str] = []
         while not data.done:
             ids.append(data.text())
         return cls(queue, ids, reply_to)
@@ -171,7 +171,7 @@ class Exchange(Common):
     @classmethod
     def parse(cls, data: Reader) -> Exchange:
         queue, worker, limit, lease = data.text(), data.text(), data.number(), data.number()
-        settlements = []
+        settlements: list[Settlement] = []
         while not data.done:
             id_size, size, fence, action, ttl, delay = _SETTLE.unpack(data.raw(_SETTLE.size))
             id, value = data.raw(id_size).decode(), data.raw(size)
@@ -209,7 +209,7 @@ class Extend(Common):
     @classmethod
     def parse(cls, data: Reader) -> Extend:
         queue, worker, lease = data.text(), data.text(), data.number()
-        leases = []
+        leases: list[Renewal] = []
         while not data.done:
             leases.append(Renewal(data.text(), data.number(), data.optional_blob()))
         return cls(queue, worker, leases, lease)
@@ -258,7 +258,8 @@ class Cancel(Common):
 
     @classmethod
     def parse(cls, data: Reader) -> Cancel:
-        queue, running, ids = data.text(), bool(data.number()), []
+        queue, running = data.text(), bool(data.number())
+        ids: list[str] = []
         while not data.done:
             ids.append(data.text())
         return cls(queue, ids, running)
@@ -283,7 +284,8 @@ class Keep(Common):
 
     @classmethod
     def parse(cls, data: Reader) -> Keep:
-        queue, ttls = data.text(), []
+        queue = data.text()
+        ttls: list[tuple[str, int]] = []
         while not data.done:
             ttls.append((data.text(), data.number()))
         return cls(queue, ttls)

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 
-from jobqueue.errors import StorageError
 from jobqueue.runtime import unique_id
 from jobqueue.storage.file.files import DISK_FULL, Files
 from jobqueue.storage.file.frames import (
@@ -19,11 +18,11 @@ from jobqueue.storage.file.frames import (
     HEADER_SIZE,
     JOURNAL,
     Frame,
+    check_header,
     find_frames,
     pack_frame,
     pack_header,
     parse_frame,
-    parse_header,
 )
 
 __all__ = ["CHUNK", "RESERVE", "Journal", "Tail", "journal_path"]
@@ -84,18 +83,11 @@ class Journal:
         path = journal_path(directory, generation)
         fd = files.open(path, write=write)
         try:
-            header = parse_header(files.read(fd, HEADER_SIZE, 0), JOURNAL)
-            if header is None or header.generation != generation:
-                raise StorageError(f"{path} has a damaged header: run `jobqueue fsck --repair`")
-            if not header.readable:
-                raise StorageError(
-                    f"{path} was written by another version of jobqueue: drain and close the store "
-                    "with that version, or delete the directory"
-                )
+            salt = check_header(files.read(fd, HEADER_SIZE, 0), JOURNAL, generation, path)
         except BaseException:
             files.close(fd)
             raise
-        return cls(files, path, generation, fd, header.salt)
+        return cls(files, path, generation, fd, salt)
 
     def close(self) -> None:
         self._files.close(self._fd)

@@ -58,7 +58,7 @@ class Pump:
         self._make_core = make_core
         self._files = files
         self._directory = directory
-        self._compaction = Compaction(directory)
+        self._compaction = Compaction(files, directory)
         self._bundles: deque[Bundle] = deque()
         self._clients: set[Client] = set()
         self._guard = threading.Lock()
@@ -155,7 +155,8 @@ class Pump:
             wait = 0 if self._bundles else watcher.interval * 1000
 
     def _take(self) -> list[Bundle]:
-        bundles, calls = [], 0
+        bundles: list[Bundle] = []
+        calls = 0
         while self._bundles and calls < _MOST_CALLS:
             bundle = self._bundles.popleft()
             bundles.append(bundle)

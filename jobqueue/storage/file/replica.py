@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jobqueue.errors import StorageError
 from jobqueue.storage.file.codec import Reader
@@ -29,7 +31,7 @@ def pack_batch(state: State, now: int, commands: Sequence[bytes]) -> bytes:
     return b"".join((_BATCH.pack(now, seq, fence, len(commands)), *commands))
 
 
-def parse_batch(payload: bytes) -> tuple[int, tuple[int, int], list[Command]]:
+def parse_batch(payload: bytes) -> tuple[int, tuple[int, int], list[Command[Any]]]:
     """Read a payload: the time, the counters after it, and the commands. Raises `ValueError`."""
     try:
         now, seq, fence, count = _BATCH.unpack_from(payload)
@@ -88,25 +90,7 @@ class Replica:
         progress: Progress | None = None,
     ) -> Replica:
         """Read the newest snapshot and what follows, up to ``until`` or the last sound frame."""
-        for attempt in range(_ATTEMPTS):
-            names = Names(files.names(directory))
-            if names.base is None:
-                raise StorageError(
-                    f"{directory} has journals but no snapshot: files were removed; "
-                    "run `jobqueue fsck --repair`"
-                )
-            try:
-                base = read_snapshot(files, directory, names.base, progress)
-                journal = Journal.open(files, directory, names.base)
-            except FileNotFoundError as error:
-                # A compaction may have replaced them since they were listed.
-                if attempt == _ATTEMPTS - 1:
-                    raise StorageError(
-                        f"{error.filename} is missing: run `jobqueue fsck --repair`"
-                    ) from error
-                continue
-            break
-        replica = cls(files, directory, base, journal)
+        replica = cls._open(files, directory, progress)
         try:
             replica.follow(until)
         except BaseException:
@@ -114,6 +98,21 @@ class Replica:
             raise
         replica.state.engine.take_effects()  # of long ago
         return replica
+
+    @classmethod
+    def _open(cls, files: Files, directory: Path, progress: Progress | None) -> Replica:
+        for _ in range(_ATTEMPTS):
+            names = Names(files.names(directory))
+            if names.base is None:
+                raise StorageError(
+                    f"{directory} has journals but no snapshot: files were removed; "
+                    "run `jobqueue fsck --repair`"
+                )
+            # A compaction may have replaced what was listed.
+            with contextlib.suppress(FileNotFoundError):
+                base = read_snapshot(files, directory, names.base, progress)
+                return cls(files, directory, base, Journal.open(files, directory, names.base))
+        raise StorageError(f"{directory} lacks the journal of its snapshot: run `jobqueue fsck --repair`")
 
     def close(self) -> None:
         self.journal.close()

@@ -9,13 +9,10 @@ removes them. If it dies, the next one starts over.
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
-import jobqueue
 from jobqueue.storage.file.files import Files
 from jobqueue.storage.file.frames import HEADER_SIZE
 from jobqueue.storage.file.journal import Journal, journal_path
@@ -110,7 +107,8 @@ def _compact(files: Files, directory: Path) -> bool:
 class Compaction:
     """A compaction that runs beside this process."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, files: Files, directory: Path) -> None:
+        self._files = files
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
@@ -119,17 +117,15 @@ class Compaction:
         """Begin one, unless one is running."""
         if self.running():
             return
-        # A process of its own, because a thread would take the interpreter from the event loop for
-        # seconds. A frozen application is its own interpreter, and starting it would start it again.
-        if sys.executable and not getattr(sys, "frozen", False):
-            try:
-                self._process = _spawn(self._directory)
-            except OSError as error:
-                _log.warning("could not start a process to compact the journal: %s", error)
-            else:
-                return
+        # A process of its own, because a thread would compete with the event loop for the interpreter.
+        try:
+            self._process = self._files.spawn(self._directory)
+        except OSError as error:
+            _log.warning("could not start a process to compact the journal: %s", error)
+        if self._process is not None:
+            return
         self._thread = threading.Thread(
-            target=_compact_here, args=(self._directory,), name="jobqueue-compact", daemon=True
+            target=_compact_here, args=(self._files, self._directory), name="jobqueue-compact", daemon=True
         )
         self._thread.start()
 
@@ -143,9 +139,7 @@ class Compaction:
         if process.poll() is None:
             return True
         self._process = None
-        assert process.stderr is not None  # it is a pipe
-        told = process.stderr.read().decode(errors="replace").strip()
-        process.stderr.close()
+        told = _output(process)
         if process.returncode:
             _log.warning("compacting %s failed, and will be tried again: %s", self._directory, told[-2000:])
         return False
@@ -156,26 +150,20 @@ class Compaction:
         if process is not None:
             process.kill()
             process.wait()
-            if process.stderr is not None:
-                process.stderr.close()
+            _output(process)
         if self._thread is not None:
             self._thread.join()
 
 
-def _spawn(directory: Path) -> subprocess.Popen[bytes]:
-    source = str(Path(jobqueue.__file__).parent.parent)
-    path = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
-    return subprocess.Popen(
-        [sys.executable, "-m", "jobqueue.storage.file.compact", str(directory)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path},
-    )
+def _output(process: subprocess.Popen[bytes]) -> str:
+    if process.stderr is None:
+        return ""
+    with process.stderr as stream:
+        return stream.read().decode(errors="replace").strip()
 
 
-def _compact_here(directory: Path) -> None:
+def _compact_here(files: Files, directory: Path) -> None:
     try:
-        compact(Files(), directory)
+        compact(files, directory)
     except Exception as error:  # noqa: BLE001 - reported; the next rotation tries again
         _log.warning("compacting %s failed, and will be tried again: %s", directory, error)

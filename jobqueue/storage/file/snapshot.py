@@ -9,25 +9,24 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jobqueue.errors import StorageError
 from jobqueue.job import JobState
 from jobqueue.runtime import unique_id
 from jobqueue.storage.base import LockInfo
 from jobqueue.storage.engine import Counters, SavedJob
-from jobqueue.storage.file.codec import Reader, numbers, text
+from jobqueue.storage.file.codec import Reader, number, numbers, text
 from jobqueue.storage.file.files import Files
 from jobqueue.storage.file.frames import (
     HEADER_SIZE,
     SNAPSHOT,
     Frame,
+    check_header,
     pack_frame,
     pack_header,
     parse_frame,
-    parse_header,
 )
 from jobqueue.storage.file.state import State
 
@@ -38,7 +37,7 @@ Progress = Callable[[int, int], None]
 
 _BLOCK = 1 << 18
 _HEAD, _JOBS, _FOOT = b"h", b"j", b"f"
-_STATES = tuple(JobState)
+_STATES: tuple[JobState, ...] = tuple(JobState)
 _STATE_CODES = {state: code for code, state in enumerate(_STATES)}
 _JOB = struct.Struct("<IiiiiBiqiiqqqqiiqqqB")
 
@@ -88,15 +87,21 @@ def write_snapshot(files: Files, directory: Path, generation: int, state: State)
 
 def _payloads(state: State) -> Iterator[bytes]:
     engine = state.engine
-    head = [_HEAD, numbers(state.now, state.clock_offset, *engine.counters)]
+    head = [_HEAD, numbers(state.now, state.clock_offset, *engine.counters, len(engine.seen))]
+    for queue, worker, at in engine.seen:
+        head += (text(queue), text(worker), number(at))
     for name, lock in engine.locks.items():
         head += (text(name), text(lock.owner), numbers(lock.term, lock.expires_at))
     yield b"".join(head)
-    total = count()
+    yield from _job_blocks(state)
+
+
+def _job_blocks(state: State) -> Iterator[bytes]:
+    total = 0
     queue: str | None = None
     block: list[bytes] = []
     size = 0
-    for job in engine.dump(state.now):
+    for job in state.engine.dump(state.now):
         if job.queue != queue or size > _BLOCK:
             if block:
                 yield b"".join(block)
@@ -104,10 +109,10 @@ def _payloads(state: State) -> Iterator[bytes]:
         packed = _pack_job(job)
         block.append(packed)
         size += len(packed)
-        next(total)
+        total += 1
     if block:
         yield b"".join(block)
-    yield _FOOT + numbers(next(total))
+    yield _FOOT + number(total)
 
 
 def _pack_job(job: SavedJob) -> bytes:
@@ -137,14 +142,18 @@ def read_snapshot(
     fd = files.open(path, write=False)
     try:
         size = files.size(fd)
-        blocks = _blocks(files, fd, path, generation, size, progress)
+        salt = check_header(files.read(fd, HEADER_SIZE, 0), SNAPSHOT, generation, path)
+        blocks = _blocks(files, fd, path, salt, progress)
         state = State()
         head = Reader(next(blocks), 1)
         state.now, state.clock_offset = head.number(), head.number()
         counters = Counters(head.number(), head.number())
+        for _ in range(head.number()):
+            state.engine.see(head.text(), head.text(), head.number())
         locks: dict[str, LockInfo] = {}
         while not head.done:
-            locks[head.text()] = LockInfo(head.text(), head.number(), head.number())
+            name = head.text()
+            locks[name] = LockInfo(head.text(), head.number(), head.number())
         state.engine.load(_jobs(blocks, path), locks, counters)
     except (ValueError, struct.error, IndexError, StopIteration) as error:
         raise _damaged(path) from error
@@ -153,23 +162,14 @@ def read_snapshot(
     return Snapshot(state, size, state.engine.size())
 
 
-def _blocks(
-    files: Files, fd: int, path: Path, generation: int, size: int, progress: Progress | None
-) -> Iterator[bytes]:
-    header = parse_header(files.read(fd, HEADER_SIZE, 0), SNAPSHOT)
-    if header is None or header.generation != generation:
-        raise _damaged(path)
-    if not header.readable:
-        raise StorageError(
-            f"{path} was written by another version of jobqueue: drain and close the store with that "
-            "version, or delete the directory"
-        )
+def _blocks(files: Files, fd: int, path: Path, salt: int, progress: Progress | None) -> Iterator[bytes]:
+    size = files.size(fd)
     at, data, base = HEADER_SIZE, b"", HEADER_SIZE
     while at < size:
-        frame = parse_frame(data, at - base, base, header.salt)
+        frame = parse_frame(data, at - base, base, salt)
         if isinstance(frame, int):
             data, base = files.read(fd, max(4 * _BLOCK, frame), at), at
-            frame = parse_frame(data, 0, base, header.salt)
+            frame = parse_frame(data, 0, base, salt)
         if not isinstance(frame, Frame):
             raise _damaged(path)
         at = frame.end
@@ -196,7 +196,7 @@ def _jobs(blocks: Iterator[bytes], path: Path) -> Iterator[SavedJob]:
 
 
 def _parse_job(queue: str, block: bytes, at: int) -> tuple[SavedJob, int]:
-    fields = _JOB.unpack_from(block, at)
+    fields: tuple[Any, ...] = _JOB.unpack_from(block, at)
     at += _JOB.size
     parts: list[bytes | None] = []
     for size in fields[:5]:
@@ -206,21 +206,10 @@ def _parse_job(queue: str, block: bytes, at: int) -> tuple[SavedJob, int]:
         parts.append(block[at : at + size])
         at += size
     id, payload, data, progress, worker = parts
-    assert id is not None  # its size is unsigned
-    return (
-        SavedJob(
-            queue,
-            id.decode(),
-            payload,
-            _STATES[fields[5]],
-            *fields[6:19],
-            bool(fields[19]),
-            data,
-            progress,
-            None if worker is None else worker.decode(),
-        ),
-        at,
-    )
+    name = "" if id is None else id.decode()
+    holder = None if worker is None else worker.decode()
+    values: tuple[Any, ...] = (queue, name, payload, _STATES[fields[5]], *fields[6:19], bool(fields[19]))
+    return SavedJob._make((*values, data, progress, holder)), at
 
 
 def _damaged(path: Path) -> StorageError:

@@ -6,9 +6,10 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from jobqueue.errors import InvalidArgumentError, StorageError, StorageUnavailableError
 from jobqueue.job import JobState, Settlement
@@ -31,6 +32,7 @@ from jobqueue.storage.base import (
 )
 from jobqueue.storage.engine import Effects, Engine
 from jobqueue.storage.file import commands
+from jobqueue.storage.file.command import Command
 from jobqueue.storage.file.core import Call, Core, Read
 from jobqueue.storage.file.files import Files
 from jobqueue.storage.file.filesystem import check_filesystem, check_owner, probe
@@ -45,6 +47,7 @@ __all__ = ["STUCK_AFTER", "FileStorage"]
 STUCK_AFTER = 30.0
 """Seconds after which a call is given up if the disk, or who holds the lock, does not answer."""
 _Future = asyncio.Future[Any]
+T = TypeVar("T")
 
 
 class FileStorage:
@@ -74,15 +77,13 @@ class FileStorage:
         files: Files | None = None,
         rotate_at: int = ROTATE_AT,
     ) -> None:
-        name = os.fspath(path)
-        if not isinstance(name, str) or not name or "\0" in name:
+        name = os.fsdecode(path)
+        if not name or "\0" in name:
             raise InvalidArgumentError("path", "must be the path of a directory")
         self.clock = clock
         self.path = Path(name).absolute()
         self._shared = _Shared(
-            partial(_open_core, self.path, clock, fsync, force, progress, files or Files(), rotate_at),
-            files or Files(),
-            self.path,
+            _Options(self.path, clock, fsync, force, progress, files or Files(), rotate_at)
         )
         self._begin()
 
@@ -140,8 +141,9 @@ class FileStorage:
 
     def clone(self) -> Self:
         clone = type(self).__new__(type(self))
-        clone.clock, clone.path, clone._shared = self.clock, self.path, self._shared
-        clone._begin()
+        clone.clock, clone.path = self.clock, self.path
+        clone._shared = self._shared  # noqa: SLF001 - of the same class
+        clone._begin()  # noqa: SLF001
         return clone
 
     # -- calls ------------------------------------------------------------------------------------
@@ -202,7 +204,12 @@ class FileStorage:
     async def workers(self, queue: str) -> list[WorkerInfo]:
         return await self._read(lambda engine, now: engine.workers(queue, now))
 
-    async def wait_for_work(self, queue: str, worker: str, timeout: float) -> bool:
+    async def wait_for_work(
+        self,
+        queue: str,
+        worker: str,  # noqa: ARG002 - all hear of it
+        timeout: float,
+    ) -> bool:
         return await self._wait(("work", queue), timeout, lambda engine, now: engine.has_work(queue, now))
 
     async def subscribe(self, address: str, sink: Sink) -> None:
@@ -235,21 +242,21 @@ class FileStorage:
                 "this file store was opened before a fork: make a new FileStorage in the child process"
             )
 
-    def _check_open(self) -> None:
+    def _check_open(self) -> asyncio.AbstractEventLoop:
         self._check_process()
-        if not self._opened:
+        if not self._opened or self._loop is None:
             raise StorageError("the file store is not open: call open() first")
+        return self._loop
 
-    def _read(self, answer: Callable[[Engine, int], Any]) -> _Future:
+    def _read(self, answer: Callable[[Engine, int], T]) -> asyncio.Future[T]:
         return self._call(Read(answer))
 
-    def _call(self, call: Call) -> _Future:
+    def _call(self, call: Command[T] | Read[T]) -> asyncio.Future[T]:
         """Have a call run with all others that this round of the event loop makes."""
-        self._check_open()
-        assert self._loop is not None  # it is open
-        ticket = self._loop.create_future()
+        loop = self._check_open()
+        ticket: asyncio.Future[T] = loop.create_future()
         if not self._calls:
-            self._loop.call_soon(self._flush)
+            loop.call_soon(self._flush)
         self._calls.append(call)
         self._tickets.append(ticket)
         return ticket
@@ -325,8 +332,8 @@ class FileStorage:
                 if not ticket.done():
                     ticket.set_exception(
                         StorageUnavailableError(
-                            f"the store in {self.path} has not answered for {STUCK_AFTER:g} s: the disk hangs, "
-                            "or a stopped process holds its lock; the call may still be carried out"
+                            f"the store in {self.path} has not answered for {STUCK_AFTER:g} s: the disk "
+                            "hangs, or a stopped process holds the lock; the call may still be carried out"
                         )
                     )
 
@@ -334,10 +341,8 @@ class FileStorage:
 class _Shared:
     """The pump that a store and its clones share."""
 
-    def __init__(self, make_core: Callable[[], Core], files: Files, directory: Path) -> None:
-        self._make_core = make_core
-        self._files = files
-        self._directory = directory
+    def __init__(self, options: _Options) -> None:
+        self._options = options
         self._guard = threading.Lock()
         self._users = 0
         self._pump: Pump | None = None
@@ -346,7 +351,8 @@ class _Shared:
         with self._guard:
             self._users += 1
             if self._pump is None:
-                self._pump = Pump(self._make_core, self._files, self._directory)
+                options = self._options
+                self._pump = Pump(options.open_core, options.files, options.path)
             return self._pump
 
     def release(self) -> Any:
@@ -364,23 +370,29 @@ class _Shared:
         return pump.finished
 
 
-def _open_core(
-    path: Path,
-    clock: Clock,
-    fsync: bool,  # noqa: FBT001 - always given by place
-    force: bool,  # noqa: FBT001
-    progress: Progress | None,
-    files: Files,
-    rotate_at: int,
-) -> Core:
-    files.make_dir(path)
-    check_filesystem(path, force=force)
-    check_owner(path)
-    probe(files, path)
-    core = Core(Home(files, path, progress), clock, fsync=fsync, rotate_at=rotate_at)
-    try:
-        core.open()
-    except BaseException:
-        core.close()
-        raise
-    return core
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """What a store was built with."""
+
+    path: Path
+    clock: Clock
+    fsync: bool
+    force: bool
+    progress: Progress | None
+    files: Files
+    rotate_at: int
+
+    def open_core(self) -> Core:
+        """Open the directory, in the pump's thread."""
+        self.files.make_dir(self.path)
+        check_filesystem(self.path, force=self.force)
+        check_owner(self.path)
+        probe(self.files, self.path)
+        home = Home(self.files, self.path, self.progress)
+        core = Core(home, self.clock, fsync=self.fsync, rotate_at=self.rotate_at)
+        try:
+            core.open()
+        except BaseException:
+            core.close()
+            raise
+        return core

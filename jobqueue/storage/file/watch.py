@@ -25,6 +25,7 @@ RESCAN = 1.0
 POLL = 0.02
 """The same where nothing tells."""
 _IN_MODIFY = 2
+_LINUX = sys.platform.startswith("linux")
 
 
 class Watcher(Protocol):
@@ -118,7 +119,7 @@ class _Nothing:
 def watch(path: Path) -> Watcher:
     """Watch a file with the best means that this system has."""
     try:
-        if sys.platform == "linux":
+        if _LINUX:
             return _Inotify(path)
         if hasattr(select, "kqueue"):
             return _Kqueue(path)
