@@ -58,7 +58,8 @@ def judge(info: Mapping[str, str], *, allow_eviction: bool) -> list[Finding]:
 
 def _version(info: Mapping[str, str]) -> Finding:
     version = version_of(info)
-    name = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {version[0]}.{version[1]}"
+    valkey = info.get("valkey_version")
+    name = f"Valkey {valkey}" if valkey else f"Redis {version[0]}.{version[1]}"
     if version == (0, 0):
         return Finding("version", Severity.WARNING, "the server does not tell its version: 6.2 is needed")
     if version < MIN_VERSION:
@@ -71,9 +72,8 @@ def _eviction(info: Mapping[str, str], *, allow_eviction: bool) -> Finding:
     if policy == "noeviction":
         return Finding("eviction", Severity.OK, "maxmemory-policy is noeviction")
     if policy == "unknown":
-        return Finding(
-            "eviction", Severity.WARNING, "the server does not tell its maxmemory-policy: it must be noeviction"
-        )
+        text = "the server does not tell its maxmemory-policy: it must be noeviction"
+        return Finding("eviction", Severity.WARNING, text)
     text = (
         f"maxmemory-policy is {policy}: the server may drop jobs. Run CONFIG SET maxmemory-policy noeviction"
     )

@@ -87,18 +87,17 @@ def insert_args(jobs: Sequence[NewJob]) -> list[bytes]:
         options = tuple(rest)
         if options != last:
             if last is not None:
-                runs.append(_run(length, *last))
+                runs.append(length.to_bytes(2) + _options(*last))
             last, length = options, 0
         length += 1
         ids.append(id.encode())
         payloads.append(payload)
     if last is not None:
-        runs.append(_run(length, *last))
+        runs.append(length.to_bytes(2) + _options(*last))
     return [b"".join(runs), *ids, *payloads]
 
 
-def _run(
-    length: int,
+def _options(  # noqa: PLR0917 - the options of NewJob, in its order
     priority: int,
     delay: int,
     run_at: int | None,
@@ -106,12 +105,11 @@ def _run(
     max_stalls: int,
     ttl: int,
     reuse: Reuse,
-    wait: bool,
+    wait: bool,  # noqa: FBT001
 ) -> bytes:
     kind, due = (b"d", delay) if run_at is None else (b"a", run_at)
     return b"".join(
         (
-            length.to_bytes(2),
             _REUSE[reuse],
             b"1" if wait else b"0",
             kind,

@@ -24,10 +24,14 @@ from jobqueue.storage.redis.url import Address, Target
 
 __all__ = ["Connection", "Login", "ReplyError", "connect"]
 
-ReplyError = hiredis.ReplyError
 _NOTHING = object()
+_pack: Callable[[tuple[Any, ...]], bytes] = cast("Any", hiredis).pack_command
 
 Argument = bytes | str | int | float
+
+
+class ReplyError(Exception):
+    """The server answered a command with an error."""
 
 
 class Login:
@@ -54,7 +58,7 @@ class Connection(asyncio.Protocol):
         """Called once when the connection has ended."""
         self.closed = False
         self._loop = asyncio.get_running_loop()
-        self._reader: Any = hiredis.Reader(notEnoughData=_NOTHING)
+        self._reader: Any = hiredis.Reader(notEnoughData=_NOTHING, replyError=ReplyError)
         self._transport: asyncio.Transport | None = None
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
         self._out: list[bytes] = []
@@ -87,7 +91,7 @@ class Connection(asyncio.Protocol):
         # What is sent in one turn of the loop leaves in one write.
         if not self._out:
             self._loop.call_soon(self._flush)
-        self._out.append(hiredis.pack_command(command))
+        self._out.append(_pack(command))
 
     def _flush(self) -> None:
         out, self._out = self._out, []
@@ -108,7 +112,7 @@ class Connection(asyncio.Protocol):
     # -- receiving --------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = cast("asyncio.Transport", transport)
         keep_alive(transport)
 
     def data_received(self, data: bytes) -> None:

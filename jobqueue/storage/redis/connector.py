@@ -30,7 +30,7 @@ class SingleConnector:
         self._login = Login(target)
         self._timeouts = timeouts
 
-    async def __call__(self, kind: str, key: bytes | None = None) -> Connection:
+    async def __call__(self, kind: str, key: bytes | None = None) -> Connection:  # noqa: ARG002 - one server has all
         return await connect(
             self._target.addresses[0],
             self._login,

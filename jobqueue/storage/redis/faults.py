@@ -1,5 +1,7 @@
 """What an error reply of the server means.
 
+By its code::
+
     NOSCRIPT                                the script is sent in full, at once
     LOADING BUSY TRYAGAIN CLUSTERDOWN       the same call again, after a pause
     MASTERDOWN NOREPLICAS
@@ -9,6 +11,8 @@
     NOAUTH WRONGPASS NOPERM WRONGTYPE       `StorageError`: only an operator can help
     MISCONF                                 `StorageUnavailableError`: the server cannot save
     anything else                           `StorageError`
+
+Here is also what a lost connection means: nothing is known, so the call is repeated.
 """
 
 from __future__ import annotations

@@ -12,7 +12,15 @@ from typing import NamedTuple
 
 from jobqueue.errors import InvalidArgumentError
 
-__all__ = ["QueueKeys", "channel_base", "check_prefix", "lock_channel", "lock_key", "queue_keys", "queues_key"]
+__all__ = [
+    "QueueKeys",
+    "channel_base",
+    "check_prefix",
+    "lock_channel",
+    "lock_key",
+    "queue_keys",
+    "queues_key",
+]
 
 _PREFIX = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from jobqueue.errors import StorageUnavailableError
 from jobqueue.runtime import SYSTEM_CLOCK
@@ -101,10 +101,10 @@ class PubSub:
                 await asyncio.shield(future)
         except BaseException as error:
             self.unsubscribe(channel, listener)
+            if self._confirmed.get(channel) is future and future.done():
+                del self._confirmed[channel]  # the next one asks again
             if isinstance(error, TimeoutError):
-                raise StorageUnavailableError(
-                    "the server did not confirm a subscription in time"
-                ) from None
+                raise StorageUnavailableError("the server did not confirm a subscription in time") from None
             raise
 
     def unsubscribe(self, channel: bytes, listener: Listener) -> None:
@@ -174,12 +174,12 @@ class PubSub:
         self._heard = True
         if isinstance(reply, ReplyError):
             self._refused(reply)
-        elif isinstance(reply, list) and len(reply) > 2:
-            kind, channel, data = reply[:3]
+        elif isinstance(reply, list) and reply[0] in {b"message", b"subscribe"}:
+            kind, channel, data = cast("tuple[bytes, bytes, Any]", reply)
             if kind == b"message":
                 for listener in tuple(self._listeners.get(channel, ())):
                     listener.message(data)
-            elif kind == b"subscribe":
+            else:
                 self._subscribed(channel)
 
     def _subscribed(self, channel: bytes) -> None:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from jobqueue.errors import JobQueueError, StorageError
+from jobqueue.job import Action, Settlement
 from jobqueue.runtime import Clock
 from jobqueue.storage.redis.blocking import WorkSignal, resolve, wake
 from jobqueue.storage.redis.checks import FLAGS_VERSION, Severity, judge, parse_info, version_of
 from jobqueue.storage.redis.connector import SingleConnector, Timeouts
 from jobqueue.storage.redis.keys import lock_channel, queues_key
 from jobqueue.storage.redis.pubsub import PubSub
-from jobqueue.storage.redis.steps import Steps
+from jobqueue.storage.redis.steps import Exchange, Steps
 from jobqueue.storage.redis.transport import Retries, SingleTransport
 from jobqueue.storage.redis.url import Target
 
 __all__ = ["Session", "Settings"]
+
+_START_FOR = 3.0
 
 log = logging.getLogger("jobqueue.redis")
 
@@ -53,7 +56,8 @@ class Session:
         self._settings = settings
         self._connector = SingleConnector(settings.target, settings.timeouts)
         where = f"Redis at {settings.target}"
-        self.transport = SingleTransport(self._connector, Retries(settings.retry_for), where)
+        self._retries = Retries(settings.retry_for)
+        self.transport = SingleTransport(self._connector, self._retries, where)
         self.steps = Steps(self.transport, settings.prefix, now)
         self.pubsub = PubSub(self._connector, settings.timeouts.connect + settings.timeouts.reply)
         self._signals: dict[str, WorkSignal] = {}
@@ -62,7 +66,10 @@ class Session:
 
     async def start(self) -> None:
         """Connect and refuse a server that must not hold jobs."""
+        # Whoever starts wants to hear soon that the address is wrong.
+        self._retries.total = min(_START_FOR, self._settings.retry_for)
         info = parse_info(await self.transport.command(b"INFO"))
+        self._retries.total = self._settings.retry_for
         self.transport.flags = version_of(info) >= FLAGS_VERSION or not info
         for finding in judge(info, allow_eviction=self._settings.allow_eviction):
             if finding.severity is Severity.ERROR:
@@ -89,9 +96,36 @@ class Session:
                 self.steps.keys(queue),
                 self._settings.clock,
                 give_back=lambda: self.steps.unstage(queue),
-                unblock=lambda id: self.transport.command(b"CLIENT", b"UNBLOCK", b"%d" % id),
+                unblock=lambda client: self.transport.command(b"CLIENT", b"UNBLOCK", b"%d" % client),
             )
         return signal
+
+    async def exchange(
+        self, queue: str, worker: str, settlements: Sequence[Settlement], *, limit: int, lease: int
+    ) -> Exchange:
+        """Run the exchange script so that a caller that is cancelled leaves no job claimed by nobody."""
+        step = self.steps.exchange(queue, worker, settlements, limit, lease)
+        if limit <= 0:
+            answer = await step
+        else:
+            claiming = asyncio.ensure_future(step)
+            try:
+                answer = await asyncio.shield(claiming)
+            except asyncio.CancelledError:
+                # The claim may happen all the same; its jobs would wait until their lease ends.
+                self.run(self._give_back(claiming, queue, worker, lease), "giving jobs back")
+                raise
+        if not answer.named and (answer.jobs or answer.settled):
+            await self.register(queue)
+        return answer
+
+    async def _give_back(
+        self, claiming: asyncio.Future[Exchange], queue: str, worker: str, lease: int
+    ) -> None:
+        answer = await claiming
+        releases = [Settlement(job.id, job.fence, Action.RELEASE) for job in answer.jobs]
+        if releases:
+            await self.steps.exchange(queue, worker, releases, 0, lease)
 
     async def wait_for_lock(self, lock: str, timeout: float) -> bool:
         """Wait until a lock is released or ``timeout`` seconds have passed."""
@@ -156,7 +190,7 @@ class _UnlockListener:
     def __hash__(self) -> int:
         return id(self._waiters)
 
-    def message(self, data: bytes) -> None:
+    def message(self, data: bytes) -> None:  # noqa: ARG002 - that it comes is all it says
         wake(self._waiters)
 
     def resync(self) -> None:

@@ -111,7 +111,7 @@ class Steps:
         return Exchange(bool(reply[0]), settled, None if due < 0 else due, codec.claimed(reply[3], reply, 4))
 
     async def get(
-        self, queue: str, ids: Sequence[str], reply_to: str | None, payload: bool
+        self, queue: str, ids: Sequence[str], reply_to: str | None, *, payload: bool
     ) -> list[Record | None]:
         address = (reply_to or "").encode()
         reply = await self._call(
@@ -133,15 +133,13 @@ class Steps:
         return [_LEASES[status] for status in reply.decode()]
 
     async def sweep(self, queue: str, limit: int) -> list[Swept]:
-        reply = await self._call(
-            "sweep", queue, b"%d" % limit, self._channel, queue.encode(), STALLED_ERROR
-        )
+        reply = await self._call("sweep", queue, b"%d" % limit, self._channel, queue.encode(), STALLED_ERROR)
         return [
             Swept(reply[i].decode(), _SWEPT[reply[i + 1]], reply[i + 2], reply[i + 3], reply[i + 4].decode())
             for i in range(0, len(reply), 5)
         ]
 
-    async def cancel(self, queue: str, ids: Sequence[str], running: bool) -> list[CancelStatus]:
+    async def cancel(self, queue: str, ids: Sequence[str], *, running: bool) -> list[CancelStatus]:
         reply = await self._call(
             "cancel",
             queue,
@@ -172,7 +170,7 @@ class Steps:
 
     async def counts(self, queue: str) -> Counts:
         *numbers, oldest = await self._call("counts", queue)
-        return Counts(*numbers, oldest=None if int(oldest) < 0 else int(oldest))
+        return Counts(*numbers)._replace(oldest=None if int(oldest) < 0 else int(oldest))
 
     async def workers(self, queue: str) -> list[WorkerInfo]:
         reply = await self._call("workers", queue, b"%d" % WORKER_SEEN_FOR)
@@ -182,10 +180,17 @@ class Steps:
     async def unstage(self, queue: str) -> None:
         await self._call("unstage", queue)
 
+    async def fsck(
+        self, queue: str, source: str, cursor: bytes
+    ) -> tuple[bytes, list[tuple[str | None, str]]]:
+        behind, *found = await self._call("fsck", queue, source.encode(), cursor)
+        pairs = zip(found[::2], found[1::2], strict=True)
+        return behind, [
+            (id.decode(errors="replace") or None, problem.decode(errors="replace")) for id, problem in pairs
+        ]
+
     async def _lock(self, name: str, lock: str, *args: bytes) -> Any:
-        return await self._transport.call(
-            script(name), [lock_key(self._prefix, lock)], (self._now(), *args)
-        )
+        return await self._transport.call(script(name), [lock_key(self._prefix, lock)], (self._now(), *args))
 
     async def acquire(self, lock: str, owner: str, ttl: int) -> int | None:
         term = int(await self._lock("lock_acquire", lock, owner.encode(), b"%d" % ttl))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import copy
 from collections.abc import Sequence
 from typing import Self
 
 from jobqueue.errors import InvalidArgumentError, StorageError
-from jobqueue.job import Action, JobState, Settlement
+from jobqueue.job import JobState, Settlement
 from jobqueue.options import check_seconds
 from jobqueue.runtime import SYSTEM_CLOCK, Clock
 from jobqueue.storage.base import (
@@ -29,11 +30,12 @@ from jobqueue.storage.base import (
     WorkerInfo,
 )
 from jobqueue.storage.redis import codec
+from jobqueue.storage.redis.checks import Finding
 from jobqueue.storage.redis.connector import Timeouts
+from jobqueue.storage.redis.doctor import Breach, check_queue, diagnose
 from jobqueue.storage.redis.keys import channel_base, check_prefix, queues_key
 from jobqueue.storage.redis.pubsub import SinkListener
 from jobqueue.storage.redis.session import Session, Settings
-from jobqueue.storage.redis.steps import Exchange
 from jobqueue.storage.redis.url import parse_url
 
 __all__ = ["RedisStorage"]
@@ -123,9 +125,8 @@ class RedisStorage:
             await session.close()
 
     def clone(self) -> Self:
-        twin = type(self).__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        twin._session, twin._opened, twin._opening = None, 0, asyncio.Lock()
+        twin = copy.copy(self)
+        twin.__dict__.update(_session=None, _opened=0, _opening=asyncio.Lock())
         return twin
 
     # -- jobs -------------------------------------------------------------------------------------
@@ -155,7 +156,7 @@ class RedisStorage:
         _check_address(reply_to)
         records: list[Record | None] = []
         for i in range(0, len(ids), _MOST):
-            records += await session.steps.get(queue, ids[i : i + _MOST], reply_to, payload)
+            records += await session.steps.get(queue, ids[i : i + _MOST], reply_to, payload=payload)
         return records
 
     async def exchange(
@@ -166,32 +167,15 @@ class RedisStorage:
         *before, last = list(codec.chunks(settlements, [len(s.data) for s in settlements])) or [()]
         settled: list[SettleStatus] = []
         for piece in before:
-            settled += (await self._exchange(session, queue, worker, piece, 0, lease)).settled
-        answer = await self._exchange(session, queue, worker, last, min(_MOST, limit), lease)
+            settled += (await session.exchange(queue, worker, piece, limit=0, lease=lease)).settled
+        answer = await session.exchange(queue, worker, last, limit=min(_MOST, limit), lease=lease)
         settled += answer.settled
         jobs = answer.jobs
         while len(answer.jobs) == _MOST and len(jobs) < limit:
-            answer = await self._exchange(session, queue, worker, (), min(_MOST, limit - len(jobs)), lease)
+            more = min(_MOST, limit - len(jobs))
+            answer = await session.exchange(queue, worker, (), limit=more, lease=lease)
             jobs += answer.jobs
         return Exchanged(settled, jobs, answer.next_due)
-
-    async def _exchange(
-        self, session: Session, queue: str, worker: str, piece: Sequence[Settlement], limit: int, lease: int
-    ) -> Exchange:
-        step = session.steps.exchange(queue, worker, piece, limit, lease)
-        if limit <= 0:
-            answer = await step
-        else:
-            claiming = asyncio.ensure_future(step)
-            try:
-                answer = await asyncio.shield(claiming)
-            except asyncio.CancelledError:
-                # The claim may happen all the same, and nobody would run its jobs before their lease ends.
-                session.run(_give_back(session, claiming, queue, worker, lease), "giving back")
-                raise
-        if not answer.named and (answer.jobs or answer.settled):
-            await session.register(queue)
-        return answer
 
     async def extend(
         self, queue: str, worker: str, leases: Sequence[Renewal], lease: int
@@ -213,13 +197,11 @@ class RedisStorage:
             if len(some) < most or len(swept) >= limit:
                 return swept
 
-    async def cancel(
-        self, queue: str, ids: Sequence[str], *, running: bool = False
-    ) -> list[CancelStatus]:
+    async def cancel(self, queue: str, ids: Sequence[str], *, running: bool = False) -> list[CancelStatus]:
         session = self._open_session()
         statuses: list[CancelStatus] = []
         for i in range(0, len(ids), _MOST):
-            statuses += await session.steps.cancel(queue, ids[i : i + _MOST], running)
+            statuses += await session.steps.cancel(queue, ids[i : i + _MOST], running=running)
         return statuses
 
     async def keep(self, queue: str, ttls: Sequence[tuple[str, int]]) -> list[UpdateTtlStatus]:
@@ -244,9 +226,7 @@ class RedisStorage:
 
     # -- reading ----------------------------------------------------------------------------------
 
-    async def scan(
-        self, queue: str, state: JobState, limit: int, cursor: str | None = None
-    ) -> Page:
+    async def scan(self, queue: str, state: JobState, limit: int, cursor: str | None = None) -> Page:
         session = self._open_session()
         after = b"" if cursor is None else _decode_cursor(state, cursor)
         if limit <= 0:
@@ -265,9 +245,17 @@ class RedisStorage:
     async def workers(self, queue: str) -> list[WorkerInfo]:
         return await self._open_session().steps.workers(queue)
 
+    async def diagnose(self) -> list[Finding]:
+        """Look at the server's version, settings and clock, the round trip and this user's rights."""
+        return await diagnose(self._open_session(), self._settings)
+
+    async def check(self, queue: str) -> list[Breach]:
+        """Check that the records and indexes of a queue agree, while it is used; return what does not."""
+        return await check_queue(self._open_session(), self._settings.prefix, queue)
+
     # -- hints ------------------------------------------------------------------------------------
 
-    async def wait_for_work(self, queue: str, worker: str, timeout: float) -> bool:
+    async def wait_for_work(self, queue: str, worker: str, timeout: float) -> bool:  # noqa: ARG002
         return await self._open_session().signal(queue).wait(timeout)
 
     async def subscribe(self, address: str, sink: Sink) -> None:
@@ -298,15 +286,6 @@ class RedisStorage:
 
     async def wait_for_lock(self, lock: str, timeout: float) -> bool:
         return await self._open_session().wait_for_lock(lock, timeout)
-
-
-async def _give_back(
-    session: Session, claiming: asyncio.Future[Exchange], queue: str, worker: str, lease: int
-) -> None:
-    answer = await claiming
-    releases = [Settlement(job.id, job.fence, Action.RELEASE) for job in answer.jobs]
-    if releases:
-        await session.steps.exchange(queue, worker, releases, 0, lease)
 
 
 def _check_address(address: str | None) -> None:

@@ -112,7 +112,7 @@ class SingleTransport:
 
         return await self._retries.run(attempt, f"{self._where}: {script.name}")
 
-    async def command(self, *command: bytes, key: bytes | None = None) -> Any:
+    async def command(self, *command: bytes, key: bytes | None = None) -> Any:  # noqa: ARG002
         async def attempt() -> Any:
             return await (await self._connected()).send(*command)
 

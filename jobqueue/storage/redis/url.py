@@ -75,7 +75,7 @@ def parse_url(url: object) -> Target:
         options = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
     except ValueError:
         raise InvalidArgumentError("url", "is not a valid URL: quote special characters") from None
-    known = {"db", "sentinel_username", "sentinel_password"} | (set(_TLS_OPTIONS) if secure else set())
+    known = {"db", "sentinel_username", "sentinel_password", *(_TLS_OPTIONS if secure else ())}
     if unknown := sorted(set(options) - known):
         raise InvalidArgumentError("url", f"has an unknown option {unknown[0]!r:.40}; known: {sorted(known)}")
     username, password, hosts = _authority(parts)
@@ -116,7 +116,7 @@ def _path(kind: str, path: str, options: dict[str, str]) -> tuple[str, int]:
 
 
 def _addresses(hosts: str, default: int) -> tuple[Address, ...]:
-    found = []
+    found: list[Address] = []
     for item in hosts.split(",") if hosts else ["localhost"]:
         try:
             one = urlsplit(f"//{item}")

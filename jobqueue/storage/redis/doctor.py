@@ -1,0 +1,111 @@
+"""What is wrong with a server or with the data on it: ``jobqueue doctor`` and ``jobqueue fsck``."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from jobqueue.errors import JobQueueError
+from jobqueue.job import Action, Settlement
+from jobqueue.runtime import SYSTEM_CLOCK, unique_id
+from jobqueue.storage.base import NewJob
+from jobqueue.storage.redis.checks import Finding, Severity, judge, parse_info
+from jobqueue.storage.redis.keys import queues_key
+from jobqueue.storage.redis.session import Session, Settings
+
+__all__ = ["Breach", "check_queue", "diagnose"]
+
+_PINGS = 50
+_SLOW, _SKEW = 0.010, 1.0
+_MOST_BREACHES = 1000
+_SOURCES = (
+    "jobs",
+    "running",
+    "lease",
+    "ready",
+    "prio",
+    "scheduled",
+    "failing",
+    "completed",
+    "failed",
+    "cancelled",
+)
+
+
+class Breach(NamedTuple):
+    """Something in the store that contradicts something else in it."""
+
+    queue: str
+    id: str | None
+    """The job concerned; ``None`` if it is about the queue."""
+    problem: str
+
+
+async def diagnose(session: Session, settings: Settings) -> list[Finding]:
+    """Look at the server, the way to it, and the rights of this user."""
+    info = parse_info(await session.transport.command(b"INFO"))
+    return [
+        *judge(info, allow_eviction=settings.allow_eviction),
+        await _round_trip(session),
+        await _clock(session),
+        await _rights(session),
+    ]
+
+
+async def _round_trip(session: Session) -> Finding:
+    times: list[float] = []
+    for _ in range(_PINGS):
+        start = SYSTEM_CLOCK.monotonic()
+        await session.transport.command(b"PING")
+        times.append(SYSTEM_CLOCK.monotonic() - start)
+    times.sort()
+    p50, p99 = times[len(times) // 2], times[-1]
+    text = f"round trip p50 {p50 * 1000:.2f} ms, p99 {p99 * 1000:.2f} ms"
+    if p50 > _SLOW:
+        return Finding("latency", Severity.WARNING, f"{text}: run workers closer to the server")
+    return Finding("latency", Severity.OK, text)
+
+
+async def _clock(session: Session) -> Finding:
+    seconds, micros = await session.transport.command(b"TIME")
+    skew = int(seconds) + int(micros) / 1e6 - SYSTEM_CLOCK.time()
+    text = f"the server's clock is {abs(skew):.3f} s {'ahead' if skew > 0 else 'behind'}"
+    if abs(skew) > _SKEW:
+        return Finding("clock", Severity.WARNING, f"{text}: run_at times will be off by that, set it by NTP")
+    return Finding("clock", Severity.OK, text)
+
+
+async def _rights(session: Session) -> Finding:
+    """Take a job of a queue of its own through its life."""
+    queue, id = f"doctor-{unique_id()}", "probe"
+    steps = session.steps
+    try:
+        await steps.insert(queue, [NewJob(id, b"", ttl=0)], None, None)
+        await session.register(queue)
+        answer = await steps.exchange(queue, "doctor", (), 1, 1000)
+        settlements = [Settlement(job.id, job.fence, Action.COMPLETE) for job in answer.jobs]
+        await steps.exchange(queue, "doctor", settlements, 0, 1000)
+        await steps.purge(queue, 1)
+        await session.forget(queue)
+        if not settlements:
+            return Finding("rights", Severity.ERROR, "a job that was stored could not be claimed")
+    except JobQueueError as error:
+        return Finding("rights", Severity.ERROR, str(error))
+    return Finding("rights", Severity.OK, "a job was stored, claimed, completed and deleted")
+
+
+async def check_queue(session: Session, prefix: str, queue: str) -> list[Breach]:
+    """Check every record and every index of a queue, while it is used."""
+    found: dict[Breach, None] = {}
+    for source in (*_SOURCES, "totals"):
+        cursor = b"0"
+        while len(found) < _MOST_BREACHES:
+            cursor, pairs = await session.steps.fsck(queue, source, cursor)
+            found.update(dict.fromkeys(Breach(queue, id, problem) for id, problem in pairs))
+            if cursor == b"0":
+                break
+    keys = session.steps.keys(queue)
+    exists = await session.transport.command(b"EXISTS", keys.jobs, key=keys.jobs)
+    named = await session.transport.command(b"SISMEMBER", queues_key(prefix), queue.encode())
+    if exists and not named:
+        found[Breach(queue, None, "the queue is not in the set of queues: no reaper sees it")] = None
+    return list(found)

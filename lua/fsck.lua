@@ -1,0 +1,129 @@
+#!lua flags=no-writes,allow-oom
+-- fsck: check that records and indexes say the same, a page at a time.
+--
+-- KEYS: jobs running lease ready staged prio scheduled failing completed failed cancelled workers meta
+-- ARGV: now source cursor
+--   source  the name of the key whose entries are checked, or "totals"
+--   cursor  "0" for the first page, else what the page before gave
+-- Returns: {cursor of the next page or "0", then for each breach: id or "", what is wrong}
+-- Invariants: reads only; each page is one moment, so that a live queue can be checked.
+
+-- include: base
+local jobs, running, lease, ready, staged, prio, scheduled, failing, completed, failed, cancelled, workers, meta =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11],
+  KEYS[12], KEYS[13]
+local source, cursor = ARGV[2], ARGV[3]
+-- include: meta
+-- include: record
+-- include: ready
+-- include: search
+
+local PAGE = 200
+local answer = { '0' }
+local function breach(id, text)
+  answer[#answer + 1] = id
+  answer[#answer + 1] = text
+end
+
+local function in_list(element)
+  local _, found = lower_bound(element)
+  if found == element then return true end
+  for _, moved in ipairs(call('LRANGE', staged, 0, -1)) do
+    if moved == element then return true end
+  end
+  return false
+end
+
+-- Where an id is indexed, as a set of names; and the scores.
+local function places(id, job)
+  local there, scores = {}, {}
+  local function set(name, key, member)
+    local score = call('ZSCORE', key, member)
+    if score then there[name], scores[name] = true, tonumber(score) end
+  end
+  set('lease', lease, id)
+  set('completed', completed, id)
+  set('failed', failed, id)
+  set('cancelled', cancelled, id)
+  if job then
+    set('scheduled', scheduled, seq_of(job) .. id)
+    set('failing', failing, seq_of(job) .. id)
+    local element = spack('>I7', job.mark) .. id
+    if job.state == 'Q' then
+      if priority_of(job) == 0 then
+        there.ready = in_list(element) or nil
+      else
+        set('ready', prio, element)
+      end
+    end
+  end
+  return there, scores
+end
+
+local expected = {
+  Q = 'ready', S = 'scheduled', R = 'failing', P = 'lease', C = 'completed', F = 'failed', X = 'cancelled',
+}
+
+local function check(id)
+  local record, live = call('HGET', jobs, id), call('HGET', running, id)
+  if not record then
+    breach(id, (live and 'runs' or 'is indexed') .. ' but has no record')
+    return
+  end
+  local ok, job = pcall(parse, live or record)
+  if not ok or not expected[job.state] or (live and job.state ~= 'P') then
+    breach(id, 'has a record that cannot be read')
+    return
+  end
+  local there, scores = places(id, job)
+  local name = expected[job.state]
+  for found in pairs(there) do
+    if found ~= name then breach(id, 'is ' .. job.state .. ' and in the index ' .. found) end
+  end
+  if not there[name] then
+    breach(id, 'is ' .. job.state .. ' and not in the index ' .. name)
+  elseif scores[name] and name ~= 'ready' then
+    local due = sunpack('>I6', job.core, 29)
+    local right = (name == 'scheduled' or name == 'failing') and due or job.mark
+    if scores[name] ~= right then breach(id, 'has another time in its record than in the index ' .. name) end
+  end
+  if job.fence > tick or sunpack('>I7', job.core, 37) > tick then
+    breach(id, 'has a fence or seq that was not given yet')
+  end
+end
+
+if source == 'totals' then
+  local indexed = ready_count() + call('HLEN', running)
+  for _, key in ipairs({ scheduled, failing, completed, failed, cancelled }) do
+    indexed = indexed + call('ZCARD', key)
+  end
+  local records = call('HLEN', jobs)
+  if indexed ~= records then breach('', indexed .. ' jobs are indexed, but there are ' .. records .. ' records') end
+  local leases, runs = call('ZCOUNT', lease, '-inf', '(+inf'), call('HLEN', running)
+  if leases ~= runs then breach('', leases .. ' leases, but ' .. runs .. ' running jobs') end
+  if call('ZCARD', prio) > 0 and call('LLEN', ready) + call('LLEN', staged) == 0 then
+    breach('', 'prioritised jobs are ready, but nothing wakes a worker for them')
+  end
+elseif source == 'jobs' or source == 'running' then
+  local page = call('HSCAN', source == 'jobs' and jobs or running, cursor, 'COUNT', PAGE)
+  answer[1] = page[1]
+  for i = 1, #page[2], 2 do check(page[2][i]) end
+elseif source == 'ready' then
+  local page = call('LRANGE', ready, cursor, cursor + PAGE - 1)
+  for i = 1, #page do
+    if page[i] ~= '' then check(sub(page[i], 8)) end
+  end
+  if #page == PAGE then answer[1] = string.format('%.0f', cursor + PAGE) end
+else
+  local sets = {
+    lease = { lease, 1 }, completed = { completed, 1 }, failed = { failed, 1 }, cancelled = { cancelled, 1 },
+    prio = { prio, 8 }, scheduled = { scheduled, 8 }, failing = { failing, 8 },
+  }
+  local key, from = sets[source][1], sets[source][2]
+  local page = call('ZSCAN', key, cursor, 'COUNT', PAGE)
+  answer[1] = page[1]
+  for i = 1, #page[2], 2 do
+    if page[2][i + 1] ~= 'inf' then check(sub(page[2][i], from)) end
+  end
+end
+return answer
