@@ -14,7 +14,7 @@ Units and rules that hold for every call:
 * A live job is in exactly one index: *ready* (``queued``), *scheduled* (``scheduled``, ``failing``)
   or *leased* (``processing``).
 * Ready jobs are ordered by priority, highest first, and within a priority first in, first out.
-  Released and recovered jobs go to the front of their priority, keeping their fence order.
+  What one call releases or recovers goes to the front of its priority, in the order of the fences.
 * Every claim, recovery and abandonment gives the record a new **fence**, larger than every fence that
   this store gave before. A write with another fence than the record's has no effect.
 * Faults: `StorageUnavailableError` if a later try may work, `StorageError` if not, `QueueFullError`
@@ -360,9 +360,10 @@ class Storage(Protocol):
         effect; others are lost. A job asked to cancel ends as cancelled. ``retry`` makes the job
         due after its delay. ``release`` undoes the claim's attempt and puts the job in front.
         Waiters of ended jobs are sent a `Reply` and forgotten.
-        (2) Up to `PROMOTE_LIMIT` due jobs move from scheduled to the back of ready, by due time,
-        then by ``seq``. (3) Up to ``limit`` jobs are claimed in ready order: attempts + 1, a new
-        fence (rising in that order), progress cleared, the worker and a lease of ``lease`` ms.
+        (2) Unless ``limit`` is 0, up to `PROMOTE_LIMIT` due jobs move from scheduled to the back of
+        ready, by due time, then by ``seq``. (3) Up to ``limit`` jobs are claimed in ready order:
+        attempts + 1, a new fence (rising in that order), progress cleared, the worker and a lease of
+        ``lease`` ms.
 
         The worker is noted as seen.
         """
