@@ -171,6 +171,14 @@ class ClaimCases(Cases):
         await jobs.at("other").put("a", delay=5)
         assert (await jobs.exchange(limit=1)).next_due is None
 
+    async def test_without_a_limit_nothing_is_promoted(self, jobs: Jobs) -> None:
+        await jobs.put("a", delay=10)
+        jobs.clock.move(1)
+        assert (await jobs.exchange(limit=0)).next_due == 0
+        assert await jobs.state("a") is JobState.SCHEDULED
+        await jobs.put("b")
+        assert await jobs.claim_ids() == ["b", "a"]
+
     async def test_promotion_is_bounded(self, jobs: Jobs) -> None:
         await jobs.put_all([f"{n}" for n in range(PROMOTE_LIMIT + 5)], delay=10)
         jobs.clock.move(1)
