@@ -199,7 +199,7 @@ class Emitter:
     """Listeners by event name. A listener that raises is logged and harms nobody."""
 
     def __init__(self, *kinds: type[Event]) -> None:
-        self._listeners: dict[str, tuple[Listener, ...]] = {kind.name: () for kind in kinds}
+        self._listeners: dict[str, tuple[tuple[Listener], ...]] = {kind.name: () for kind in kinds}
         self._kinds = {kind.name: kind for kind in kinds}
         self._tasks: set[asyncio.Task[None]] = set()
         self.heard: set[type[Event]] = set()
@@ -207,14 +207,15 @@ class Emitter:
 
     def on(self, name: str, listener: Listener) -> Callable[[], None]:
         """Add a listener; returns what removes it. Raises `InvalidArgumentError`."""
-        if name not in self._listeners:
+        if not isinstance(name, str) or name not in self._listeners:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidArgumentError("name", f"must be one of {', '.join(self._listeners)}, not {name!r}")
         check_callable("listener", listener)
-        self._listeners[name] += (listener,)
+        entry = (listener,)  # an object of its own: one function may listen twice
+        self._listeners[name] += (entry,)
         self.heard.add(self._kinds[name])
 
         def unsubscribe() -> None:
-            left = [known for known in self._listeners[name] if known is not listener]
+            left = [known for known in self._listeners[name] if known is not entry]
             self._listeners[name] = tuple(left)
             if not left:
                 self.heard.discard(self._kinds[name])
@@ -223,10 +224,10 @@ class Emitter:
 
     def emit(self, event: Event) -> None:
         """Call every listener; asynchronous ones run as tasks of their own."""
-        for listener in self._listeners[event.name]:
+        for (listener,) in self._listeners[event.name]:
             try:
                 answer = listener(event)
-            except Exception:
+            except BaseException:  # noqa: BLE001 - nor may one that exits, or passes on a CancelledError
                 log.exception("a listener of %r raised", event.name)
                 continue
             if inspect.isawaitable(answer):
@@ -245,7 +246,9 @@ class Emitter:
 async def _logged(name: str, answer: Awaitable[None]) -> None:
     try:
         await answer
-    except Exception:
+    except (asyncio.CancelledError, GeneratorExit):
+        raise
+    except BaseException:  # noqa: BLE001
         log.exception("a listener of %r raised", name)
 
 

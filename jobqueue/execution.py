@@ -164,11 +164,12 @@ class Execution:
 
     async def _after(self, run: Run, value: Any, outcome: Outcome) -> tuple[Any, Outcome, int]:
         original = value, outcome, run.claimed.ttl
-        job, error, reason = run.job, None, FailureReason.ERROR
+        # A job that succeeded and is failed here is not tried again: this call decides what is final.
+        job, error, reason = run.job, None, FailureReason.FATAL
         if isinstance(outcome, Aborted):
-            error, reason = TIMED_OUT, FailureReason.TIMEOUT
+            value, error, reason = None, TIMED_OUT, FailureReason.TIMEOUT
         elif isinstance(outcome, Raised):
-            error, reason = outcome.error, outcome.reason
+            value, error, reason = None, outcome.error, outcome.reason
         if job is None:  # the payload could not be read
             job = Job(run, None, self)
         assert self.hook is not None
@@ -182,8 +183,7 @@ class Execution:
                 if type(context.error) is not ErrorInfo:
                     raise InvalidArgumentError("error", "must be an ErrorInfo or None")
                 return None, Raised(context.error, reason) if context.error is not error else outcome, ttl
-            if error is None and context.result is value:
-                return value, outcome, ttl
+            # Written again even if it is the same object: that may have been changed in place.
             data = dump(self.result_serde, context.result, "the result", self.max_bytes)
             return context.result, Returned(data), ttl
         except BaseException as bad:  # noqa: BLE001

@@ -127,7 +127,7 @@ class FailureReason(StrEnum):
     TIMEOUT = "timeout"
     """An attempt exceeded ``job_timeout``."""
     FATAL = "fatal"
-    """The handler raised `Fatal`."""
+    """The handler raised `Fatal`, or ``after_execution`` failed a job that had succeeded."""
     STALLED = "stalled"
     """Its lease expired more than ``max_stalls`` times: it keeps killing its workers."""
     SERIALIZATION = "serialization"

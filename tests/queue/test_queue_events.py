@@ -1,0 +1,234 @@
+"""The events of a queue: which, with what, in which order."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import Any
+
+import pytest
+
+from jobqueue import (
+    Backoff,
+    ErrorInfo,
+    InvalidArgumentError,
+    Job,
+    JobCancelled,
+    JobCompleted,
+    JobEnqueued,
+    JobFailed,
+    JobFailing,
+    JobProcessing,
+    JobProgress,
+    JobRequeued,
+    JobStalled,
+    MaxRetriesError,
+    QueueStarted,
+    QueueStopped,
+)
+from jobqueue.testing import FakeClock
+from tests.queue.support import QUEUE_EVENTS, Gate, Lab, Recorder, echo, within
+
+
+async def test_the_life_of_a_job_in_events(lab: Lab, clock: FakeClock) -> None:
+    async def handler(job: Job[Any]) -> str:
+        if job.attempts == 1:
+            raise ValueError("first")
+        await job.progress("half")
+        await clock.sleep(1.5)
+        return "result"
+
+    queue = lab.queue(handler, worker_id="w", backoff=Backoff.fixed(2))
+    events = Recorder(queue)
+    await queue.start()
+    await queue.enqueue("a", 1)
+    await queue.enqueue("a", 1)
+    await clock.advance(5)
+    await queue.stop()
+    assert events.events == [
+        QueueStarted("q", "w"),
+        JobEnqueued("a", "q"),
+        JobProcessing("a", "q", 1),
+        JobFailing("a", "q", ErrorInfo("ValueError", "first"), 1, 2.0),
+        JobProcessing("a", "q", 2),
+        JobProgress("a", "q", "half"),
+        JobCompleted("a", "q", "result", 2, 1.5),
+        QueueStopped("q", "w"),
+    ]
+
+
+async def test_the_other_ends_in_events(lab: Lab, clock: FakeClock) -> None:
+    gate = Gate()
+
+    async def handler(job: Job[Any]) -> Any:
+        if job.payload == "fail":
+            raise ValueError("last")
+        return await gate(job)
+
+    queue = await lab.start(handler, worker_id="w", max_attempts=1, concurrency=3, visibility_timeout=9)
+    events = Recorder(queue)
+    await queue.enqueue("fails", "fail")
+    await queue.enqueue_many([("running", 1), ("lost", 2), ("back", 3), ("waiting", 4)])
+    await clock.settle()
+    await queue.cancel("waiting")
+    await queue.cancel("running", running=True)
+    await clock.settle()
+    assert events.of("failed") == [JobFailed("fails", "q", ErrorInfo("ValueError", "last"), 1, "error")]
+    assert events.of("cancelled") == [JobCancelled("waiting", "q"), JobCancelled("running", "q")]
+    record = await lab.record("lost")
+    storage: Any = lab.storage
+    storage._engine._queues["q"].leased["lost"].lease_until = int(clock.time() * 1000)
+    assert record.state == "processing"
+    assert [job.id for job in await lab.storage.sweep("q", 10)] == ["lost"]
+    await lab.storage.cancel("q", ["lost"])
+    await clock.advance(4)
+    assert events.of("stalled") == [JobStalled("lost", "q", "w")]
+    await within(queue.stop(timeout=0))
+    assert events.of("requeued") == [JobRequeued("back", "q")]
+
+
+async def test_event_names_are_those_of_the_classes(lab: Lab) -> None:
+    queue = lab.queue()
+    assert tuple(queue._emitter._listeners) != ()
+    assert set(queue._emitter._listeners) == set(QUEUE_EVENTS)
+    for kind in queue._emitter._kinds.values():
+        assert dataclasses.is_dataclass(kind)
+        assert getattr(kind, "__dataclass_params__").frozen  # noqa: B009
+        if kind.name not in {"started", "stopped", "error"}:
+            assert [field.name for field in dataclasses.fields(kind)][:2] == ["id", "queue"]
+
+
+@pytest.mark.parametrize("name", ["unknown", "", "Completed", "leadership_acquired", None, 5, []], ids=repr)
+async def test_an_unknown_name_is_refused(lab: Lab, name: Any) -> None:
+    queue = lab.queue()
+    with pytest.raises(InvalidArgumentError) as caught:
+        queue.on(name, print)
+    assert caught.value.argument == "name"
+    with pytest.raises(InvalidArgumentError):
+        queue.on(name)(print)
+
+
+async def test_a_listener_must_be_callable(lab: Lab) -> None:
+    with pytest.raises(InvalidArgumentError, match="listener"):
+        lab.queue().on("completed", "print")  # type: ignore[arg-type]
+
+
+async def test_listeners_may_be_async_and_decorated(lab: Lab) -> None:
+    heard: list[str] = []
+    queue = lab.queue(echo)
+
+    @queue.on("completed")
+    async def one(event: JobCompleted) -> None:
+        await asyncio.sleep(0)
+        heard.append(f"async {event.id}")
+
+    @queue.on("completed")
+    def two(event: JobCompleted) -> None:
+        heard.append(f"sync {event.id}")
+
+    assert asyncio.iscoroutinefunction(one)
+    async with asyncio.timeout(10):
+        await queue.start()
+        await queue.enqueue_and_wait("a", 1)
+        await lab.finish(queue.stop())
+    assert heard == ["sync a", "async a"]
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("listener"), SystemExit(1), asyncio.CancelledError(), KeyboardInterrupt()], ids=repr
+)
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_a_listener_that_raises_harms_nobody(
+    lab: Lab, kind: str, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = lab.queue(echo)
+
+    def bad(event: Any) -> None:
+        raise error
+
+    async def slow(event: Any) -> None:
+        bad(event)
+
+    for name in QUEUE_EVENTS:
+        queue.on(name, bad if kind == "sync" else slow)
+    events = Recorder(queue)
+    await within(queue.start())
+    assert await within(queue.enqueue_and_wait("a", 1)) == 1
+    assert await within(queue.enqueue_and_wait("b", 2)) == 2
+    await lab.finish(queue.stop())
+    assert events.names.count("completed") == 2
+    if not (kind == "async" and isinstance(error, asyncio.CancelledError)):
+        assert "a listener of 'completed' raised" in caplog.text
+
+
+async def test_unsubscribing_removes_that_one_subscription(lab: Lab) -> None:
+    heard: list[str] = []
+
+    def listener(event: Any) -> None:
+        heard.append(event.id)
+
+    queue = await lab.start(echo)
+    first, second = queue.on("completed", listener), queue.on("completed", listener)
+    await within(queue.enqueue_and_wait("a", 1))
+    await lab.finish(queue.stop())
+    first()
+    first()
+    await within(queue.start())
+    await within(queue.enqueue_and_wait("b", 1))
+    await lab.finish(queue.stop())
+    second()
+    await within(queue.start())
+    await within(queue.enqueue_and_wait("c", 1))
+    assert heard == ["a", "a", "b"]
+
+
+async def test_a_listener_may_unsubscribe_itself(lab: Lab) -> None:
+    heard: list[str] = []
+    queue = await lab.start(echo)
+
+    def once(event: Any) -> None:
+        heard.append(event.id)
+        leave()
+
+    leave = queue.on("completed", once)
+    events = Recorder(queue)
+    for id in "ab":
+        await within(queue.enqueue_and_wait(id, 1))
+    await events.wait("completed", 2)
+    assert heard == ["a"]
+
+
+async def test_a_job_is_told_completed_once_the_store_has_it(lab: Lab) -> None:
+    queue = await lab.start(echo)
+    found: list[Any] = []
+
+    async def look(event: JobCompleted) -> None:
+        found.append((await queue.enqueue(event.id, 2)).result)
+
+    queue.on("completed", look)
+    await within(queue.enqueue_and_wait("a", 1))
+    await lab.finish(queue.stop())
+    assert found == [1]
+
+
+async def test_what_happens_is_logged(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    async def handler(job: Job[Any]) -> None:
+        raise ValueError("secret of the job")
+
+    caplog.set_level("DEBUG", "jobqueue")
+    queue = await lab.start(handler, max_attempts=2, backoff=Backoff.fixed(0))
+    with pytest.raises(MaxRetriesError):
+        await lab.finish(queue.enqueue_and_wait("a", {"password": "pw"}))
+    await lab.finish(queue.stop())
+    text = caplog.text
+    for line in ("queue q started", "'a' of q failed attempt 1", "'a' of q failed (error) after 2", "queue q stopped"):
+        assert line in text
+    assert "pw" not in text
+
+
+async def test_a_created_job_behind_a_refused_one_is_told(lab: Lab) -> None:
+    queue = await lab.start(max_length=1)
+    events = Recorder(queue)
+    with pytest.raises(Exception, match="max_length"):
+        await queue.enqueue_many([("a", 1), ("b", 2), ("a", 3)])
+    assert [event.id for event in events.of("enqueued")] == ["a"]
