@@ -19,7 +19,7 @@ import hiredis
 
 from jobqueue.runtime import SYSTEM_CLOCK, Timer
 from jobqueue.storage.redis.faults import ConnectionLostError
-from jobqueue.storage.redis.sockets import keep_alive
+from jobqueue.storage.redis.sockets import is_self_connected, keep_alive
 from jobqueue.storage.redis.url import Address, Target
 
 __all__ = ["Connection", "Login", "ReplyError", "connect"]
@@ -114,6 +114,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         keep_alive(transport)
+        if is_self_connected(transport):
+            self.abort("nobody listens there")
 
     def data_received(self, data: bytes) -> None:
         reader, waiting = self._reader, self._waiting

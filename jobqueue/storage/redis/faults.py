@@ -4,7 +4,7 @@ By its code::
 
     NOSCRIPT                                the script is sent in full, at once
     LOADING BUSY TRYAGAIN CLUSTERDOWN       the same call again, after a pause
-    MASTERDOWN NOREPLICAS
+    MASTERDOWN NOREPLICAS, too many clients
     READONLY UNBLOCKED                      again on a new connection: the master has moved
     MOVED ASK                               the cluster transport follows them
     OOM                                     `QueueFullError`
@@ -47,6 +47,7 @@ _REMEDIES = {
     "CLUSTERDOWN": Remedy.PAUSE,
     "MASTERDOWN": Remedy.PAUSE,
     "NOREPLICAS": Remedy.PAUSE,
+    "MAXCLIENTS": Remedy.PAUSE,
     "READONLY": Remedy.RECONNECT,
     "UNBLOCKED": Remedy.RECONNECT,
     "MOVED": Remedy.REDIRECT,
@@ -59,6 +60,8 @@ _WRAPPED = re.compile(r"user_script:\d+: -?([A-Z]{2,}) ")
 
 def code_of(message: str) -> str:
     """Return the error code of a reply, also from inside a script."""
+    if message.startswith("ERR max number of clients"):
+        return "MAXCLIENTS"
     wrapped = _WRAPPED.search(message) if message.startswith("ERR ") else None
     if wrapped is not None:
         return wrapped[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
-__all__ = ["keep_alive"]
+__all__ = ["is_self_connected", "keep_alive"]
 
 _IDLE, _INTERVAL, _PROBES = 30, 10, 3
 
@@ -20,3 +20,12 @@ def keep_alive(transport: asyncio.BaseTransport) -> None:
     for option, value in (("TCP_KEEPIDLE", _IDLE), ("TCP_KEEPINTVL", _INTERVAL), ("TCP_KEEPCNT", _PROBES)):
         if hasattr(socket, option):  # not every platform has all of them
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def is_self_connected(transport: asyncio.BaseTransport) -> bool:
+    """Whether both ends are the same socket.
+
+    TCP allows that when nobody listens on a local port from the range that the kernel gives to clients.
+    """
+    name: object = transport.get_extra_info("sockname")
+    return isinstance(name, tuple) and name == transport.get_extra_info("peername")

@@ -1,0 +1,95 @@
+"""A TCP proxy that treats replies badly."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+
+class ChaosProxy:
+    """Passes everything on; `drip` cuts replies into single bytes, `cut_replies` resets in mid-reply."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.port = 0
+        self.drip = False
+        self.swallow = False
+        self.cut_replies = 0
+        """How many of the next replies are cut."""
+        self.cut_every = 0
+        """Cut every so many-th piece of a reply, if not 0."""
+        self.passed = 0
+        self.cut_at = 1
+        """Bytes of a cut reply that are still passed on."""
+        self.cuts = 0
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for writer in tuple(self._writers):
+            writer.transport.abort()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._server.wait_closed()
+
+    def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._bridge(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _bridge(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        self._writers.add(up_writer)
+        there = asyncio.create_task(self._commands(reader, up_writer))
+        back = asyncio.create_task(self._replies(up_reader, writer))
+        await asyncio.wait([there, back], return_when=asyncio.FIRST_COMPLETED)
+        for one in (writer, up_writer):
+            one.transport.abort()
+            self._writers.discard(one)
+        await asyncio.wait([there, back])
+
+    async def _commands(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+
+    async def _replies(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                if self.swallow:
+                    continue
+                self.passed += 1
+                every = self.cut_every and self.passed % self.cut_every == 0
+                if every or self.cut_replies > 0:
+                    self.cut_replies = max(0, self.cut_replies - 1)
+                    self.cuts += 1
+                    writer.write(data[: self.cut_at])
+                    await writer.drain()
+                    return
+                for piece in (data[i : i + 1] for i in range(len(data))) if self.drip else (data,):
+                    writer.write(piece)
+                    await writer.drain()
+
+
+@asynccontextmanager
+async def chaos_proxy(port: int) -> AsyncIterator[ChaosProxy]:
+    proxy = ChaosProxy(port)
+    await proxy.start()
+    try:
+        yield proxy
+    finally:
+        await proxy.stop()
