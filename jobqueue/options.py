@@ -15,6 +15,7 @@ __all__ = [
     "MAX_PRIORITY",
     "MAX_SECONDS",
     "LeaderElection",
+    "check_bool",
     "check_callable",
     "check_count",
     "check_id",
@@ -67,7 +68,7 @@ def check_number(argument: str, value: object, *, low: float = -math.inf, high: 
     """Return a finite number within ``low`` and ``high``. A bool is not a number here."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidArgumentError(argument, f"must be a number, not {_kind(value)}")
-    if not math.isfinite(value) or not low <= value <= high:
+    if not low <= value <= high or value in (math.inf, -math.inf):
         raise InvalidArgumentError(argument, f"must be finite and between {low} and {high}, not {value}")
     return value
 
@@ -107,6 +108,13 @@ def check_instant(argument: str, value: object) -> int:
             argument, "must be an aware datetime: add tzinfo, for example datetime.now(UTC)"
         )
     return max(0, math.ceil(value.timestamp() * 1000))
+
+
+def check_bool(argument: str, value: object) -> bool:
+    """Return True or False, and nothing that merely counts as one of them."""
+    if not isinstance(value, bool):
+        raise InvalidArgumentError(argument, f"must be True or False, not {_kind(value)}")
+    return value
 
 
 def check_callable(argument: str, value: object) -> None:

@@ -30,6 +30,8 @@ from jobqueue.events import (
 from jobqueue.execution import Execution, Handler, Hook, is_async
 from jobqueue.job import ENDED, JobState
 from jobqueue.options import (
+    MAX_SECONDS,
+    check_bool,
     check_callable,
     check_count,
     check_id,
@@ -60,7 +62,8 @@ from jobqueue.storage.base import (
     Storage,
     UpdateTtlStatus,
 )
-from jobqueue.storage.urls import open_storage
+from jobqueue.storage.urls import as_storage
+from jobqueue.waiters import TimeIsUpError
 from jobqueue.worker import WorkerOptions
 
 __all__ = ["Queue"]
@@ -82,6 +85,9 @@ _LOGGED = (
     ErrorOccurred,
 )
 _EVENTS = (*_LOGGED, JobEnqueued, JobProcessing, JobCompleted, JobProgress)
+
+
+_CREATED, _COMPLETED = InsertStatus.CREATED, JobState.COMPLETED
 
 
 class Queue(Generic[P, R]):
@@ -154,8 +160,8 @@ class Queue(Generic[P, R]):
         if after_execution is not None:
             check_callable("after_execution", after_execution)
         self._hook = after_execution
-        self._tracebacks = bool(tracebacks)
-        self._storage = _check_storage(storage)
+        self._tracebacks = check_bool("tracebacks", tracebacks)
+        self._storage = as_storage(storage)
         self._emitter = Emitter(*_EVENTS)
         for kind in _LOGGED:
             self._emitter.on(kind.name, log_event)
@@ -193,7 +199,7 @@ class Queue(Generic[P, R]):
             limit = check_count("concurrency", concurrency, high=MAX_CONCURRENCY)
             self._options = replace(self._options, concurrency=limit)
         if storage is not None:
-            self._storage = _check_storage(storage)
+            self._storage = as_storage(storage)
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -339,7 +345,8 @@ class Queue(Generic[P, R]):
         """
         session = self._started()
         new = self._requests.one(id, payload, max_attempts, result_ttl, delay, run_at, priority, reuse)
-        return self._enqueued(new.id, await session.insert(new))
+        (inserted,) = await session.insert((new,))
+        return self._enqueued(new.id, inserted)
 
     async def enqueue_many(
         self, requests: Iterable[tuple[str | None, P] | EnqueueRequest]
@@ -350,8 +357,10 @@ class Queue(Generic[P, R]):
         was refused, and those before it may be stored: calling again with the same ids is safe.
         """
         session = self._started()
+        if not isinstance(requests, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidArgumentError("requests", f"must be an iterable, not {type(requests).__name__}")
         jobs = [self._requests.several(request, place) for place, request in enumerate(requests)]
-        inserted = await session.insert_many(jobs)
+        inserted = await session.insert(jobs)
         return [self._enqueued(job.id, answer) for job, answer in zip(jobs, inserted, strict=True)]
 
     async def enqueue_and_wait(
@@ -375,7 +384,8 @@ class Queue(Generic[P, R]):
         `JobCancelledError`, and what `enqueue` raises.
         """
         session = self._started()
-        check_seconds("timeout", timeout)
+        if timeout.__class__ is not float or not 0.0 < timeout < MAX_SECONDS:  # else it is what it should be
+            check_seconds("timeout", timeout)
         new = self._requests.one(
             id, payload, max_attempts, result_ttl, delay, run_at, priority, reuse, wait=True
         )
@@ -385,15 +395,21 @@ class Queue(Generic[P, R]):
         # It stands before the job does: the reply may come before the answer of the insert.
         waiter = waiters.add(new.id, timeout)
         try:
-            inserted = await session.insert(new)
-            if inserted.status is not InsertStatus.CREATED:
+            (inserted,) = await session.insert((new,))
+            status, seq, state, _, _ = inserted
+            if status is not _CREATED:
                 self._refuse_full(inserted)
-                if inserted.state in ENDED:
+                if state in ENDED:
                     return self._outcome(new.id, inserted)
             elif JobEnqueued in self._emitter.heard:
                 self._emitter.emit(JobEnqueued(new.id, self.name))
-            waiters.bind(waiter, inserted.seq)
-            return self._outcome(new.id, await waiters.result(waiter))
+            if waiter.bind(seq):
+                waiters.fetch(waiter)
+            try:
+                reply = await waiter.future
+            except TimeIsUpError:
+                reply = await waiters.last_look(waiter)
+            return self._outcome(new.id, reply)
         finally:
             waiters.remove(waiter)
 
@@ -414,9 +430,13 @@ class Queue(Generic[P, R]):
         try:
             (record,) = await self._storage.get(self.name, [id], reply_to=waiters.address)
             waiter.read(self.name, record)
-            if record is not None:
-                waiters.bind(waiter, record.seq)
-            return self._outcome(id, await waiters.result(waiter))
+            if record is not None and waiter.bind(record.seq):
+                waiters.fetch(waiter)
+            try:
+                reply = await waiter.future
+            except TimeIsUpError:
+                reply = await waiters.last_look(waiter)
+            return self._outcome(id, reply)
         finally:
             waiters.remove(waiter)
 
@@ -427,8 +447,7 @@ class Queue(Generic[P, R]):
         """
         session = self._started()
         check_id(id)
-        if not isinstance(running, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InvalidArgumentError("running", "must be True or False")
+        check_bool("running", running)
         status = await session.cancel(id, running=running)
         if status is CancelStatus.CANCELLED and JobCancelled in self._emitter.heard:
             self._emitter.emit(JobCancelled(id, self.name))
@@ -491,8 +510,8 @@ class Queue(Generic[P, R]):
     def _outcome(self, id: str, ended: Reply | Inserted | None) -> R:
         if ended is None:
             raise JobNotFoundError(f"no job {id!r}: it never was, or its record has expired")
-        if ended.state is JobState.COMPLETED and ended.data is not None:
-            result: R = load(self._result_serde, ended.data, f"the result of job {id!r}")
+        if ended.state is _COMPLETED and ended.data is not None:
+            result: R = load(self._result_serde, ended.data, "the result")
             return result
         raise ended_error(id, ended.state, ended.data, ended.attempts)
 
@@ -523,14 +542,6 @@ def _check_serde(argument: str, serde: Serde[Any] | None) -> Serde[Any]:
     if serde is None:
         return JsonSerde()
     for method in ("dumps", "loads"):
-        if not callable(getattr(serde, method, None)):
-            raise InvalidArgumentError(argument, f"must have a method {method}")
+        if isinstance(serde, type) or not callable(getattr(serde, method, None)):
+            raise InvalidArgumentError(argument, f"must be an object with a method {method}")
     return serde
-
-
-def _check_storage(storage: Storage | str) -> Storage:
-    if isinstance(storage, str):
-        return open_storage(storage)
-    if not isinstance(storage, Storage):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InvalidArgumentError("storage", f"must be a store or a URL, not {type(storage).__name__}")
-    return storage

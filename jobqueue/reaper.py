@@ -26,7 +26,7 @@ from jobqueue.options import LeaderElection, check_queue_name, check_seconds
 from jobqueue.runtime import unique_id
 from jobqueue.signals import serve_until_signal
 from jobqueue.storage.base import Storage
-from jobqueue.storage.urls import open_storage
+from jobqueue.storage.urls import as_storage
 from jobqueue.supervisor import Supervisor
 
 __all__ = ["REAPER_LOCK", "Reaper"]
@@ -58,9 +58,9 @@ class Reaper:
         sweep_interval: float = 5.0,
         leader_election: LeaderElection | None = None,
     ) -> None:
-        self._storage = open_storage(storage) if isinstance(storage, str) else storage
-        if isinstance(queues, str):
-            raise InvalidArgumentError("queues", "must be a list of names, not one str")
+        self._storage = as_storage(storage)
+        if isinstance(queues, str) or not isinstance(queues, Sequence | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidArgumentError("queues", f"must be a list of names, not {type(queues).__name__}")
         self._queues = None if queues is None else [check_queue_name(name, "queues") for name in queues]
         self._interval = check_seconds("sweep_interval", sweep_interval)
         if leader_election is not None and not isinstance(leader_election, LeaderElection):  # pyright: ignore[reportUnnecessaryIsInstance]

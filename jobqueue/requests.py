@@ -10,7 +10,7 @@ from jobqueue.errors import InvalidArgumentError
 from jobqueue.options import check_count, check_id, check_instant, check_priority, check_seconds, millis
 from jobqueue.records import EnqueueRequest
 from jobqueue.runtime import unique_id
-from jobqueue.serde import Serde, dump
+from jobqueue.serde import Serde, TooLargeError, dump
 from jobqueue.storage.base import NewJob, Reuse
 
 __all__ = ["Requests"]
@@ -45,30 +45,33 @@ class Requests:
         wait: bool = False,
     ) -> NewJob:
         """Return the job. Raises `InvalidArgumentError` or `SerializationError`."""
-        if (
-            priority.__class__ is int
-            and not priority
-            and reuse is _RETURN
-            and max_attempts is result_ttl is delay is run_at is None
-        ):  # what most calls are: a third of the time
-            fields = (
+        try:
+            if (
+                priority.__class__ is int
+                and not priority
+                and reuse is _RETURN
+                and max_attempts is result_ttl is delay is run_at is None
+            ):  # what most calls are: a third of the time
+                fields = (
+                    unique_id() if id is None else check_id(id),
+                    dump(self.serde, payload, "the payload", self.max_bytes),
+                    0, 0, None, self.max_attempts, self.max_stalls, self.ttl, _RETURN, wait,
+                )  # fmt: skip
+                return _new(NewJob, fields)
+            return NewJob(
                 unique_id() if id is None else check_id(id),
                 dump(self.serde, payload, "the payload", self.max_bytes),
-                0, 0, None, self.max_attempts, self.max_stalls, self.ttl, _RETURN, wait,
-            )  # fmt: skip
-            return _new(NewJob, fields)
-        return NewJob(
-            unique_id() if id is None else check_id(id),
-            dump(self.serde, payload, "the payload", self.max_bytes),
-            check_priority(priority),
-            0 if delay is None else millis(check_seconds("delay", delay, zero=True)),
-            None if run_at is None else _check_run_at(run_at, delay),
-            self.max_attempts if max_attempts is None else check_count("max_attempts", max_attempts),
-            self.max_stalls,
-            self.ttl if result_ttl is None else millis(check_seconds("result_ttl", result_ttl)),
-            reuse if type(reuse) is Reuse else _check_reuse(reuse),
-            wait,
-        )
+                check_priority(priority),
+                0 if delay is None else millis(check_seconds("delay", delay, zero=True)),
+                None if run_at is None else _check_run_at(run_at, delay),
+                self.max_attempts if max_attempts is None else check_count("max_attempts", max_attempts),
+                self.max_stalls,
+                self.ttl if result_ttl is None else millis(check_seconds("result_ttl", result_ttl)),
+                reuse if type(reuse) is Reuse else _check_reuse(reuse),
+                wait,
+            )
+        except TooLargeError as error:
+            raise InvalidArgumentError("payload", str(error).removeprefix("the payload ")) from None
 
     def several(self, request: tuple[str | None, Any] | EnqueueRequest, place: int) -> NewJob:
         """Return the job of the request at ``place`` of a list; errors name the place."""

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from jobqueue.errors import SerializationError
 
-__all__ = ["JsonSerde", "MsgpackSerde", "Serde", "dump", "load"]
+__all__ = ["JsonSerde", "MsgpackSerde", "Serde", "TooLargeError", "dump", "load"]
 
 T = TypeVar("T")
 
@@ -95,6 +95,10 @@ class MsgpackSerde:
         return "MsgpackSerde()"
 
 
+class TooLargeError(SerializationError):
+    """The bytes are more than allowed."""
+
+
 def dump(serde: Serde[T], value: T, what: str, limit: int) -> bytes:
     """Return the bytes for a value of at most ``limit`` bytes, or raise `SerializationError`."""
     try:
@@ -104,7 +108,7 @@ def dump(serde: Serde[T], value: T, what: str, limit: int) -> bytes:
     if type(data) is not bytes:
         raise SerializationError(f"{serde!r}.dumps must return bytes, not {type(data).__name__}")
     if len(data) > limit:
-        raise SerializationError(
+        raise TooLargeError(
             f"{what} has {len(data)} bytes, the limit is {limit}: store it elsewhere and pass a "
             "reference, or raise max_payload_bytes"
         )
@@ -120,4 +124,7 @@ def load(serde: Serde[T], data: bytes, what: str) -> T:
 
 
 def _text(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - an exception of the user's, whose text is broken
+        return type(error).__name__

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 from jobqueue.errors import InvalidArgumentError
 from jobqueue.storage.base import Storage
 
-__all__ = ["open_storage", "redact"]
+__all__ = ["as_storage", "open_storage", "redact"]
 
 _SERVERS = {
     f"{name}{tls}{kind}"
@@ -43,6 +43,15 @@ def open_storage(url: str) -> Storage:
 
         return RedisStorage(url)
     raise InvalidArgumentError("storage", f"unknown kind of URL {scheme!r}: use one of {_KNOWN}")
+
+
+def as_storage(storage: Storage | str) -> Storage:
+    """Return a store as it is, and the one that a URL names. Raises `InvalidArgumentError`."""
+    if isinstance(storage, str):
+        return open_storage(storage)
+    if not isinstance(storage, Storage):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidArgumentError("storage", f"must be a store or a URL, not {type(storage).__name__}")
+    return storage
 
 
 def _directory(url: str) -> str:

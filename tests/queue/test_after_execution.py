@@ -148,7 +148,9 @@ async def test_it_is_called_for_the_last_timeout(lab: Lab, clock: FakeClock) -> 
     def hook(context: AfterExecution) -> None:
         seen.append((context.job.attempts, context.result, context.error and context.error.type))
 
-    queue = await lab.start(handler, after_execution=hook, max_attempts=2, job_timeout=1, backoff=Backoff.fixed(1))
+    queue = await lab.start(
+        handler, after_execution=hook, max_attempts=2, job_timeout=1, backoff=Backoff.fixed(1)
+    )
     await queue.enqueue("a", 1)
     await clock.advance(10)
     assert seen == [(2, None, "TimeoutError")]
@@ -188,7 +190,9 @@ async def test_it_sees_a_job_whose_payload_cannot_be_read(lab: Lab) -> None:
 
     seen: list[Any] = []
     producer = await lab.start(payload_serde=MsgpackSerde())
-    queue = await lab.start(echo, after_execution=lambda context: seen.append((context.job.id, context.job.payload)))
+    queue = await lab.start(
+        echo, after_execution=lambda context: seen.append((context.job.id, context.job.payload))
+    )
     await producer.enqueue("a", b"\xff")
     with pytest.raises(JobFailedError, match="serialization"):
         await within(queue.wait("a"))

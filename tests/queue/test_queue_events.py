@@ -221,7 +221,12 @@ async def test_what_happens_is_logged(lab: Lab, caplog: pytest.LogCaptureFixture
         await lab.finish(queue.enqueue_and_wait("a", {"password": "pw"}))
     await lab.finish(queue.stop())
     text = caplog.text
-    for line in ("queue q started", "'a' of q failed attempt 1", "'a' of q failed (error) after 2", "queue q stopped"):
+    for line in (
+        "queue q started",
+        "'a' of q failed attempt 1",
+        "'a' of q failed (error) after 2",
+        "queue q stopped",
+    ):
         assert line in text
     assert "pw" not in text
 
