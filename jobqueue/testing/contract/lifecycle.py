@@ -74,13 +74,14 @@ class LifecycleCases(Cases):
             await unopened.queues()
 
     async def test_closing_too_often_is_harmless(self, unopened: Storage) -> None:
-        await unopened.close()
-        await unopened.open()
-        await unopened.close()
-        await unopened.close()
-        await unopened.open()
-        assert await unopened.queues() == []
-        await unopened.close()
+        for _ in range(3):
+            await unopened.close()
+            await unopened.close()
+            await unopened.open()
+            assert await unopened.queues() == []
+            await unopened.close()
+            with pytest.raises(StorageError):
+                await unopened.queues()
 
     async def test_concurrent_opens_and_closes(self, unopened: Storage) -> None:
         await asyncio.gather(*(unopened.open() for _ in range(5)))
