@@ -460,6 +460,10 @@ class Engine:
         """Never give the next ``count`` fences: claims that were lost may have had them."""
         self._fence += count
 
+    def advance(self, counters: Counters) -> None:
+        """Go on after these numbers, if they are larger than the own."""
+        self._seq, self._fence = max(self._seq, counters.seq), max(self._fence, counters.fence)
+
     def restart(self, fence_gap: int) -> None:
         """Go on after the host has restarted: no lease, lock or worker of before is alive.
 

@@ -90,7 +90,7 @@ class Insert(Common):
             id_size, payload_size, priority, when, attempts, stalls, ttl, flags = fields
             delay, run_at = (0, when) if flags & _RUN_AT else (when, None)
             id, payload = data.raw(id_size).decode(), data.raw(payload_size)
-            reuse, wait = _REUSES[flags & 3], bool(flags & _WAIT)
+            reuse, wait = _REUSES[int(flags) & 3], bool(flags & _WAIT)
             jobs.append(NewJob(id, payload, priority, delay, run_at, attempts, stalls, ttl, reuse, wait))
         return cls(queue, jobs, reply_to, None if length < 0 else length)
 

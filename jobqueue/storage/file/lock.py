@@ -87,6 +87,10 @@ class LockFile:
         """Read the page; ``None`` if there is none, or another process is just writing it."""
         return Published.parse(self._files.read(self._fd, _SIZE, 0))
 
+    def clear(self) -> None:
+        """Take the page away; only with the lock."""
+        self._files.write(self._fd, bytes(_SIZE), 0)
+
     def publish(self, page: Published) -> None:
         """Write the page; only with the lock."""
         self._files.write(self._fd, page.pack(), 0)

@@ -26,6 +26,7 @@ LOCK_NAME = "lock"
 FENCE_GAP = 1 << 32
 """Fences skipped when claims may have been lost: more than could have been given without one sync, and
 few enough for two million restarts within the 53 bits that a double holds."""
+_NO_EPOCH = -1
 _NO_PAGE = Published("", 0, 0, 0, 0, 0, suspect=False)
 
 
@@ -39,7 +40,7 @@ class Home:
         self._boot = ""
         self._page = _NO_PAGE
         self._lock: LockFile | None = None
-        self.epoch = -1
+        self.epoch = _NO_EPOCH
         """The epoch of what was loaded."""
 
     @property
@@ -141,7 +142,7 @@ class Home:
         if until is not None and (replica.journal.generation, replica.position) < until:
             replica.close()
             raise self.damaged(replica)
-        self.epoch = -1 if page is None else page.epoch
+        self.epoch = _NO_EPOCH if page is None else page.epoch
         return replica
 
     def damaged(self, replica: Replica) -> StorageError:
@@ -172,8 +173,8 @@ class Home:
         """Begin anew, as the first on this boot or after a failed sync: nothing published counts."""
         found = self.lock.read()
         rebooted = found is None or found.boot != self._boot
-        if not rebooted and replica is not None:
-            replica.close()
+        if replica is not None and not (rebooted and self.epoch == _NO_EPOCH):
+            replica.close()  # what it was built on may be gone
             replica = None
         if replica is None:
             replica = self._load_from_disk() if not rebooted else self.load(None)

@@ -30,7 +30,16 @@ from jobqueue.storage.file.frames import (
 )
 from jobqueue.storage.file.state import State
 
-__all__ = ["Progress", "Snapshot", "read_snapshot", "snapshot_path", "temporary_path", "write_snapshot"]
+__all__ = [
+    "Progress",
+    "Snapshot",
+    "parse_head",
+    "parse_jobs",
+    "read_snapshot",
+    "snapshot_path",
+    "temporary_path",
+    "write_snapshot",
+]
 
 Progress = Callable[[int, int], None]
 """Called with the bytes read so far and the bytes to read."""
@@ -145,15 +154,7 @@ def read_snapshot(
         salt = check_header(files.read(fd, HEADER_SIZE, 0), SNAPSHOT, generation, path)
         blocks = _blocks(files, fd, path, salt, progress)
         state = State()
-        head = Reader(next(blocks), 1)
-        state.now, state.clock_offset = head.number(), head.number()
-        counters = Counters(head.number(), head.number())
-        for _ in range(head.number()):
-            state.engine.see(head.text(), head.text(), head.number())
-        locks: dict[str, LockInfo] = {}
-        while not head.done:
-            name = head.text()
-            locks[name] = LockInfo(head.text(), head.number(), head.number())
+        counters, locks = parse_head(next(blocks), state)
         state.engine.load(_jobs(blocks, path), locks, counters)
     except (ValueError, struct.error, IndexError, StopIteration) as error:
         raise _damaged(path) from error
@@ -178,18 +179,38 @@ def _blocks(files: Files, fd: int, path: Path, salt: int, progress: Progress | N
             progress(at, size)
 
 
+def parse_head(block: bytes, state: State) -> tuple[Counters, dict[str, LockInfo]]:
+    """Read the first frame into a state; return what the engine is loaded with."""
+    head = Reader(block, 1)
+    state.now, state.clock_offset = head.number(), head.number()
+    counters = Counters(head.number(), head.number())
+    for _ in range(head.number()):
+        state.engine.see(head.text(), head.text(), head.number())
+    locks: dict[str, LockInfo] = {}
+    while not head.done:
+        name = head.text()
+        locks[name] = LockInfo(head.text(), head.number(), head.number())
+    return counters, locks
+
+
+def parse_jobs(block: bytes) -> Iterator[SavedJob]:
+    """Read a frame of jobs."""
+    reader = Reader(block, 1)
+    queue = reader.text()
+    at, end = reader.at, len(block)
+    while at < end:
+        job, at = _parse_job(queue, block, at)
+        yield job
+
+
 def _jobs(blocks: Iterator[bytes], path: Path) -> Iterator[SavedJob]:
     given = 0
     for block in blocks:
-        reader = Reader(block, 1)
         if block[:1] == _FOOT:
-            if reader.number() != given:
+            if Reader(block, 1).number() != given:
                 raise _damaged(path)
             return
-        queue = reader.text()
-        at, end = reader.at, len(block)
-        while at < end:
-            job, at = _parse_job(queue, block, at)
+        for job in parse_jobs(block):
             given += 1
             yield job
     raise _damaged(path)
@@ -203,12 +224,14 @@ def _parse_job(queue: str, block: bytes, at: int) -> tuple[SavedJob, int]:
         if size < 0:
             parts.append(None)
             continue
+        if at + size > len(block):
+            raise ValueError("the bytes end too early")
         parts.append(block[at : at + size])
         at += size
     id, payload, data, progress, worker = parts
     name = "" if id is None else id.decode()
     holder = None if worker is None else worker.decode()
-    values: tuple[Any, ...] = (queue, name, payload, _STATES[fields[5]], *fields[6:19], bool(fields[19]))
+    values: tuple[Any, ...] = (queue, name, payload, _STATES[int(fields[5])], *fields[6:19], bool(fields[19]))
     return SavedJob._make((*values, data, progress, holder)), at
 
 

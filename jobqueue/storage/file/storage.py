@@ -31,13 +31,14 @@ from jobqueue.storage.base import (
     WorkerInfo,
 )
 from jobqueue.storage.engine import Effects, Engine
-from jobqueue.storage.file import commands
+from jobqueue.storage.file import commands, fsck
 from jobqueue.storage.file.command import Command
 from jobqueue.storage.file.core import Call, Core, Read
-from jobqueue.storage.file.files import Files
+from jobqueue.storage.file.files import Files, fault
 from jobqueue.storage.file.filesystem import check_filesystem, check_owner, probe
+from jobqueue.storage.file.fsck import Finding
 from jobqueue.storage.file.pump import Bundle, Pump
-from jobqueue.storage.file.recovery import Home
+from jobqueue.storage.file.recovery import LOCK_NAME, Home
 from jobqueue.storage.file.rotation import ROTATE_AT
 from jobqueue.storage.file.snapshot import Progress
 from jobqueue.storage.hints import Hints
@@ -138,6 +139,16 @@ class FileStorage:
             if self._watchdog is not None:
                 self._watchdog.cancel()
                 self._watchdog = None
+
+    async def check(self, *, repair: bool = False) -> Sequence[Finding]:
+        """Check the files, and with ``repair`` save what can be saved; see `jobqueue.storage.file.fsck`.
+
+        Needs a store that is not open here. Other processes wait meanwhile, and begin anew after a
+        repair. Raises `StorageError` if the files cannot be read.
+        """
+        if self._opened:
+            raise StorageError("close the file store before it is checked")
+        return await asyncio.to_thread(self._shared.check, repair=repair)
 
     def clone(self) -> Self:
         clone = type(self).__new__(type(self))
@@ -354,6 +365,15 @@ class _Shared:
                 options = self._options
                 self._pump = Pump(options.open_core, options.files, options.path)
             return self._pump
+
+    def check(self, *, repair: bool) -> list[Finding]:
+        options = self._options
+        if not (options.path / LOCK_NAME).is_file():
+            raise StorageError(f"{options.path} is not the directory of a file store")
+        try:
+            return (fsck.repair if repair else fsck.check)(options.files, options.path)
+        except OSError as error:
+            raise StorageError(str(fault(error, f"{options.path} could not be checked"))) from error
 
     def release(self) -> Any:
         """Give one use up; what to wait for if it was the last."""

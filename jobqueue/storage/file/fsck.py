@@ -1,0 +1,212 @@
+"""Checking the files of a store, and saving what can be saved: ``jobqueue fsck``.
+
+Repairing applies every sound frame that is left, in order. Commands behind a gap may then come to something
+else than when they were given: a job that was handed out by a lost command is handed out again. So jobs may
+run twice that would have run once, but none is lost that stands in a sound frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from jobqueue.errors import StorageError
+from jobqueue.storage.engine import Counters, SavedJob
+from jobqueue.storage.file.commands import Command, Seal
+from jobqueue.storage.file.files import Files
+from jobqueue.storage.file.frames import HEADER_SIZE, JOURNAL, SNAPSHOT, Frame, find_frames, parse_header
+from jobqueue.storage.file.journal import Journal, journal_path
+from jobqueue.storage.file.lock import LockFile
+from jobqueue.storage.file.recovery import FENCE_GAP, LOCK_NAME
+from jobqueue.storage.file.replica import Names, parse_batch
+from jobqueue.storage.file.snapshot import parse_head, parse_jobs, snapshot_path, write_snapshot
+from jobqueue.storage.file.state import State
+
+__all__ = ["Finding", "check", "repair"]
+
+
+class Finding(NamedTuple):
+    """Something wrong, or mended."""
+
+    name: str
+    """The file."""
+    severity: str
+    """``warning`` (harmless, or mended) or ``error``."""
+    text: str
+
+
+class _Salvage:
+    """The state that the sound parts of all files come to, and what is wrong with the others."""
+
+    def __init__(self, files: Files, directory: Path) -> None:
+        self._files = files
+        self._directory = directory
+        self.findings: list[Finding] = []
+        self.state = State()
+        self.broken = False
+        self.names = Names(files.names(directory))
+
+    def read(self) -> None:
+        """Read everything from the newest snapshot on."""
+        base = self.names.base
+        if base is None:
+            self._error(self._directory.name, "has no snapshot: what was before the first journal is lost")
+        else:
+            self._read_snapshot(base)
+        journals = [number for number in self.names.journals if base is None or number >= base]
+        if base is not None and base not in journals:
+            self._error(journal_path(self._directory, base).name, "is missing")
+        sealed = True
+        for number in journals:
+            path = journal_path(self._directory, number)
+            data = self._data(path)
+            if not sealed and len(data.rstrip(b"\0")) > HEADER_SIZE:
+                self._error(path.name, "goes on where the journal before it does not end")
+            sealed = self._read_journal(path.name, data, last=number == journals[-1])
+
+    def _data(self, path: Path) -> bytes:
+        fd = self._files.open(path, write=False)
+        try:
+            return self._files.read(fd, self._files.size(fd), 0)
+        finally:
+            self._files.close(fd)
+
+    def _error(self, name: str, text: str) -> None:
+        self.broken = True
+        self.findings.append(Finding(name, "error", text))
+
+    def _read_snapshot(self, generation: int) -> None:
+        path = snapshot_path(self._directory, generation)
+        data = self._data(path)
+        header = parse_header(data, SNAPSHOT)
+        if header is None:
+            self._error(path.name, "has a damaged header: its jobs cannot be told from noise and are lost")
+            return
+        if not header.readable:
+            raise StorageError(f"{path} was written by another version of jobqueue: use that one")
+        payloads = [frame.payload for frame in self._frames(path.name, data, header.salt)]
+        heads = [payload for payload in payloads if payload[:1] == b"h"]
+        feet = [payload for payload in payloads if payload[:1] == b"f"]
+        jobs = list(self._saved_jobs(path.name, payloads))
+        if heads:
+            counters, locks = parse_head(heads[0], self.state)
+        else:
+            self._error(path.name, "has lost its counters and locks")
+            counters, locks = Counters(max((job.seq for job in jobs), default=0), 0), {}
+        if not feet:
+            self._error(path.name, "has lost its end")
+        fence = max((job.fence for job in jobs), default=0)
+        self.state.engine.load(jobs, locks, Counters(counters.seq, max(counters.fence, fence)))
+
+    def _saved_jobs(self, name: str, payloads: list[bytes]) -> Iterator[SavedJob]:
+        for payload in payloads:
+            if payload[:1] == b"j":
+                try:
+                    yield from parse_jobs(payload)
+                except (ValueError, IndexError) as error:
+                    self._error(name, f"has jobs that cannot be read: {error}")
+
+    def _frames(self, name: str, data: bytes, salt: int) -> Iterator[Frame]:
+        at = HEADER_SIZE
+        for frame in find_frames(data, HEADER_SIZE, 0, salt):
+            if frame.offset > at:
+                self._error(name, f"is damaged from {at} to {frame.offset}")
+            at = frame.end
+            yield frame
+
+    def _read_journal(self, name: str, data: bytes, *, last: bool) -> bool:
+        """Apply a journal; say whether it ends with a seal."""
+        header = parse_header(data, JOURNAL)
+        if header is None:
+            if not last or len(data.rstrip(b"\0")) > HEADER_SIZE:
+                self._error(name, "has a damaged header: its commands cannot be told from noise and are lost")
+            return False
+        if not header.readable:
+            raise StorageError(f"{name} was written by another version of jobqueue: use that one")
+        sealed, end = False, HEADER_SIZE
+        for frame in self._frames(name, data, header.salt):
+            end = frame.end
+            sealed = self._apply(name, frame)
+        if data[end:].strip(b"\0"):
+            self.findings.append(
+                Finding(name, "warning", f"has an unfinished write at {end}: the next opening cuts it")
+            )
+        return sealed
+
+    def _apply(self, name: str, frame: Frame) -> bool:
+        try:
+            now, counters, commands = parse_batch(frame.payload)
+        except ValueError as error:
+            self._error(name, f"cannot be read at {frame.offset}: {error}")
+            return False
+        self.state.now = now
+        for command in commands:
+            self._apply_command(name, frame, command)
+        engine = self.state.engine
+        if not self.broken and engine.counters != counters:
+            self._error(name, f"leads to another state than when it was written, at {frame.offset}")
+        engine.advance(Counters(*counters))
+        engine.take_effects()
+        return isinstance(commands[-1], Seal)
+
+    def _apply_command(self, name: str, frame: Frame, command: Command[object]) -> None:
+        try:
+            command.apply(self.state, self.state.now)
+        except Exception as error:  # noqa: BLE001 - behind a gap a command may make no sense: reported
+            self._error(name, f"has a {type(command).__name__} at {frame.offset} that fails: {error!r}")
+
+
+def check(files: Files, directory: Path) -> list[Finding]:
+    """Read all files and say what is wrong. Holds the store's lock meanwhile."""
+    lock = LockFile(files, directory / LOCK_NAME)
+    try:
+        with lock.held():
+            salvage = _Salvage(files, directory)
+            if salvage.names.base is None and not salvage.names.journals:
+                return []
+            salvage.read()
+            page = lock.read()
+            findings = salvage.findings
+            if page is not None and page.boot == files.boot_id() and page.suspect:
+                findings.append(Finding(LOCK_NAME, "warning", "a sync has failed: look at the disk"))
+            return findings
+    finally:
+        lock.close()
+
+
+def repair(files: Files, directory: Path) -> list[Finding]:
+    """Write what can be read as a new store, beside the damaged files, which are kept."""
+    lock = LockFile(files, directory / LOCK_NAME)
+    try:
+        with lock.held():
+            salvage = _Salvage(files, directory)
+            salvage.read()
+            if not salvage.broken:
+                return salvage.findings
+            kept = _set_aside(files, directory, salvage)
+            # Whoever has the store open, or opens it, has to begin anew.
+            lock.clear()
+            found = [Finding(name, "warning", text) for name, _, text in salvage.findings]
+            jobs = salvage.state.engine.size()
+            return [*found, Finding(kept.name, "warning", f"{jobs} jobs saved; the damaged files are here")]
+    finally:
+        lock.close()
+
+
+def _set_aside(files: Files, directory: Path, salvage: _Salvage) -> Path:
+    names = salvage.names
+    generation = max([*names.journals, *names.snapshots, 0]) + 1
+    salvage.state.engine.restart(FENCE_GAP)
+    Journal.create(files, directory, generation).close()
+    write_snapshot(files, directory, generation, salvage.state)
+    kept = directory / f"damaged-{generation:010d}"
+    files.make_dir(kept)
+    for number in names.snapshots:
+        path = snapshot_path(directory, number)
+        files.rename(path, kept / path.name)
+    for number in names.journals:
+        path = journal_path(directory, number)
+        files.rename(path, kept / path.name)
+    files.sync_dir(directory)
+    return kept
