@@ -148,6 +148,9 @@ def test_cancelled_schedules_are_forgotten() -> None:
 
 def test_dead_expiries_are_forgotten() -> None:
     engine = Engine()
+    stay = [f"stay-{n}" for n in range(10)]
+    engine.insert("q", [NewJob(id, b"", ttl=10**8) for id in stay], 0)
+    engine.cancel("q", stay, 0)
     for n in range(5_000):
         engine.insert("q", [NewJob("a", b"", ttl=10**9)], n)
         engine.cancel("q", ["a"], n)
@@ -155,9 +158,11 @@ def test_dead_expiries_are_forgotten() -> None:
     index = engine._queues["q"]
     assert sum(map(len, index.expiry.values())) < 200
     assert len(index.expiry_times) == len(index.expiry) < 200
-    assert engine.counts("q", 0).cancelled == 1
-    assert engine.purge("q", 10, 10**8 + 4_998) == 0
-    assert engine.purge("q", 10, 10**8 + 4_999) == 1
+    assert engine.counts("q", 0).cancelled == 11
+    assert engine.purge("q", 100, 10**8 - 1) == 0
+    assert engine.purge("q", 100, 10**8) == 10
+    assert engine.purge("q", 100, 10**8 + 4_998) == 0
+    assert engine.purge("q", 100, 10**8 + 4_999) == 1
 
 
 def test_a_queue_without_records_and_workers_is_forgotten() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from jobqueue.job import Action, JobState
+from jobqueue.job import Action, JobState, Settlement
 from jobqueue.storage.base import Counts, InsertStatus, Reuse, UpdateTtlStatus
 from jobqueue.testing.contract.base import Cases
-from jobqueue.testing.contract.support import TTL, Jobs
+from jobqueue.testing.contract.support import TTL, Jobs, job
 
 __all__ = ["ExpiryCases"]
 
@@ -49,6 +49,21 @@ class ExpiryCases(Cases):
         jobs.clock.move(TTL / 1000)
         again = await jobs.put("a", reuse=Reuse.RETURN)
         assert (again.status, again.state) == (InsertStatus.CREATED, JobState.QUEUED)
+
+    @pytest.mark.parametrize("batched", [False, True])
+    async def test_many_ids_are_free_at_one_instant(self, jobs: Jobs, batched: bool) -> None:
+        ids = [f"{n}" for n in range(40)]
+        await jobs.put_all(ids)
+        await jobs.exchange(
+            *(Settlement(run.id, run.fence, Action.FAIL, b"e", TTL) for run in await jobs.claim(40))
+        )
+        jobs.clock.move(TTL / 1000)
+        if batched:
+            answers = await jobs.insert(*(job(id) for id in ids))
+        else:
+            answers = [await jobs.put(id) for id in ids]
+        assert {answer.status for answer in answers} == {InsertStatus.CREATED}
+        assert await jobs.claim_ids() == ids
 
     @pytest.mark.parametrize("state", LIVE)
     async def test_a_live_job_never_expires(self, jobs: Jobs, state: JobState) -> None:

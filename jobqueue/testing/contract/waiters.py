@@ -127,6 +127,7 @@ class WaiterCases(Cases):
         await jobs.storage.subscribe("me", box)
         await jobs.insert(job("a", wait=False), job("b", wait=True), reply_to="me")
         await jobs.insert(job("c", wait=True), reply_to=None)
+        await jobs.insert(job("c", wait=False), reply_to="me")
         await jobs.storage.get("q", ["a", "c"])
         for run in await jobs.claim(3):
             await jobs.complete(run)
