@@ -532,13 +532,14 @@ async def test_a_handler_left_behind_by_a_closed_loop_stores_nothing() -> None:
         assert queue._session is not None
         assert queue._session.worker is not None
         (run,) = queue._session.worker._runs.values()
-        from jobqueue.execution import Run
+        from jobqueue.run import Run
 
         execution = queue._session.worker._execution
-        lone = Run(run.claimed, 0.0)
-        coroutine = execution.perform(lone)
+        lone, ended = Run(run.claimed, 0.0), []
+        coroutine = execution.perform(lone, lambda *end: ended.append(end))
         coroutine.send(None)
         coroutine.close()
         gate.go.set()
         assert lone.result is None
+        assert ended == []
         await lab.close()
