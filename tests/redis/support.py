@@ -20,7 +20,7 @@ async def run(url: str, *command: bytes | str | int) -> Any:
     try:
         return await connection.send(*command)
     finally:
-        connection.abort("done")
+        await connection.close("done")
 
 
 async def keys_of(url: str, prefix: str) -> list[bytes]:
@@ -36,7 +36,7 @@ async def keys_of(url: str, prefix: str) -> list[bytes]:
                 if cursor == b"0":
                     break
     finally:
-        connection.abort("done")
+        await connection.close("done")
     return found
 
 

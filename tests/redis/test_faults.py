@@ -30,7 +30,7 @@ async def test_flushed_scripts_are_sent_again(server: Server, storage: RedisStor
 
     load = Load(storage, 200)
     await load.run(flush)
-    connection.abort("done")
+    await connection.close("done")
     load.verify()
     assert flushes > 20
     assert await storage.check("q") == []
@@ -61,7 +61,7 @@ async def test_killed_connections_are_replaced(server: Server, storage: RedisSto
         await storage.insert("q", [NewJob("last", b"")])
         assert await asyncio.wait_for(waiting, 10)
     assert kills > 0
-    killer.abort("done")
+    await killer.close("done")
 
 
 async def test_after_a_lost_subscription_sinks_are_told_and_replies_come_again(
@@ -249,7 +249,7 @@ async def test_a_busy_server_is_waited_for(server: Server, storage: RedisStorage
     assert (await inserting)[0].status is InsertStatus.CREATED
     with pytest.raises(Exception, match="killed"):
         await endless
-    connection.abort("done")
+    await connection.close("done")
 
 
 async def test_foreign_keys_are_reported_as_such(server: Server, storage: RedisStorage) -> None:
@@ -264,4 +264,4 @@ async def test_too_many_clients_are_reported(server: Server) -> None:
     storage = RedisStorage(server.url, retry_for=0.2)
     with pytest.raises(StorageUnavailableError, match="max number of clients"):
         await storage.open()
-    connection.abort("done")
+    await connection.close("done")

@@ -84,7 +84,7 @@ class WorkSignal:
             task.cancel()
             await asyncio.wait([task])
         if self._connection is not None:
-            self._connection.abort("the store was closed")
+            await self._connection.close("the store was closed")
 
     async def _run(self) -> None:
         """Block until something comes or nobody waits any more."""

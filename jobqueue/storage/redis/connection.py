@@ -57,6 +57,7 @@ class Connection(asyncio.Protocol):
         self.on_lost: Callable[[], None] | None = None
         """Called once when the connection has ended."""
         self.closed = False
+        self._gone = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._reader: Any = hiredis.Reader(notEnoughData=_NOTHING, replyError=ReplyError)
         self._transport: asyncio.Transport | None = None
@@ -143,6 +144,7 @@ class Connection(asyncio.Protocol):
         if exc is not None:
             self._reason = f"the connection was lost: {exc}"
         self._end()
+        self._gone.set()
 
     # -- ending -----------------------------------------------------------------------------------
 
@@ -153,6 +155,12 @@ class Connection(asyncio.Protocol):
             if self._transport is not None:
                 self._transport.abort()
             self._end()
+
+    async def close(self, reason: str) -> None:
+        """End the connection and wait until the socket is closed."""
+        self.abort(reason)
+        if self._transport is not None:
+            await self._gone.wait()
 
     def _end(self) -> None:
         if self.closed:

@@ -62,6 +62,8 @@ def code_of(message: str) -> str:
     """Return the error code of a reply, also from inside a script."""
     if message.startswith("ERR max number of clients"):
         return "MAXCLIENTS"
+    if "user executing the script can't" in message or "ACL failure in script" in message:
+        return "NOPERM"
     wrapped = _WRAPPED.search(message) if message.startswith("ERR ") else None
     if wrapped is not None:
         return wrapped[1]

@@ -149,7 +149,7 @@ class PubSub:
                 await self._listen(connection)
             finally:
                 self._connection = None
-                connection.abort("the subscription ended")
+                await connection.close("the subscription ended")
             first = False
 
     async def _listen(self, connection: Connection) -> None:

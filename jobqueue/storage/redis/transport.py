@@ -122,8 +122,9 @@ class SingleTransport:
         self._closed = True
         if self._connecting is not None:
             self._connecting.cancel()
+            await asyncio.wait([self._connecting])
         if self._connection is not None:
-            self._connection.abort("the store was closed")
+            await self._connection.close("the store was closed")
 
     async def _connected(self) -> Connection:
         connection = self._connection

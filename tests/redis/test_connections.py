@@ -1,0 +1,186 @@
+"""Connections: cancellation, addresses, TLS, and what is never shown."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import ssl
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jobqueue.errors import InvalidArgumentError, StorageError, StorageUnavailableError
+from jobqueue.job import Action, Settlement
+from jobqueue.storage.base import NewJob
+from jobqueue.storage.redis import RedisStorage
+from jobqueue.storage.redis.url import parse_url
+from tests.redis.load import LEASE
+from tests.services import Server, redis_binary, unavailable
+
+
+async def test_a_cancelled_call_never_hands_its_reply_to_another(storage: RedisStorage) -> None:
+    await storage.insert("q", [NewJob(f"{i}", b"%d" % i) for i in range(100)])
+    choice = random.Random(1)
+
+    async def read(i: int) -> None:
+        for _ in range(20):
+            [record] = await storage.get("q", [f"{i}"], payload=True)
+            assert record is not None
+            assert record.payload == b"%d" % i
+
+    tasks = [asyncio.create_task(read(i)) for i in range(100)]
+    victims = tasks[::2]
+    while victims:
+        await asyncio.sleep(0)
+        victims.pop(choice.randrange(len(victims))).cancel()
+    await asyncio.gather(*tasks[1::2])
+
+
+async def test_a_cancelled_claim_is_given_back(storage: RedisStorage) -> None:
+    await storage.insert("q", [NewJob("a", b"")])
+    for turns in range(6):
+        claiming = asyncio.create_task(storage.exchange("q", "w", [], 1, LEASE))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        claiming.cancel()
+        await asyncio.wait([claiming])
+        async with asyncio.timeout(5):
+            while not (await storage.counts("q")).queued:
+                await asyncio.sleep(0)
+    [job] = (await storage.exchange("q", "w", [], 1, LEASE)).jobs
+    assert job.attempts == 1
+
+
+async def test_closing_ends_what_is_under_way(server: Server) -> None:
+    storage = RedisStorage(server.url)
+    await storage.open()
+    server.command("CLIENT", "PAUSE", "2000", "ALL")
+    calls = [asyncio.create_task(storage.counts("q")) for _ in range(3)]
+    waiting = asyncio.create_task(storage.wait_for_work("q", "w", 30))
+    await asyncio.sleep(0)
+    await asyncio.wait_for(storage.close(), 5)
+    done, _ = await asyncio.wait([*calls, waiting], timeout=5)
+    assert len(done) == 4
+    for call in calls:
+        assert isinstance(call.exception(), StorageError)
+
+
+async def test_unix_sockets_and_databases(server: Server) -> None:
+    one = RedisStorage(f"unix://{server.socket_path}?db=3")
+    two = RedisStorage(f"valkey://127.0.0.1:{server.port}/3")
+    await one.open()
+    await two.open()
+    await one.insert("q", [NewJob("a", b"")])
+    assert (await two.counts("q")).queued == 1
+    assert server.command("DBSIZE") == 0
+    await one.close()
+    await two.close()
+
+
+async def test_connections_have_names(server: Server, storage: RedisStorage) -> None:
+    listed = server.command("CLIENT", "LIST")
+    assert isinstance(listed, bytes)
+    assert b"name=jobqueue-command-" in listed
+
+
+async def test_a_password_is_used_and_never_shown(start_server: Callable[..., Server]) -> None:
+    server = start_server("--requirepass", "p@ss word")
+    right = RedisStorage(f"redis://:p%40ss%20word@127.0.0.1:{server.port}")
+    await right.open()
+    assert "p@ss" not in repr(right)
+    assert "p%40ss" not in repr(right)
+    await right.close()
+    for url in (f"redis://:wrong-one@127.0.0.1:{server.port}", server.url):
+        wrong = RedisStorage(url)
+        with pytest.raises(StorageError, match="password") as raised:
+            await wrong.open()
+        assert not isinstance(raised.value, StorageUnavailableError)
+        assert "wrong-one" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://localhost",
+        "redis:localhost",
+        "redis://localhost:port",
+        "redis://localhost/zero",
+        "redis://localhost/0/1",
+        "redis://localhost?decode_responses=1",
+        "redis://localhost?ssl_cert_reqs=none",
+        "rediss://localhost?ssl_ca_certs=/does/not/exist",
+        "rediss://localhost?ssl_cert_reqs=none",
+        "redis+cluster://localhost/2",
+        "redis+sentinel://localhost",
+        "unix://",
+        7,
+    ],
+)
+def test_bad_urls_are_refused_without_repeating_them(url: object) -> None:
+    if isinstance(url, str):
+        url = url.replace("://", "://user:hunter2@", 1)
+    with pytest.raises(InvalidArgumentError, match="url") as raised:
+        RedisStorage(url)  # type: ignore[arg-type]
+    assert "hunter2" not in str(raised.value)
+
+
+def test_addresses() -> None:
+    assert [str(a) for a in parse_url("redis://[::1]:7000").addresses] == ["::1:7000"]
+    several = parse_url("redis+sentinel://a:1,b/main/2")
+    assert ([tuple(a) for a in several.addresses], several.service, several.db) == (
+        [("a", 1), ("b", 26379)],
+        "main",
+        2,
+    )
+
+
+@pytest.mark.parametrize("prefix", ["", "a b", "a{b}", "a*", "x" * 65, None])
+def test_bad_prefixes_are_refused(prefix: object) -> None:
+    with pytest.raises(InvalidArgumentError, match="prefix"):
+        RedisStorage("redis://localhost", prefix)  # type: ignore[arg-type]
+
+
+def certificate(directory: Path, *names: str) -> None:
+    """Make a self-signed certificate for some host names."""
+    if shutil.which("openssl") is None:
+        unavailable("openssl")
+    command = [
+        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+        "-keyout", "key.pem", "-out", "cert.pem", "-days", "1", "-subj", "/CN=test",
+        "-addext", f"subjectAltName={','.join(names)}",
+    ]  # fmt: skip
+    subprocess.run(command, cwd=directory, check=True, capture_output=True)
+
+
+async def test_tls_verifies_the_certificate_and_the_host_name(tmp_path: Path) -> None:
+    certificate(tmp_path, "DNS:localhost")
+    cert = str(tmp_path / "cert.pem")
+    server = Server(
+        redis_binary(), "--tls-cert-file", cert, "--tls-key-file", str(tmp_path / "key.pem"),
+        "--tls-ca-cert-file", cert, "--tls-auth-clients", "no", tls=True,
+    )  # fmt: skip
+    try:
+        server.start()
+    except RuntimeError as error:
+        if "tls" not in str(error).lower():
+            raise
+        unavailable("a redis-server with TLS")
+    right = RedisStorage(f"rediss://localhost:{server.port}?ssl_ca_certs={cert}")
+    await right.open()
+    await right.insert("q", [NewJob("a", b"x" * 100_000)])
+    [job] = (await right.exchange("q", "w", [], 1, LEASE)).jobs
+    assert len(job.payload) == 100_000
+    await right.exchange("q", "w", [Settlement("a", job.fence, Action.COMPLETE)], 0, LEASE)
+    await right.close()
+    for url in (
+        f"rediss://127.0.0.1:{server.port}?ssl_ca_certs={cert}",  # not a name of the certificate
+        f"rediss://localhost:{server.port}",  # signed by nobody who is trusted
+    ):
+        wrong = RedisStorage(url, retry_for=0.1)
+        with pytest.raises(StorageUnavailableError, match=r"(?i)certificate"):
+            await wrong.open()
+    assert isinstance(parse_url("rediss://localhost").tls, ssl.SSLContext)
+    server.remove()
