@@ -80,31 +80,40 @@ class Execution:
     on_error: Callable[[BaseException, str], None]
     threaded: bool
 
-    async def perform(self, run: Run) -> Settlement | None:
-        """Run the handler; return what to store, ``None`` if the lease is lost. Never raises."""
+    async def perform(self, run: Run, ended: Callable[[Run, Settlement | None], None]) -> None:
+        """Run the handler, then call ``ended`` with what to store, ``None`` if the lease is lost.
+
+        What a handler does becomes an outcome; a defect of this package is reported, and the job runs
+        again when its lease has expired.
+        """
         claimed = run.claimed
-        value: Any = None
+        settlement: Settlement | None = None
         try:
-            payload = load(self.payload_serde, claimed.payload, "the payload")
-        except BaseException as error:  # noqa: BLE001
-            outcome: Outcome = self._unserializable(error)
-        else:
-            job = run.job = Job(run, payload, self)
+            value: Any = None
             try:
-                if run.aborted is not None:
-                    raise asyncio.CancelledError  # before the handler began
-                value = await (self._in_thread(run, job) if self.threaded else self.handler(job))
-            except BaseException as error:  # noqa: BLE001 - SystemExit too is just how a handler ended
-                if _is_closing(run, error):
-                    raise
-                outcome = self._classify(run, error)
+                payload = load(self.payload_serde, claimed.payload, "the payload")
+            except BaseException as error:  # noqa: BLE001 - a serde is the user's code
+                outcome: Outcome = self._unserializable(error)
             else:
-                outcome = self._returned(run, value)
-        ttl = claimed.ttl
-        if self.hook is not None and self._is_final(outcome, claimed):
-            value, outcome, ttl = await self._after(run, value, outcome)
-        run.result = value
-        return settle(claimed, outcome, ttl, self._delay)
+                job = run.job = Job(run, payload, self)
+                try:
+                    if run.aborted is not None:
+                        raise asyncio.CancelledError  # before the handler began
+                    value = await (self._in_thread(run, job) if self.threaded else self.handler(job))
+                except BaseException as error:  # noqa: BLE001 - SystemExit too is just how a handler ended
+                    if _is_closing(run, error):
+                        raise
+                    outcome = self._classify(run, error)
+                else:
+                    outcome = self._returned(run, value)
+            ttl = claimed.ttl
+            if self.hook is not None and self._is_final(outcome, claimed):
+                value, outcome, ttl = await self._after(run, value, outcome)
+            run.result = value
+            settlement = settle(claimed, outcome, ttl, self._delay)
+        except Exception as error:  # noqa: BLE001
+            self.on_error(error, f"running job {run.id!r}")
+        ended(run, settlement)
 
     # -- steps ------------------------------------------------------------------------------------
 

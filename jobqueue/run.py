@@ -7,8 +7,9 @@ from collections.abc import Awaitable
 from datetime import UTC, datetime
 from typing import Any, Generic, Protocol, TypeVar
 
-from jobqueue.job import AbortedReason
+from jobqueue.job import AbortedReason, Settlement
 from jobqueue.storage.base import Claimed
+from jobqueue.timers import Lane
 
 __all__ = ["Job", "Run", "Setting"]
 
@@ -40,7 +41,10 @@ class Run:
     task: asyncio.Task[None] | None = None
     thread: asyncio.Future[Any] | None = None
     result: Any = None
-    tick = 0
+    settlement: Settlement
+    """What is handed in; set when the run has ended."""
+    due = 0.0
+    lane: Lane | None = None
     renew_until: float | None = None
     """Monotonic instant from which the lease is left to expire; ``None``: never."""
 

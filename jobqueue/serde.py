@@ -67,7 +67,15 @@ def _encoder() -> Callable[[Any, int], Iterable[str]]:
         return lambda value, _indent: plain.iterencode(value)
     # Without markers, a circular value ends in RecursionError instead of ValueError.
     chunks: Callable[[Any, int], Iterable[str]] = make(
-        None, plain.default, json.encoder.encode_basestring, None, ":", ",", False, False, False  # noqa: FBT003
+        None,
+        plain.default,
+        json.encoder.encode_basestring,
+        None,
+        ":",
+        ",",
+        False,
+        False,
+        False,  # noqa: FBT003
     )
     return chunks
 

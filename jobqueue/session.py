@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -33,7 +33,6 @@ class Session:
     ) -> None:
         self._storage = storage
         self._queue = queue
-        self._max_length = max_length
         self._emitter = emitter
         self.timers = Timers(storage.clock)
         self.supervisor = Supervisor(self._break)
@@ -42,7 +41,12 @@ class Session:
         self.broken = asyncio.Event()
         self.defect: BaseException | None = None
         self._hurried = False
+        self._insert = partial(storage.insert, queue, reply_to=worker_id, max_length=max_length)
         self._inserts: Batcher[NewJob, Inserted] = Batcher(self._insert)
+        self.insert: Callable[[Sequence[NewJob]], Awaitable[list[Inserted]]] = (
+            self._insert_batched if storage.batched else self._insert
+        )
+        """Insert jobs; a single one together with those that others insert at this moment."""
         self._reads: Batcher[str, Record | None] = Batcher(self._get)
         self._cancels: dict[bool, Batcher[str, CancelStatus]] = {
             running: Batcher(partial(storage.cancel, queue, running=running)) for running in (False, True)
@@ -117,12 +121,9 @@ class Session:
 
     # -- calls of the store, merged where merging pays --------------------------------------------------
 
-    def insert(self, job: NewJob) -> Awaitable[Inserted]:
-        """Insert one job, together with those that others insert at this moment."""
-        return self._inserts.call(job) if self._storage.batched else self._insert_one(job)
-
-    async def insert_many(self, jobs: Sequence[NewJob]) -> list[Inserted]:
-        """Insert a list of jobs."""
+    async def _insert_batched(self, jobs: Sequence[NewJob]) -> list[Inserted]:
+        if len(jobs) == 1:
+            return [await self._inserts.call(jobs[0])]
         answers: list[Inserted] = []
         for start in range(0, len(jobs), 500):
             answers += await self._insert(jobs[start : start + 500])
@@ -135,17 +136,6 @@ class Session:
     async def cancel(self, id: str, *, running: bool) -> CancelStatus:
         """Cancel one job."""
         return await self._cancels[running].call(id)
-
-    async def _insert_one(self, job: NewJob) -> Inserted:
-        answers = await self._storage.insert(
-            self._queue, (job,), reply_to=self.waiters.address, max_length=self._max_length
-        )
-        return answers[0]
-
-    async def _insert(self, jobs: Sequence[NewJob]) -> list[Inserted]:
-        return await self._storage.insert(
-            self._queue, jobs, reply_to=self.waiters.address, max_length=self._max_length
-        )
 
     async def _get(self, ids: Sequence[str]) -> list[Record | None]:
         return await self._storage.get(self._queue, ids)

@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from jobqueue.errors import JobQueueError, WaitTimeoutError
 from jobqueue.job import ENDED, JobState
 from jobqueue.storage.base import Record, Reply, Storage
-from jobqueue.timers import Timers
+from jobqueue.timers import Lane, Timers
 
-__all__ = ["POLL", "Waiter", "Waiters"]
+__all__ = ["POLL", "TimeIsUpError", "Waiter", "Waiters"]
 
 POLL = 5.0
 """Seconds after which a lost notification is made good at the latest."""
@@ -28,14 +28,18 @@ _CHUNK = 500
 class Waiter:
     """One call that waits for one job. The outcome is ``None`` if the job's record is gone."""
 
-    __slots__ = ("_early", "future", "id", "seq", "tick")
+    # Defaults stand in the class: most waiters never change them.
+    seq = 0
+    """The incarnation of the job, once it is known."""
+    due = 0.0
+    lane: Lane | None = None
+    other: Waiter | None = None
+    """The one that waits for the same job and stood here before: a chain, mostly of one."""
+    _early: Reply | None = None
 
     def __init__(self, id: str, future: asyncio.Future[Reply | None]) -> None:
         self.id = id
-        self.seq = 0
         self.future = future
-        self.tick = 0
-        self._early: Reply | None = None
 
     def bind(self, seq: int) -> bool:
         """Say which incarnation is waited for, once the store has told; then as `hear`."""
@@ -74,7 +78,7 @@ class Waiter:
 
     def expire(self) -> None:
         """End the call: its time is up."""
-        self.fail(_TimeIsUpError())
+        self.fail(TimeIsUpError())
 
     def fail(self, error: BaseException) -> None:
         if not self.future.done():
@@ -103,7 +107,8 @@ class Waiters:
         self._timers = timers
         self._on_cancel = on_cancel
         self._report = report
-        self._waiting: dict[str, list[Waiter]] = {}
+        self._waiting: dict[str, Waiter] = {}
+        self._future = asyncio.get_running_loop().create_future
         self._stale = asyncio.Event()
         self._fetch: set[str] = set()
         self._subscribing: asyncio.Task[None] | None = None
@@ -113,12 +118,15 @@ class Waiters:
     # -- the sink ---------------------------------------------------------------------------------
 
     def deliver(self, replies: Sequence[Reply]) -> None:
+        waiting = self._waiting
         for reply in replies:
-            if reply.queue != self._queue:
+            waiter = waiting.get(reply.id)
+            if waiter is None or reply.queue != self._queue:
                 continue
-            for waiter in self._waiting.get(reply.id, ()):
+            while waiter is not None:
                 if waiter.hear(reply):
                     self._fetch_soon(reply.id)
+                waiter = waiter.other
 
     def cancel(self, queue: str, id: str, fence: int) -> None:  # noqa: ARG002 - the fence says all
         if queue == self._queue:
@@ -159,36 +167,37 @@ class Waiters:
 
     def add(self, id: str, timeout: float) -> Waiter:
         """Stand as a waiter. Every `add` needs a `remove`."""
-        waiter = Waiter(id, asyncio.get_running_loop().create_future())
+        waiter = Waiter(id, self._future())
         standing = self._waiting.get(id)
-        if standing is None:
-            self._waiting[id] = [waiter]
-        else:
-            standing.append(waiter)
+        if standing is not None:
+            waiter.other = standing
+        self._waiting[id] = waiter
         self._timers.start(waiter, timeout)
         if self._closed is not None:
             waiter.fail(self._closed)
         return waiter
 
-    def bind(self, waiter: Waiter, seq: int) -> None:
-        """Say which incarnation a waiter is for, once the store has told."""
-        if waiter.bind(seq):
-            self._fetch_soon(waiter.id)
+    def fetch(self, waiter: Waiter) -> None:
+        """Read the outcome soon: a reply has told that there is one, but not what."""
+        self._fetch_soon(waiter.id)
 
     def remove(self, waiter: Waiter) -> None:
         """Wait no longer."""
         self._timers.stop(waiter)
-        standing = self._waiting[waiter.id]
-        standing.remove(waiter)
-        if not standing:
-            del self._waiting[waiter.id]
+        id = waiter.id
+        standing = self._waiting[id]
+        if standing is not waiter:
+            while standing.other is not waiter:
+                assert standing.other is not None
+                standing = standing.other
+            standing.other = waiter.other
+        elif waiter.other is None:
+            del self._waiting[id]
+        else:
+            self._waiting[id] = waiter.other
 
-    async def result(self, waiter: Waiter) -> Reply | None:
-        """Wait for the outcome. Raises `WaitTimeoutError`, after a last look at the store."""
-        try:
-            return await waiter.future
-        except _TimeIsUpError:
-            pass
+    async def last_look(self, waiter: Waiter) -> Reply | None:
+        """Read the store once more for a waiter whose time is up. Raises `WaitTimeoutError`."""
         record: Record | None
         try:
             (record,) = await self._storage.get(self._queue, [waiter.id])
@@ -196,7 +205,7 @@ class Waiters:
             raise WaitTimeoutError(
                 f"job {waiter.id!r} has no known outcome in time, and the store cannot be asked: {error}"
             ) from error
-        last = Waiter(waiter.id, asyncio.get_running_loop().create_future())
+        last = Waiter(waiter.id, self._future())
         last.read(self._queue, record)
         if last.future.done():
             return last.future.result()
@@ -206,9 +215,17 @@ class Waiters:
     def fail_all(self, error: BaseException) -> None:
         """End every waiting call, and those to come, with an error: nothing waits for a stopped queue."""
         self._closed = error
-        for waiters in self._waiting.values():
-            for waiter in waiters:
+        for id in self._waiting:
+            for waiter in self._standing(id):
                 waiter.fail(error)
+
+    def _standing(self, id: str) -> list[Waiter]:
+        standing: list[Waiter] = []
+        waiter = self._waiting.get(id)
+        while waiter is not None:
+            standing.append(waiter)
+            waiter = waiter.other
+        return standing
 
     # -- making good what was missed ----------------------------------------------------------------
 
@@ -228,7 +245,7 @@ class Waiters:
                 await self._read(ids[start : start + _CHUNK])
 
     async def _read(self, ids: list[str]) -> None:
-        waiters = [[w for w in self._waiting.get(id, ()) if w.seq] for id in ids]
+        waiters = [[waiter for waiter in self._standing(id) if waiter.seq] for id in ids]
         try:
             records = await self._storage.get(self._queue, ids, reply_to=self.address)
         except JobQueueError as error:
@@ -239,5 +256,5 @@ class Waiters:
                 waiter.read(self._queue, record)
 
 
-class _TimeIsUpError(Exception):
-    """Ends the future of a waiter; never leaves this module."""
+class TimeIsUpError(Exception):
+    """Ends the future of a waiter; callers take a last look and never see it."""

@@ -15,7 +15,7 @@ batch. Settlements that the store could not take are kept and handed in again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,7 +93,9 @@ class Worker:
         self._lease = millis(options.visibility_timeout)
         self._runs: dict[int, Run] = {}  # by fence: one id may run twice here, one of them lost
         self._zombies = 0
-        self._finished: list[tuple[Settlement, Run]] = []
+        self._finished: list[Run] = []
+        self._telling = False  # some run in _finished has come to more than a result
+        self._create_task = self._loop.create_task
         self._wake = asyncio.Event()
         self._hint: asyncio.Task[None] | None = None
         self._maybe_work = True
@@ -187,8 +189,8 @@ class Worker:
     def _free_slots(self) -> int:
         return min(MAX_BATCH, self._options.concurrency - len(self._runs) - self._zombies)
 
-    async def _exchange(self, batch: list[tuple[Settlement, Run]], limit: int) -> None:
-        settlements = [settlement for settlement, _ in batch]
+    async def _exchange(self, batch: list[Run], limit: int) -> None:
+        settlements = [run.settlement for run in batch]
         started = self._clock.monotonic()
         try:
             answer = await self._storage.exchange(
@@ -203,19 +205,19 @@ class Worker:
         self._failures = 0
         self._reached = True
         del self._finished[: len(batch)]
-        for claimed in answer.jobs:
-            self._launch(claimed, started)
+        self._launch(answer.jobs, started)
         self._maybe_work = len(answer.jobs) == limit if limit > 0 else True
         self._next_due = answer.next_due
-        quiet = JobCompleted not in self._emitter.heard
-        for (settlement, run), status in zip(batch, answer.settled, strict=True):
-            if quiet and status is _ACCEPTED and settlement.action is _COMPLETE:
-                continue  # what most runs come to: nobody wants to hear
-            self._tell_outcome(settlement, run, status)
+        # Most batches are results that were accepted, and nobody wants to hear of them.
+        settled = answer.settled
+        if self._telling or JobCompleted in self._emitter.heard or settled.count(_ACCEPTED) < len(batch):
+            self._telling = any(run.settlement.action is not _COMPLETE for run in self._finished)
+            for run, status in zip(batch, settled, strict=True):
+                self._tell_outcome(run, status)
 
     def _give_up(self) -> None:
         """End a stop that the store does not take: the leases expire, and the jobs run again."""
-        lost = [run.id for _, run in self._finished]
+        lost = [run.id for run in self._finished]
         self._finished.clear()
         problem = StorageUnavailableError(f"outcomes of {len(lost)} runs could not be stored: {lost!r:.200}")
         self._report(problem, "stopping")
@@ -253,51 +255,50 @@ class Worker:
 
     # -- running ----------------------------------------------------------------------------------
 
-    def _launch(self, claimed: Claimed, now: float) -> None:
-        timeout = self._options.job_timeout
-        run = Run(claimed, now)
-        self._runs[claimed.fence] = run
+    def _launch(self, jobs: Sequence[Claimed], now: float) -> None:
+        timeout, runs, create_task = self._options.job_timeout, self._runs, self._create_task
+        perform, ended, tell = self._execution.perform, self._ended, JobProcessing in self._emitter.heard
+        for claimed in jobs:
+            run = runs[claimed.fence] = Run(claimed, now)
+            if timeout is not None:
+                run.renew_until = now + timeout
+                self._timers.start(run, timeout)
+            if tell:
+                self._emitter.emit(JobProcessing(claimed.id, self._queue, claimed.attempts))
+            run.task = create_task(perform(run, ended))
         if self._draining:  # brought by an exchange that was on its way when the stop began
-            self._abandon(run)
-            return
-        if timeout is not None:
-            run.renew_until = now + timeout
-            self._timers.start(run, timeout)
-        if JobProcessing in self._emitter.heard:
-            self._emitter.emit(JobProcessing(claimed.id, self._queue, claimed.attempts))
-        run.task = self._loop.create_task(self._run(run))
+            for claimed in jobs:
+                runs[claimed.fence].abort(AbortedReason.SHUTDOWN)
 
-    async def _run(self, run: Run) -> None:
-        try:
-            settlement = await self._execution.perform(run)
-        except Exception as error:  # noqa: BLE001 - a defect: its lease expires, the slot is free
-            self._report(error, f"running job {run.id!r}")
-            settlement = None
-        finally:
-            if run.tick:
-                self._timers.stop(run)
-            if run.thread is not None and not run.thread.done():
-                self._zombies += 1
-                run.thread.add_done_callback(self._bury)
+    def _ended(self, run: Run, settlement: Settlement | None) -> None:
+        """Take the end of a run: called within its task, as the last thing that it does."""
+        if run.lane is not None:
+            self._timers.stop(run)
+        if run.thread is not None and not run.thread.done():
+            self._zombies += 1
+            run.thread.add_done_callback(self._bury)
         if not run.abandoned:
-            self._settled(run, settlement)
+            self._settle(run, settlement)
 
     def _bury(self, _thread: asyncio.Future[Any]) -> None:
         self._zombies -= 1
         self._wake.set()
 
-    def _settled(self, run: Run, settlement: Settlement | None) -> None:
-        del self._runs[run.fence]
-        if settlement is not None:
-            self._finished.append((settlement, run))
-        else:
+    def _settle(self, run: Run, settlement: Settlement | None) -> None:
+        del self._runs[run.claimed.fence]
+        if settlement is None:
             self._tell_lost(run)
+        else:
+            run.settlement = settlement
+            self._finished.append(run)
+            if settlement.action is not _COMPLETE:
+                self._telling = True
         self._wake.set()
 
     def _abandon(self, run: Run) -> None:
         """Give a job back although its run does not end."""
         run.abandoned = True
-        self._settled(run, Settlement(run.id, run.fence, Action.RELEASE))
+        self._settle(run, Settlement(run.id, run.fence, Action.RELEASE))
 
     async def _until_idle(self, timeout: float | None) -> None:
         """Wait until no job runs, ``timeout`` seconds have passed, or `hurry` is called."""
@@ -343,34 +344,34 @@ class Worker:
 
     # -- telling ----------------------------------------------------------------------------------
 
-    def _tell_outcome(self, settlement: Settlement, run: Run, status: SettleStatus) -> None:
+    def _tell_outcome(self, run: Run, status: SettleStatus) -> None:
         if status is SettleStatus.LOST:
             self._tell_lost(run)
         elif status is SettleStatus.CANCELLED:
-            self._tell(JobCancelled, lambda: JobCancelled(run.id, self._queue))
+            self._tell_cancelled(run)
         else:
-            _TELL[settlement.action](self, settlement, run)
+            _TELL[run.settlement.action](self, run)
 
-    def _tell_completed(self, _settlement: Settlement, run: Run) -> None:
+    def _tell_completed(self, run: Run) -> None:
         if JobCompleted in self._emitter.heard:
             seconds = self._clock.monotonic() - run.started_at
             event = JobCompleted(run.id, self._queue, run.result, run.claimed.attempts, seconds)
             self._emitter.emit(event)
 
-    def _tell_failed(self, settlement: Settlement, run: Run) -> None:
-        error, reason = decode_error(settlement.data)
+    def _tell_failed(self, run: Run) -> None:
+        error, reason = decode_error(run.settlement.data)
         attempts = run.claimed.attempts
         self._tell(JobFailed, lambda: JobFailed(run.id, self._queue, error, attempts, reason))
 
-    def _tell_failing(self, settlement: Settlement, run: Run) -> None:
-        error, _ = decode_error(settlement.data)
-        attempts, delay = run.claimed.attempts, settlement.delay / 1000
+    def _tell_failing(self, run: Run) -> None:
+        error, _ = decode_error(run.settlement.data)
+        attempts, delay = run.claimed.attempts, run.settlement.delay / 1000
         self._tell(JobFailing, lambda: JobFailing(run.id, self._queue, error, attempts, delay))
 
-    def _tell_requeued(self, _settlement: Settlement, run: Run) -> None:
+    def _tell_requeued(self, run: Run) -> None:
         self._tell(JobRequeued, lambda: JobRequeued(run.id, self._queue))
 
-    def _tell_cancelled(self, _settlement: Settlement, run: Run) -> None:
+    def _tell_cancelled(self, run: Run) -> None:
         self._tell(JobCancelled, lambda: JobCancelled(run.id, self._queue))
 
     def _tell_lost(self, run: Run) -> None:

@@ -131,8 +131,9 @@ class Engine:
         if q.expiry_times and q.expiry_times[0] <= now:
             q.purge(now, _PURGE_STEP)
         answers: list[Inserted] = []
+        by_id, woken = q.jobs, self.effects.woken
         for new in jobs:
-            job = q.jobs.get(new.id)
+            job = by_id.get(new.id)
             if job is not None and not _replaces(new.reuse, job, now):
                 answers.append(self._found(job, reply_to if new.wait else None))
                 continue
@@ -142,17 +143,17 @@ class Engine:
             if job is not None:
                 q.drop(job)
             self._seq = seq = self._seq + 1
-            job = q.jobs[new.id] = Entry(new, seq, now)
+            job = by_id[new.id] = Entry(new, seq, now)
             if new.wait and reply_to is not None:
                 job.waiters = (reply_to,)
             if job.due <= now:
                 job.state = _ENQUEUED
                 q.put_ready(job)
-                self.effects.woken.add(queue)
+                woken.add(queue)
             else:
                 job.state = _SCHEDULED
                 if q.put_scheduled(job):
-                    self.effects.woken.add(queue)
+                    woken.add(queue)
             answers.append(_new(Inserted, (_CREATED, seq, job.state, None, 0)))
         return answers
 
@@ -189,82 +190,83 @@ class Engine:
         lease: int,
         now: int,
     ) -> Exchanged:
-        q = self._queue(queue)
+        q = self._queues.get(queue) or self._queue(queue)
         q.workers[worker] = now
-        settled: list[SettleStatus] = []
-        released: list[Entry] = []
-        for settlement in settlements:
-            settled.append(self._settle(q, settlement, released, now))  # noqa: PERF401 - it also writes
-        if released:
-            q.put_front(released)
-            self.effects.woken.add(queue)
-        claimed: list[Claimed] = []
+        settled = self._settle(q, settlements, now) if settlements else []
         due = q.next_due() if q.schedule else None
-        if limit > 0:
-            if due is not None and due <= now:
-                q.promote(now)
-                due = q.next_due()
-            self._claim(q, worker, limit, now, now + lease, claimed)
+        if limit > 0 and due is not None and due <= now:
+            q.promote(now)
+            due = q.next_due()
+        claimed = self._claim(q, worker, limit, now, now + lease) if limit > 0 else []
         return Exchanged(settled, claimed, None if due is None else max(0, due - now))
 
-    def _settle(self, q: Index, settlement: Settlement, released: list[Entry], now: int) -> SettleStatus:
-        id, fence, action, data, ttl, delay = settlement
-        job = q.jobs.get(id)
-        if job is None or job.fence != fence or 0 < job.expires_at <= now:
-            return _LOST
-        if job.state is not _PROCESSING:
-            return SettleStatus.CANCELLED if job.state is _CANCELLED else _ACCEPTED
-        if job.cancelling:
-            action = _CANCEL
-        job.move(action)
-        del q.leased[id]
-        job.updated_at = now
-        if action is _COMPLETE:
-            job.data = data
-            job.payload = None
-            self._end(q, job, now + ttl)
-        elif action is _RETRY:
-            job.data = data
-            job.due = now + delay
-            if q.put_scheduled(job):
-                self.effects.woken.add(q.name)
-        elif action is _RELEASE:
-            job.attempts -= 1
-            released.append(job)
-        elif action is _CANCEL:
-            self._end_cancelled(q, job, now)
-            return SettleStatus.CANCELLED
-        else:
-            job.data = data
-            self._end(q, job, now + ttl)
-        return _ACCEPTED
+    def _settle(self, q: Index, settlements: Sequence[Settlement], now: int) -> list[SettleStatus]:
+        jobs, leased, released = q.jobs, q.leased, list[Entry]()
+        statuses: list[SettleStatus] = []
+        for id, fence, action, data, ttl, delay in settlements:
+            job = jobs.get(id)
+            if job is None or job.fence != fence or 0 < job.expires_at <= now:
+                statuses.append(_LOST)
+                continue
+            if job.state is not _PROCESSING:  # settled by this fence before
+                statuses.append(SettleStatus.CANCELLED if job.state is _CANCELLED else _ACCEPTED)
+                continue
+            if job.cancelling:
+                action = _CANCEL  # noqa: PLW2901 - whatever the run came to
+            del leased[id]
+            job.state = TRANSITIONS[_PROCESSING, action]
+            job.updated_at = now
+            if action is _COMPLETE:
+                job.payload = None
+                job.data = data
+                self._end(q, job, now + ttl)
+            elif action is _RETRY:
+                job.data = data
+                job.due = now + delay
+                if q.put_scheduled(job):
+                    self.effects.woken.add(q.name)
+            elif action is _RELEASE:
+                job.attempts -= 1
+                released.append(job)
+            elif action is _CANCEL:
+                self._end_cancelled(q, job, now)
+                statuses.append(SettleStatus.CANCELLED)
+                continue
+            else:
+                job.data = data
+                self._end(q, job, now + ttl)
+            statuses.append(_ACCEPTED)
+        if released:
+            q.put_front(released)
+            self.effects.woken.add(q.name)
+        return statuses
 
-    def _claim(
-        self, q: Index, worker: str, limit: int, now: int, lease_until: int, out: list[Claimed]
-    ) -> None:
+    def _claim(self, q: Index, worker: str, limit: int, now: int, lease_until: int) -> list[Claimed]:
+        claimed: list[Claimed] = []
+        leased, fence, state = q.leased, self._fence, TRANSITIONS[_QUEUED, _CLAIM]
         while limit and q.ready:
             priority = max(q.ready)
             line = q.ready[priority]
             take = min(limit, len(line))
             limit -= take
-            fence = self._fence
-            self._fence += take
             for _ in range(take):
                 id, job = line.popitem(last=False)
                 fence += 1
-                job.move(_CLAIM)
-                job.attempts += 1
+                attempts = job.attempts + 1
+                job.state = state
+                job.attempts = attempts
                 job.fence = fence
                 job.worker = worker
                 job.lease_until = lease_until
                 job.updated_at = now
-                if job.progress is not None:
-                    job.progress = None
-                q.leased[id] = job
-                fields = (id, job.payload, fence, job.attempts, job.max_attempts, job.ttl, job.created_at)
-                out.append(_new(Claimed, fields))
+                job.progress = None
+                leased[id] = job
+                fields = (id, job.payload, fence, attempts, job.max_attempts, job.ttl, job.created_at)
+                claimed.append(_new(Claimed, fields))
             if not line:
                 del q.ready[priority]
+        self._fence = fence
+        return claimed
 
     def extend(
         self, queue: str, worker: str, leases: Sequence[Renewal], lease: int, now: int
@@ -557,9 +559,13 @@ class Engine:
     def _end(self, q: Index, job: Entry, expires_at: int) -> None:
         q.put_ended(job, expires_at)
         if job.waiters:
-            reply = Reply(q.name, job.id, job.seq, job.state, job.data, job.attempts)
+            reply: Reply = _new(Reply, (q.name, job.id, job.seq, job.state, job.data, job.attempts))
+            replies = self.effects.replies
             for address in job.waiters:
-                self.effects.replies.setdefault(address, []).append(reply)
+                if address in replies:
+                    replies[address].append(reply)
+                else:
+                    replies[address] = [reply]
             job.waiters = ()
 
 
