@@ -17,7 +17,7 @@ from jobqueue.storage.file.commands import Command, Seal
 from jobqueue.storage.file.files import Files
 from jobqueue.storage.file.frames import HEADER_SIZE, JOURNAL, SNAPSHOT, Frame, find_frames, parse_header
 from jobqueue.storage.file.journal import Journal, journal_path
-from jobqueue.storage.file.lock import LockFile
+from jobqueue.storage.file.lock import LockFile, Published
 from jobqueue.storage.file.recovery import FENCE_GAP, LOCK_NAME
 from jobqueue.storage.file.replica import Names, parse_batch
 from jobqueue.storage.file.snapshot import parse_head, parse_jobs, snapshot_path, write_snapshot
@@ -39,9 +39,10 @@ class Finding(NamedTuple):
 class _Salvage:
     """The state that the sound parts of all files come to, and what is wrong with the others."""
 
-    def __init__(self, files: Files, directory: Path) -> None:
+    def __init__(self, files: Files, directory: Path, page: Published | None) -> None:
         self._files = files
         self._directory = directory
+        self._page = page
         self.findings: list[Finding] = []
         self.state = State()
         self.broken = False
@@ -128,7 +129,10 @@ class _Salvage:
         for frame in self._frames(name, data, header.salt):
             end = frame.end
             sealed = self._apply(name, frame)
-        if data[end:].strip(b"\0"):
+        page = self._page
+        if page is not None and page.generation == header.generation and end < page.synced:
+            self._error(name, f"is damaged from {end} to {page.synced}")
+        elif data[end:].strip(b"\0"):
             self.findings.append(
                 Finding(name, "warning", f"has an unfinished write at {end}: the next opening cuts it")
             )
@@ -162,11 +166,11 @@ def check(files: Files, directory: Path) -> list[Finding]:
     lock = LockFile(files, directory / LOCK_NAME)
     try:
         with lock.held():
-            salvage = _Salvage(files, directory)
+            page = lock.read()
+            salvage = _Salvage(files, directory, page)
             if salvage.names.base is None and not salvage.names.journals:
                 return []
             salvage.read()
-            page = lock.read()
             findings = salvage.findings
             if page is not None and page.boot == files.boot_id() and page.suspect:
                 findings.append(Finding(LOCK_NAME, "warning", "a sync has failed: look at the disk"))
@@ -180,7 +184,7 @@ def repair(files: Files, directory: Path) -> list[Finding]:
     lock = LockFile(files, directory / LOCK_NAME)
     try:
         with lock.held():
-            salvage = _Salvage(files, directory)
+            salvage = _Salvage(files, directory, lock.read())
             salvage.read()
             if not salvage.broken:
                 return salvage.findings

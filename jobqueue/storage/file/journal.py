@@ -90,7 +90,10 @@ class Journal:
         return cls(files, path, generation, fd, salt)
 
     def close(self) -> None:
-        self._files.close(self._fd)
+        """Close the file; again does nothing."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._files.close(fd)
 
     # -- reading ----------------------------------------------------------------------------------
 
