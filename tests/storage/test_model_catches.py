@@ -93,12 +93,6 @@ class CountsRetriesAsScheduled(MemoryStorage):
         return counts._replace(scheduled=counts.scheduled + counts.failing, failing=0)
 
 
-class SharesLocks(MemoryStorage):
-    async def acquire(self, lock: str, owner: str, ttl: int) -> int | None:
-        held = await self.holder(lock)
-        return await super().acquire(lock, held.owner if held else owner, ttl)
-
-
 WRONG = [
     TrustsEveryFence,
     CountsReleasedAttempts,
@@ -108,7 +102,6 @@ WRONG = [
     KeepsNothing,
     ListsOnePage,
     CountsRetriesAsScheduled,
-    SharesLocks,
 ]
 
 
