@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 import pytest
-from doc_pages import DOCS, code, rows, section
 
 from jobqueue.cli import main
 from jobqueue.cli.exits import Exit
+from tests.docs.doc_pages import DOCS, code, rows, section
 
 PAGE = DOCS / "reference/cli.md"
 COMMANDS = {name: command for name, command in main.commands.items() if not command.hidden}

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doc_pages import PAGES, ROOT, Block, blocks, name
+
+from tests.docs.doc_pages import PAGES, ROOT, Block, blocks, name
 
 LIMIT = 30.0
 """Seconds that one command may take."""

@@ -7,7 +7,8 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from doc_pages import DOCS, PAGES, ROOT, anchors, name, prose
+
+from tests.docs.doc_pages import DOCS, PAGES, ROOT, anchors, name, prose
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doc_pages import DOCS, PAGES, blocks, code, name, prose, rows, section
 
 import jobqueue
 import jobqueue.queue
@@ -21,6 +20,7 @@ import jobqueue.testing
 from jobqueue import errors
 from jobqueue.job import Settlement
 from jobqueue.storage import base
+from tests.docs.doc_pages import DOCS, PAGES, blocks, code, name, prose, rows, section
 
 API = DOCS / "reference/api.md"
 CONTRACT = DOCS / "reference/storage-contract.md"
