@@ -40,6 +40,17 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)
 
 
+def standing(queue: Queue[Any, Any]) -> int:
+    """How many calls of a queue wait for a result."""
+    count = 0
+    if queue._session is not None:
+        for waiter in queue._session.waiters._waiting.values():
+            here = waiter
+            while here is not None:
+                count, here = count + 1, here.other
+    return count
+
+
 class Recorder:
     """Keeps what a queue or reaper tells, in order, and waits for it."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from jobqueue import (
     SerializationError,
     open_storage,
 )
-from tests.queue.support import Lab, echo, within
+from tests.queue.support import Lab, echo, standing, within
 
 NAN, INF = float("nan"), float("inf")
 NOT_NUMBERS = ["1", None, True, [], b"1", 1j]
@@ -107,7 +107,7 @@ ENQUEUE = {
     "max_attempts": [value for value in NOT_COUNTS if value is not None],
     "result_ttl": [value for value in [*NOT_SECONDS, 0] if value is not None],
     "delay": [value for value in NOT_SECONDS if value is not None],
-    "run_at": [datetime(2030, 1, 1), "2030-01-01", 1.5, 0, True, datetime(2030, 1, 1).date()],
+    "run_at": [datetime(2030, 1, 1), date(2030, 1, 1), "2030-01-01", 1.5, 0, True],  # noqa: DTZ001
     "priority": [1001, -1001, 1.0, "1", None, True, False, NAN],
     "reuse": ["again", "", None, 5, True, [], b"rerun", "RERUN"],
     "timeout": [*NOT_SECONDS, 0],
@@ -130,8 +130,7 @@ async def test_arguments_of_an_enqueue(argument: str, value: Any) -> None:
                 await queue.enqueue_many([("good", 1), EnqueueRequest(**arguments)])
             assert caught.value.argument == f"requests[1].{argument}"
         assert sum(value or 0 for value in (await queue.storage.counts("q"))[:7]) == 0
-        assert queue._session is not None
-        assert queue._session.waiters._waiting == {}
+        assert standing(queue) == 0
 
 
 async def test_delay_and_run_at_together(lab: Lab) -> None:

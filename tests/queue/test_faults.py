@@ -17,7 +17,18 @@ from jobqueue import (
 )
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.testing import FakeClock
-from tests.queue.support import Gate, Hold, Lab, Recorder, WireStorage, echo, opened, results_of, within
+from tests.queue.support import (
+    Gate,
+    Hold,
+    Lab,
+    Recorder,
+    WireStorage,
+    echo,
+    opened,
+    results_of,
+    standing,
+    within,
+)
 
 
 @pytest.fixture(params=[True, False], ids=["batched", "single"])
@@ -113,8 +124,7 @@ async def test_calls_get_typed_errors(lab: Lab, wire: WireStorage) -> None:
         return_exceptions=True,
     )
     assert results_of(answers) == [StorageUnavailableError] * 9
-    assert queue._session is not None
-    assert queue._session.waiters._waiting == {}
+    assert standing(queue) == 0
     wire.heal()
     assert (await queue.enqueue("a", 1)).status == "queued"
 
@@ -287,7 +297,7 @@ async def test_a_defect_of_the_store_breaks_the_queue_and_nobody_waits_for_it(
     await within(gate.began.wait())
     wire.fault("exchange", raises=ZeroDivisionError("a defect"))
     gate.go.set()
-    with pytest.raises(JobQueueError, match="broke.*a defect"):
+    with pytest.raises(JobQueueError, match=r"broke.*a defect"):
         await within(call)
     assert not queue.ready
     with pytest.raises(JobQueueError, match="a defect"):

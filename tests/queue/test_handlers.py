@@ -276,7 +276,7 @@ async def test_a_result_over_the_cap_fails_the_job(lab: Lab) -> None:
 
     queue = await lab.start(handler, max_payload_bytes=100)
     assert await within(queue.enqueue_and_wait("fits", 98)) == "x" * 98
-    with pytest.raises(JobFailedError, match="101 bytes.*limit is 100"):
+    with pytest.raises(JobFailedError, match=r"101 bytes.*limit is 100"):
         await within(queue.enqueue_and_wait("over", 99))
 
 

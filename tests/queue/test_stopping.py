@@ -11,7 +11,7 @@ import pytest
 from jobqueue import Job, JobQueueError, Queue, StorageUnavailableError
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.testing import FakeClock
-from tests.queue.support import Gate, Hold, Lab, Recorder, WireStorage, echo, opened, until, within
+from tests.queue.support import Gate, Hold, Lab, Recorder, WireStorage, echo, opened, standing, until, within
 
 
 def left_tasks() -> list[str]:
@@ -76,8 +76,7 @@ async def test_nothing_is_left_after_a_stop(lab: Lab) -> None:
     assert session is not None
     await lab.finish(queue.stop())
     await until(lambda: left_tasks() == before)
-    assert session.timers._buckets == {}
-    assert session.timers._timer is None
+    assert session.timers._lanes == session.timers._heads == {}
 
 
 async def test_a_drain_lets_running_jobs_end_and_claims_no_more(lab: Lab) -> None:
@@ -400,7 +399,7 @@ async def test_a_broken_queue_says_so_and_can_be_restarted(lab: Lab, monkeypatch
     queue = await lab.start()
     events = Recorder(queue)
     waiting = asyncio.create_task(queue.enqueue_and_wait("a", 1))
-    await until(lambda: queue._session is not None and bool(queue._session.waiters._waiting))
+    await until(lambda: standing(queue) == 1)
     await queue.get_status("a")
     session = queue._session
     assert session is not None
@@ -410,7 +409,7 @@ async def test_a_broken_queue_says_so_and_can_be_restarted(lab: Lab, monkeypatch
 
     monkeypatch.setattr(session.waiters, "_read", broken)
     session.waiters.resync()
-    with pytest.raises(JobQueueError, match="broke and must be restarted.*a defect"):
+    with pytest.raises(JobQueueError, match=r"broke and must be restarted.*a defect"):
         await within(waiting)
     with pytest.raises(JobQueueError, match="a defect"):
         await queue.enqueue("b", 1)
@@ -434,8 +433,8 @@ async def test_one_store_serves_many_queues_and_outlives_each(lab: Lab) -> None:
 async def test_an_unstarted_queue_refuses_every_call(lab: Lab) -> None:
     queue = lab.queue()
     calls = [
-        queue.enqueue("a", 1), queue.enqueue_many([("a", 1)]), queue.enqueue_and_wait("a", 1), queue.wait("a"),
-        queue.cancel("a"), queue.get_result("a"), queue.get_status("a"), queue.update_result_ttl("a", 1),
+        queue.enqueue("a", 1), queue.enqueue_many([("a", 1)]), queue.enqueue_and_wait("a", 1),
+        queue.wait("a"), queue.cancel("a"), queue.get_result("a"), queue.get_status("a"), queue.update_result_ttl("a", 1),
     ]  # fmt: skip
     for call in calls:
         with pytest.raises(JobQueueError, match=r"queue 'q' is not started.*start\(\)"):

@@ -16,7 +16,6 @@ from jobqueue import (
     JobNotFoundError,
     JobQueueError,
     MaxRetriesError,
-    Queue,
     SerializationError,
     WaitTimeoutError,
 )
@@ -33,14 +32,10 @@ from tests.queue.support import (
     WireStorage,
     echo,
     opened,
+    standing,
     until,
     within,
 )
-
-
-def standing(queue: Queue[Any, Any]) -> int:
-    assert queue._session is not None
-    return sum(map(len, queue._session.waiters._waiting.values()))
 
 
 async def test_many_wait_for_one_job(lab: Lab) -> None:
@@ -151,8 +146,7 @@ async def test_the_reply_may_come_before_the_answer_of_the_insert() -> None:
 
 @pytest.mark.parametrize("how", ["insert", "get"])
 async def test_an_early_reply_without_its_result_has_it_fetched_at_once(clock: FakeClock, how: str) -> None:
-    """A result too large to push, and the push overtakes the answer of the call that registered the waiter."""
-
+    """A result too large to push, told before the answer of the call that registered the waiter."""
     async with opened(TooLarge(MemoryStorage(clock=clock), batched=False)) as storage:
         lab, hold, gate = Lab(storage), Hold(), Gate("big")
         queue = await lab.start(gate)
@@ -252,10 +246,10 @@ async def test_a_stale_reply_does_not_reach_the_new_waiter(lab: Lab) -> None:
     await until(lambda: standing(queue) == 1)
     assert queue._session is not None
     waiters = queue._session.waiters
-    stale = [Reply("q", "a", seq, state, data, 1) for state, data in
-             ((JobState.CANCELLED, None), (JobState.COMPLETED, b'"old"'), (JobState.COMPLETED, None))]  # fmt: skip
+    ends = ((JobState.CANCELLED, None), (JobState.COMPLETED, b'"old"'), (JobState.COMPLETED, None))
+    stale = [Reply("q", "a", seq, state, data, 1) for state, data in ends]
     waiters.deliver(stale)  # perhaps before the insert is answered,
-    await until(lambda: waiters._waiting["a"][0].seq > 0)
+    await until(lambda: waiters._waiting["a"].seq > 0)
     waiters.deliver(stale)  # and surely after it
     waiters.deliver([Reply("another", "a", seq + 1, JobState.COMPLETED, b'"other queue"', 1)])
     assert not call.done()
@@ -414,7 +408,7 @@ async def test_a_result_that_cannot_be_read_says_so(lab: Lab) -> None:
             return "Picky()"
 
     queue = await lab.start(echo, result_serde=Picky())
-    with pytest.raises(SerializationError, match="result of job 'a' cannot be read by Picky.*foreign bytes"):
+    with pytest.raises(SerializationError, match=r"result cannot be read by Picky.*foreign bytes"):
         await within(queue.enqueue_and_wait("a", 1))
     with pytest.raises(SerializationError):
         await queue.get_result("a")
