@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from file_layers import Counting, Killed, Killing, PowerCut, Quiet
-from file_program import Ledger, Program, make_core, verify
+from tests.file.layers import Counting, Killed, Killing, PowerCut, Quiet
+from tests.file.program import Ledger, Program, make_core, verify
 
 from jobqueue.storage.file.core import Core
 from jobqueue.storage.file.replica import Replica

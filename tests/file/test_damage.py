@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from file_layers import Quiet
-from file_program import LEASE, Ledger, Program, make_core, one, read
+from tests.file.layers import Quiet
+from tests.file.program import LEASE, Ledger, Program, make_core, one, read
 
 from jobqueue.errors import StorageError
 from jobqueue.job import Action, Settlement

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from jobqueue.errors import JobQueueError, QueueFullError, StorageError, StorageUnavailableError
 from jobqueue.runtime import Clock
+from jobqueue.storage.base import InsertStatus
 from jobqueue.storage.engine import Effects, Engine
-from jobqueue.storage.file.commands import Command, Weight, pack_command
+from jobqueue.storage.file.commands import Command, Insert, Weight, pack_command
 from jobqueue.storage.file.files import fault
 from jobqueue.storage.file.journal import CHUNK, RESERVE
 from jobqueue.storage.file.lock import Published
@@ -222,7 +224,7 @@ class Core:
             return StorageError(f"a value cannot be stored: {error}")
         end = self.replica.position + batch.size + len(packed) + _FRAME_ROOM
         if not self.replica.journal.make_room(end, spare=RESERVE if call.grows else 0):
-            return _full(call)
+            return _refused(call, state, now)
         answer = call.apply(state, now)
         weight = call.weigh(answer, state, now)
         if weight:
@@ -291,10 +293,14 @@ def _answer(call: Call, state: State, now: int) -> Any:
         return error
 
 
-def _full(call: Command[Any]) -> JobQueueError:
-    if call.grows:
+def _refused(call: Command[Any], state: State, now: int) -> Any:
+    """Answer without room to write: jobs that are there already are found all the same."""
+    if not isinstance(call, Insert):
+        return StorageUnavailableError("the disk is full, the reserve included: free some space")
+    answer = replace(call, max_length=0).apply(state, now)
+    if any(inserted.status is InsertStatus.FULL for inserted in answer):
         return QueueFullError("the disk is full: no new jobs until there is space; running ones can end")
-    return StorageUnavailableError("the disk is full, the reserve included: free some space")
+    return answer
 
 
 def _unavailable(error: OSError) -> JobQueueError:
