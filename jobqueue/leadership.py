@@ -71,32 +71,28 @@ class Leadership:
         The duty is cancelled when leadership ends. One that raises ends this call with its error.
         """
         while True:
-            term = await self._try_acquire()
-            if term is None:
-                await self._follow()
-            else:
+            pause = self._options.acquire_retry_interval * self._clock.uniform(0.8, 1.2)
+            try:
+                term = await self._acquire()
+                if term is None:
+                    await self._follow(pause)
+            except JobQueueError as error:
+                self._fail(error)
+                await self._clock.sleep(pause)
+                continue
+            if term is not None:
                 await self._lead(term, duty)
 
-    async def _try_acquire(self) -> int | None:
+    async def _acquire(self) -> int | None:
         started = self._clock.monotonic()
-        try:
-            term = await self._storage.acquire(self._lock, self._owner, millis(self._options.lock_ttl))
-        except JobQueueError as error:
-            self._fail(error)
-            return None
+        term = await self._storage.acquire(self._lock, self._owner, millis(self._options.lock_ttl))
         self._trust_from(started)
         self.reached = True
         return term
 
-    async def _follow(self) -> None:
-        pause = self._options.acquire_retry_interval * self._clock.uniform(0.8, 1.2)
+    async def _follow(self, pause: float) -> None:
         started = self._clock.monotonic()
-        try:
-            await self._storage.wait_for_lock(self._lock, pause)
-        except JobQueueError as error:
-            self._fail(error)
-            await self._clock.sleep(pause)
-            return
+        await self._storage.wait_for_lock(self._lock, pause)
         if self._clock.monotonic() - started < pause:
             # Woken by a release: all followers were, so they come one after the other.
             await self._clock.sleep(self._clock.uniform(0.0, min(0.05, pause)))

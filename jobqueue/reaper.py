@@ -81,7 +81,7 @@ class Reaper:
     @property
     def is_leader(self) -> bool:
         """Whether it sweeps now: always without an election, while started."""
-        if self._supervisor is None:
+        if self._supervisor is None or self._broken.is_set():
             return False
         return self._leadership is None or self._leadership.term is not None
 
@@ -128,9 +128,11 @@ class Reaper:
             supervisor, self._supervisor = self._supervisor, None
             if supervisor is None:
                 return
-            await supervisor.stop()
-            self._leadership = None
-            await self._storage.close()
+            try:
+                await supervisor.stop()
+            finally:
+                self._leadership = None
+                await self._storage.close()
         await self._emitter.drain()
 
     async def __aenter__(self) -> Self:
