@@ -89,9 +89,12 @@ async def test_a_paused_server_only_delays(server: Server) -> None:
     await storage.close()
 
 
+@pytest.mark.parametrize("flags", [True, False])
 async def test_a_full_server_refuses_new_jobs_and_finishes_old_ones(
-    server: Server, storage: RedisStorage
+    server: Server, storage: RedisStorage, *, flags: bool
 ) -> None:
+    # Without flags the server treats scripts as versions before 7.0 do.
+    storage._open_session().transport.flags = flags
     await storage.insert("q", [NewJob(f"old-{i}", b"x" * 1000) for i in range(200)])
     claimed = (await storage.exchange("q", "w", [], 50, LEASE)).jobs
     server.command("CONFIG", "SET", "maxmemory", "1")

@@ -21,6 +21,10 @@ __all__ = ["Script", "script", "script_names"]
 _INCLUDE = re.compile(r"^-- include: (\w+)$", re.MULTILINE)
 
 
+# Older servers allow a script everything at maxmemory once it has written something that needs no memory.
+_ALLOW_OOM = b"\nredis.pcall('HDEL', KEYS[1], '')"
+
+
 class Script:
     """One script, ready to be sent."""
 
@@ -33,7 +37,8 @@ class Script:
         self.text = text.encode()
         self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest().encode()
         # Servers before 7.0 do not know the first line, which holds flags.
-        self.plain = b"--" + self.text
+        first, _, rest = self.text.partition(b"\n")
+        self.plain = b"--" + first + (_ALLOW_OOM if b"allow-oom" in first else b"") + b"\n" + rest
         self.plain_sha = hashlib.sha1(self.plain, usedforsecurity=False).hexdigest().encode()
 
     def __repr__(self) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Self
 
 from jobqueue.errors import InvalidArgumentError, StorageError
+from jobqueue.forks import tell_in_child
 from jobqueue.job import JobState, Settlement
 from jobqueue.options import check_seconds
 from jobqueue.runtime import SYSTEM_CLOCK, Clock
@@ -88,6 +89,7 @@ class RedisStorage:
         self.clock = clock
         self._session: Session | None = None
         self._opened = 0
+        self._in_child = False
         self._opening: asyncio.Lock = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -99,14 +101,28 @@ class RedisStorage:
 
     def _open_session(self) -> Session:
         if self._session is None or not self._opened:
+            self._check_process()
             raise StorageError("the Redis store is not open: call open() first")
         return self._session
+
+    def _check_process(self) -> None:
+        if self._in_child:
+            raise StorageError(
+                "this Redis store was opened before a fork: make a new RedisStorage in the child process"
+            )
+
+    def forked(self) -> None:
+        """Refuse every use: the connections are the parent's."""
+        self._in_child = self._opened > 0
+        self._opened = 0
 
     # -- lifecycle --------------------------------------------------------------------------------
 
     async def open(self) -> None:
+        self._check_process()
         async with self._opening:
             if not self._opened:
+                tell_in_child(self)
                 session = Session(self._settings, self._now)
                 try:
                     await session.start()
@@ -117,6 +133,8 @@ class RedisStorage:
             self._opened += 1
 
     async def close(self) -> None:
+        if self._in_child:
+            return  # it has nothing of its own to close
         async with self._opening:
             self._opened = max(0, self._opened - 1)
             if self._opened or self._session is None:
@@ -126,7 +144,7 @@ class RedisStorage:
 
     def clone(self) -> Self:
         twin = copy.copy(self)
-        twin.__dict__.update(_session=None, _opened=0, _opening=asyncio.Lock())
+        twin.__dict__.update(_session=None, _opened=0, _in_child=False, _opening=asyncio.Lock())
         return twin
 
     # -- jobs -------------------------------------------------------------------------------------
