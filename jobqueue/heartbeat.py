@@ -7,6 +7,8 @@ leases of the process travel in one call, every third of the visibility timeout.
 A process that cannot renew distrusts itself before others may take its jobs: a run whose lease was
 not confirmed for two thirds of the visibility timeout, by the monotonic clock and counted from the
 *start* of the last call that held it, is aborted as lost.
+
+The thread also notices when the owner's event loop is blocked, and logs where: `loopwatch`.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Protocol
 
 from jobqueue.errors import JobQueueError
 from jobqueue.job import AbortedReason
+from jobqueue.loopwatch import LoopWatch
 from jobqueue.options import millis
 from jobqueue.storage.base import LeaseStatus, Renewal, Storage
 
@@ -26,6 +29,8 @@ __all__ = ["Heartbeat", "Lease"]
 
 _LAST_CALL = 5.0
 """Seconds that the thread gets to end."""
+BLOCKED = 0.3
+"""Part of the lease after which an event loop that does not answer counts as blocked."""
 
 
 class Lease(Protocol):
@@ -71,6 +76,7 @@ class Heartbeat:
         self._abort = abort
         self._report = report
         self._owner: asyncio.AbstractEventLoop | None = None
+        self._watch: LoopWatch | None = None
         self._stopped = False
         self._wake: Callable[[], None] | None = None
 
@@ -81,6 +87,9 @@ class Heartbeat:
             # Time stands still until the test moves it: a thread would race with the test.
             await self._beat_forever(self._storage)
             return
+        # A little less than the pause between two looks, so that the second one finds it.
+        bound = self._lease * BLOCKED
+        self._watch = LoopWatch(self._owner, bound, self._clock, f"worker {self._worker} of {self._queue}")
         ended = self._owner.create_future()
         thread = threading.Thread(target=self._thread, args=(ended,), name="jobqueue-heartbeat", daemon=True)
         thread.start()
@@ -137,6 +146,8 @@ class Heartbeat:
     async def _beat_forever(self, storage: Storage) -> None:
         while True:
             await self._clock.sleep(self._pause())
+            if self._watch is not None:
+                await self._watch.look()
             await self._beat(storage)
 
     def _pause(self) -> float:

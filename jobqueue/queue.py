@@ -210,6 +210,8 @@ class Queue(Generic[P, R]):
         """
         async with self._changing:
             if self._session is not None:
+                if self._session.in_child:
+                    self._started()  # raises
                 return
             await self._storage.open()
             session = Session(self._storage, self.name, self.worker_id, self._max_length, self._emitter)
@@ -238,6 +240,9 @@ class Queue(Generic[P, R]):
         async with self._changing:
             session = self._session
             if session is None:
+                return
+            if session.in_child:  # what is there to stop is the parent's
+                self._session = None
                 return
             try:
                 await session.stop_worker(timeout)

@@ -20,6 +20,7 @@ from jobqueue.events import (
     Listener,
     log_event,
 )
+from jobqueue.forks import tell_in_child
 from jobqueue.job import JobState
 from jobqueue.leadership import Leadership
 from jobqueue.options import LeaderElection, check_queue_name, check_seconds
@@ -77,6 +78,7 @@ class Reaper:
         self._defect: BaseException | None = None
         self._broken = asyncio.Event()
         self._changing = asyncio.Lock()
+        self._in_child = False
 
     @property
     def is_leader(self) -> bool:
@@ -105,8 +107,14 @@ class Reaper:
         """Open the store and sweep. Does nothing if started. Raises `StorageError`."""
         async with self._changing:
             if self._supervisor is not None:
+                if self._in_child:
+                    raise JobQueueError(
+                        "this reaper was started before a fork: "
+                        "make a new Reaper, on a new store, in the child"
+                    )
                 return
             await self._storage.open()
+            tell_in_child(self)
             self._broken.clear()
             self._swept = False
             self._supervisor = Supervisor(self._break)
@@ -126,7 +134,7 @@ class Reaper:
         """End the sweep under way and give leadership up. Does nothing if not started."""
         async with self._changing:
             supervisor, self._supervisor = self._supervisor, None
-            if supervisor is None:
+            if supervisor is None or self._in_child:  # what a child finds is the parent's
                 return
             try:
                 await supervisor.stop()
@@ -172,6 +180,10 @@ class Reaper:
                 self._swept = False
                 self._report(error, "sweeping")
             await clock.sleep(self._interval * clock.uniform(0.9, 1.1))
+
+    def forked(self) -> None:
+        """Neither sweep nor stop: tasks, sockets and event loop are the parent's."""
+        self._in_child = self._supervisor is not None
 
     def _report(self, error: BaseException, doing: str) -> None:
         self._emitter.emit(ErrorOccurred(error, doing))

@@ -11,6 +11,7 @@ from jobqueue.batching import Batcher
 from jobqueue.errors import JobQueueError, LeaseLostError, StorageUnavailableError
 from jobqueue.events import Emitter, ErrorOccurred
 from jobqueue.execution import Execution
+from jobqueue.forks import tell_in_child
 from jobqueue.job import AbortedReason
 from jobqueue.run import Job
 from jobqueue.storage.base import CancelStatus, Inserted, NewJob, Record, Storage
@@ -40,6 +41,8 @@ class Session:
         self.worker: Worker | None = None
         self.broken = asyncio.Event()
         self.defect: BaseException | None = None
+        self.in_child = False
+        """Whether this is a copy in a forked child, which can neither be used nor stopped."""
         self._hurried = False
         self._insert = partial(storage.insert, queue, reply_to=worker_id, max_length=max_length)
         self._inserts: Batcher[NewJob, Inserted] = Batcher(self._insert)
@@ -60,6 +63,7 @@ class Session:
 
     async def start(self) -> None:
         """Run the background tasks."""
+        tell_in_child(self)
         await self.supervisor.start()
         self.supervisor.spawn(self.waiters.poll(), "waiters")
 
@@ -158,6 +162,13 @@ class Session:
     def report(self, error: BaseException, doing: str) -> None:
         """Tell listeners of an error outside of a handler."""
         self._emitter.emit(ErrorOccurred(error, doing, self._queue))
+
+    def forked(self) -> None:
+        """Refuse every use: tasks, sockets and event loop are the parent's."""
+        self.in_child = True
+        self.defect = JobQueueError(
+            f"queue {self._queue!r} was started before a fork: make a new Queue, on a new store, in the child"
+        )
 
     def _break(self, defect: BaseException) -> None:
         self.defect = JobQueueError(f"queue {self._queue!r} broke and must be restarted: {defect!r}")

@@ -1,0 +1,37 @@
+"""What a forked child must not use: it shares the parent's sockets, locks and event loop.
+
+Such objects ask to be told. In the child, before it runs anything else, `forked` is called on each,
+so that using it fails with an error that names the remedy instead of hanging or taking the parent's
+replies. It costs nothing until a fork.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol
+from weakref import WeakSet
+
+__all__ = ["Forkable", "tell_in_child"]
+
+
+class Forkable(Protocol):
+    """What belongs to one process."""
+
+    def forked(self) -> None:
+        """Learn that this is the copy in a forked child. Must neither block nor raise."""
+
+
+_told: WeakSet[Forkable] = WeakSet()
+
+
+def tell_in_child(target: Forkable) -> None:
+    """Have ``target.forked()`` called in children that are forked from now on, while it lives."""
+    _told.add(target)
+
+
+def _tell_all() -> None:
+    for target in _told:
+        target.forked()
+
+
+os.register_at_fork(after_in_child=_tell_all)

@@ -1,0 +1,78 @@
+"""Noticing that an event loop is blocked, from a thread that is not.
+
+The thread posts a question into the loop whenever it comes by. One that is still unanswered when it
+comes by again tells that a handler (or anything else) keeps the loop from turning; where it stands
+is in the stack of the loop's thread. Code that holds the interpreter lock all the time stops the
+watching thread too, and is not seen before it lets go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import traceback
+from contextlib import suppress
+
+from jobqueue.runtime import Clock
+
+__all__ = ["LoopWatch"]
+
+log = logging.getLogger("jobqueue")
+
+SECOND_CHANCE = 0.05
+"""Seconds for a loop that looks blocked: after a pause of the whole process it has yet to wake."""
+DEEPEST = 20
+"""Innermost frames that are shown."""
+
+
+class LoopWatch:
+    """Warns once per blockage, with the stack, when the loop did not answer for ``bound`` seconds.
+
+    Made in the thread that runs ``loop``; `look` is called from another, every ``bound`` seconds or so.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, bound: float, clock: Clock, what: str) -> None:
+        self._loop = loop
+        self._bound = bound
+        self._clock = clock
+        self._what = what
+        self._thread = threading.get_ident()
+        self._asked: float | None = None
+        """When the question was put that is not answered yet."""
+        self._warned = False
+
+    async def look(self) -> None:
+        """Ask, or see whether the last question was answered."""
+        if self._asked is None:
+            self._ask()
+        elif not self._warned and self._clock.monotonic() - self._asked >= self._bound:
+            await self._clock.sleep(SECOND_CHANCE)
+            self._warn()
+
+    def _ask(self) -> None:
+        self._warned = False
+        self._asked = self._clock.monotonic()
+        with suppress(RuntimeError):  # the loop has closed: nobody is blocked any more
+            self._loop.call_soon_threadsafe(self._answer)
+
+    def _answer(self) -> None:
+        asked, self._asked = self._asked, None
+        if self._warned and asked is not None:
+            blocked = self._clock.monotonic() - asked
+            log.warning("%s: the event loop turns again after %.3g s", self._what, blocked)
+
+    def _warn(self) -> None:
+        asked = self._asked
+        # The documented way to see another thread's stack.
+        frame = sys._current_frames().get(self._thread)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        if asked is None or frame is None:
+            return
+        self._warned = True
+        log.warning(
+            "%s: the event loop has been blocked for %.3g s. Leases are renewed meanwhile, but nothing else "
+            "goes on: use a plain function as handler, which runs in a thread, or await. It stands at:\n%s",
+            self._what, self._clock.monotonic() - asked,
+            "".join(traceback.format_stack(frame, limit=DEEPEST)).rstrip(),
+        )  # fmt: skip
