@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from jobqueue import __version__
+from jobqueue.cli.checks import doctor, fsck
 from jobqueue.cli.demo.command import demo
 from jobqueue.cli.exits import Exit, Failure, failure
 from jobqueue.cli.jobs import cancel, enqueue, status, wait
@@ -33,12 +34,10 @@ class _Main(click.Group):
             raise
         except KeyboardInterrupt:
             end = Failure("interrupted", Exit.INTERRUPTED)
-        except Failure as error:
-            end = error
         except Exception as error:  # noqa: BLE001 - this is where errors end
             if ctx.params["debug"]:
                 traceback.print_exc()
-            end = failure(error)
+            end = error if isinstance(error, Failure) else failure(error)
         click.echo(f"Error: {end}", err=True)
         return ctx.exit(end.code)
 
@@ -64,5 +63,5 @@ def main(*, debug: bool) -> None:
     """
 
 
-for _command in (demo, worker, reaper, enqueue, wait, status, cancel, stats):
+for _command in (demo, worker, reaper, enqueue, wait, status, cancel, stats, doctor, fsck):
     main.add_command(_command)

@@ -7,8 +7,7 @@ from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-import click
-
+from jobqueue.cli.exits import Failure
 from jobqueue.queue import Queue
 from jobqueue.serde import JsonSerde, MsgpackSerde, Serde
 from jobqueue.storage.base import Storage
@@ -31,7 +30,7 @@ def shared_storage(url: str) -> Storage:
 def require_shared(storage: Storage, name: str) -> None:
     """Refuse a store that lives in one process."""
     if not storage.shared:
-        raise click.UsageError(
+        raise Failure.usage(
             f"{name} lives in one process, so no other one sees its jobs: use a shared store, "
             "for example --storage file:///tmp/jobs or redis://localhost (`jobqueue demo` runs on it)"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import cast
+from typing import Self, cast
 
 from jobqueue.cli.text import one_line
 from jobqueue.errors import (
@@ -38,7 +38,7 @@ class Exit(IntEnum):
 _CODES: tuple[tuple[type[JobQueueError], Exit, str], ...] = (
     (InvalidArgumentError, Exit.USAGE, ""),
     (JobNotFoundError, Exit.NOT_FOUND, ""),
-    (WaitTimeoutError, Exit.TIMEOUT, "the job goes on: wait again with `jobqueue wait`"),
+    (WaitTimeoutError, Exit.TIMEOUT, ""),
     (StorageUnavailableError, Exit.UNREACHABLE, "does the server run, and is --storage right?"),
     (JobFailedError, Exit.JOB_FAILED, ""),
     (JobCancelledError, Exit.JOB_FAILED, ""),
@@ -53,6 +53,11 @@ class Failure(Exception):  # noqa: N818 - it ends a command as `click.exceptions
     def __init__(self, message: str, code: Exit = Exit.ERROR) -> None:
         super().__init__(one_line(message))
         self.code = int(code)
+
+    @classmethod
+    def usage(cls, message: str) -> Self:
+        """Return what ends a command that was called in a way that cannot work."""
+        return cls(message, Exit.USAGE)
 
 
 def failure(error: Exception) -> Failure:

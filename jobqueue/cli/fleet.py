@@ -18,7 +18,7 @@ from pathlib import Path
 
 from jobqueue.cli.exits import Exit, Failure
 from jobqueue.cli.notify import LINK_VARIABLE
-from jobqueue.cli.sources import until_changed
+from jobqueue.cli.sources import changes
 from jobqueue.runtime import SYSTEM_CLOCK
 
 __all__ = ["Fleet", "exit_text", "restart_delay"]
@@ -102,8 +102,9 @@ class Fleet:
         self._changed = asyncio.Event()
         self._hopeless = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._reloading: asyncio.Task[None] | None = None
         self.unclean = 0
-        """Children that did not end with code 0 when they were told to stop."""
+        """Children that did not end in order when they were told to stop."""
 
     @property
     def ready(self) -> bool:
@@ -114,11 +115,13 @@ class Fleet:
         """Start the children."""
         self._tasks = [asyncio.create_task(self._keep(slot)) for slot in range(self._count)]
         if self._sources is not None:
-            self._tasks.append(asyncio.create_task(self._reload(self._sources)))
+            self._reloading = asyncio.create_task(self._reload(self._sources))
 
     async def stop(self) -> None:
         """Have every child drain, and wait for their ends."""
         self._stopping.set()
+        if self._reloading is not None:
+            self._reloading.cancel()
         self._each(_Child.terminate)
         await asyncio.gather(*self._tasks)
 
@@ -145,7 +148,8 @@ class Fleet:
             code = await child.wait()
             del self._children[slot]
             if self._stopping.is_set():
-                self.unclean += code != 0
+                # SIGTERM kills only a child that has no handler for it: not yet serving, or no longer.
+                self.unclean += code not in {0, -signal.SIGTERM}
                 return
             if child.replaced:
                 failures = 0
@@ -175,15 +179,8 @@ class Fleet:
         return _Child(process, ours)
 
     async def _reload(self, sources: Path) -> None:
-        while True:
-            watching = asyncio.create_task(until_changed(sources))
-            stopping = asyncio.create_task(self._stopping.wait())
-            await asyncio.wait({watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
-            if not watching.done():
-                watching.cancel()
-                return
-            log.info("%s has changed: restarting", watching.result())
+        async for path in changes(sources):
+            log.info("%s has changed: restarting", path)
             self._changed.set()
             self._changed = asyncio.Event()
             for child in tuple(self._children.values()):

@@ -9,8 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeGuard
 
-import click
-
+from jobqueue.cli.exits import Failure
 from jobqueue.queue import Queue
 
 __all__ = ["load_queue"]
@@ -21,23 +20,23 @@ _EXAMPLE = "for example `jobqueue worker tasks:queue` for the object `queue` of 
 def load_queue(target: str) -> Queue[Any, Any]:
     """Import the module, with the working directory on the path, and return its queue.
 
-    Raises `click.UsageError` that says what is wrong with ``target``.
+    Raises `Failure` that says what is wrong with ``target``.
     """
     name, colon, path = target.partition(":")
     if not (name and colon and path):
-        raise click.UsageError(f"{target!r} is not MODULE:QUEUE, {_EXAMPLE}")
+        raise Failure.usage(f"{target!r} is not MODULE:QUEUE, {_EXAMPLE}")
     module = _import(name)
     found: object = module
     for part in path.split("."):
         try:
             found = getattr(found, part)
         except AttributeError:
-            raise click.UsageError(f"{name} has no {path!r}{_suggestion(module)}") from None
+            raise Failure.usage(f"{name} has no {path!r}{_suggestion(module)}") from None
     if not _is_queue(found):
         kind = type(found).__name__
-        raise click.UsageError(f"{target} is a {kind}, not a jobqueue.Queue{_suggestion(module)}")
+        raise Failure.usage(f"{target} is a {kind}, not a jobqueue.Queue{_suggestion(module)}")
     if found.handler is None:
-        raise click.UsageError(f"{target} has no handler: decorate a function with @{path}.execute")
+        raise Failure.usage(f"{target} has no handler: decorate a function with @{path}.execute")
     return found
 
 
@@ -53,7 +52,7 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise click.UsageError(
+            raise Failure.usage(
                 f"no module named {error.name!r} in {here} or on the Python path, {_EXAMPLE}"
             ) from error
         raise _broken(name, error) from error
@@ -61,7 +60,7 @@ def _import(name: str) -> ModuleType:
         raise _broken(name, error) from error
 
 
-def _broken(name: str, error: BaseException) -> click.UsageError:
+def _broken(name: str, error: BaseException) -> Failure:
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -70,7 +69,7 @@ def _broken(name: str, error: BaseException) -> click.UsageError:
     where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     if isinstance(error, SyntaxError) and error.filename:
         where = f" at {error.filename}:{error.lineno}"
-    return click.UsageError(f"importing {name!r} raised {type(error).__name__}: {error}{where}")
+    return Failure.usage(f"importing {name!r} raised {type(error).__name__}: {error}{where}")
 
 
 _OWN_FILES = {Path(__file__), Path(importlib.__file__)}

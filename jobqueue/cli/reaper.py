@@ -7,6 +7,7 @@ import os
 import click
 
 from jobqueue.cli.client import run_fast, shared_storage
+from jobqueue.cli.exits import Failure
 from jobqueue.cli.health import health_options
 from jobqueue.cli.logs import configure_logging, log_options
 from jobqueue.cli.notify import notifiers
@@ -55,7 +56,7 @@ def reaper(
     if leader_election:
         election = _election(*intervals)
     elif any(interval is not None for interval in intervals):
-        raise click.UsageError("lock and renewal intervals say nothing without --leader-election: add it")
+        raise Failure.usage("lock and renewal intervals say nothing without --leader-election: add it")
     else:
         election = None
 

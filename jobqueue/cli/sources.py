@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from jobqueue.runtime import SYSTEM_CLOCK
 
-__all__ = ["changed_file", "snapshot", "until_changed"]
+__all__ = ["changed_file", "changes", "snapshot"]
+
+log = logging.getLogger("jobqueue.cli")
 
 INTERVAL = 0.5
 
@@ -45,11 +49,14 @@ def changed_file(before: Snapshot, after: Snapshot) -> str | None:
     return min((path for path, _ in before.items() ^ after.items()), default=None)
 
 
-async def until_changed(root: Path) -> str:
-    """Wait for a change; return the path of one file that did."""
+async def changes(root: Path) -> AsyncGenerator[str]:
+    """Yield the path of one changed file after every change."""
     before = await asyncio.to_thread(snapshot, root)
+    log.info("watching %d Python files below %s", len(before), root)
     while True:
         await SYSTEM_CLOCK.sleep(INTERVAL)
-        path = changed_file(before, await asyncio.to_thread(snapshot, root))
+        after = await asyncio.to_thread(snapshot, root)
+        path = changed_file(before, after)
+        before = after
         if path is not None:
-            return path
+            yield path

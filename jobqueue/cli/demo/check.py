@@ -10,7 +10,7 @@ from jobqueue.cli.demo.files import Answer, Found, job_id, measure
 from jobqueue.cli.demo.report import Progress
 from jobqueue.cli.demo.scenario import CANCELLED_ID, Observed
 
-__all__ = ["Expected", "Verdict", "direct", "judge", "percentile"]
+__all__ = ["Expected", "Verdict", "direct", "judge"]
 
 
 @dataclass(slots=True)
@@ -82,11 +82,3 @@ def judge(seen: Observed, expected: Expected, stumbling: str) -> Verdict:
 def _wrong_runs(runs: Mapping[str, int], expected: Mapping[str, object], stumbling: str) -> list[str]:
     due = {id: 2 if id == stumbling else 1 for id in expected}
     return [f"{id}: ran {runs[id]} times instead of {due[id]}" for id in due if runs[id] != due[id]]
-
-
-def percentile(values: list[float], part: float) -> float:
-    """Return the smallest value that ``part`` of all values do not exceed (nearest rank); 0 of none."""
-    if not values:
-        return 0.0
-    ordered = sorted(values)
-    return ordered[max(0, -(-len(ordered) * round(part * 1000) // 1000) - 1)]

@@ -44,7 +44,7 @@ def demo(directory: Path | None, storage: str | None, output: str, max_files: in
     root = (directory or default_directory()).absolute()
     found = find_files(root, max_files)
     if not found.files:
-        raise click.UsageError(f"no readable files in {root}: name another directory")
+        raise Failure.usage(f"no readable files in {root}: name another directory")
     url = storage or "memory://"
     err = console(stderr=True)
     first = "the first " if found.more else ""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from jobqueue.cli.demo.check import Verdict, percentile
+from jobqueue.cli.demo.check import Verdict
 from jobqueue.cli.demo.files import Found
 from jobqueue.cli.demo.scenario import Observed
+from jobqueue.cli.numbers import percentile
 
 __all__ = ["summary"]
 

@@ -1,0 +1,113 @@
+"""``doctor`` and ``fsck`` say whether a store is fit for jobs, and what it holds sound."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from jobqueue.cli.client import shared_storage
+from jobqueue.cli.exits import Exit, Failure
+from jobqueue.cli.numbers import percentile
+from jobqueue.cli.options import option, output_option, storage_option
+from jobqueue.cli.output import emit_json, rows_table, show
+from jobqueue.errors import StorageError, StorageUnavailableError
+from jobqueue.storage.base import Storage
+from jobqueue.storage.findings import Checkable, Diagnosable, Finding
+from jobqueue.storage.urls import redact
+
+__all__ = ["doctor", "fsck"]
+
+OK, WARNING, ERROR = "ok", "warning", "error"
+LOCK = "doctor"
+"""A lock that nobody holds: asking for its holder is the cheapest call."""
+
+
+@click.command()
+@storage_option()
+@output_option()
+@option("--samples", type=click.IntRange(1, 100_000), default=50, help="Calls that are timed.")
+def doctor(*, storage: str, output: str, samples: int) -> None:
+    """Say whether the store can be reached, how fast it answers and whether it is fit for jobs.
+
+    Exit code 5 if it cannot be reached, 7 if it must not be used as it is.
+    """
+    found, code = asyncio.run(_examine(shared_storage(storage), samples))
+    name = redact(storage)
+    if output == "json":
+        emit_json({"storage": name, "healthy": code is Exit.OK, **found})
+    else:
+        show(_table(found["findings"]))
+    if code is not Exit.OK:
+        raise Failure(f"{name} is not healthy: see the errors above", code)
+
+
+async def _examine(store: Storage, samples: int) -> tuple[dict[str, Any], Exit]:
+    try:
+        await store.open()
+    except StorageError as error:
+        code = Exit.UNREACHABLE if isinstance(error, StorageUnavailableError) else Exit.UNHEALTHY
+        return {"round_trip_ms": None, "findings": [_row("open", ERROR, str(error))]}, code
+    try:
+        trip = await _round_trips(store, samples)
+        findings = [
+            _row("open", OK, "the store can be reached and used"),
+            _row("round trip", OK, f"p50 {trip['p50']:.3f} ms, p99 {trip['p99']:.3f} ms of {samples}"),
+        ]
+        if isinstance(store, Diagnosable):
+            findings += _rows(await store.diagnose())
+    finally:
+        await store.close()
+    healthy = all(finding["severity"] != ERROR for finding in findings)
+    return {"round_trip_ms": trip, "findings": findings}, Exit.OK if healthy else Exit.UNHEALTHY
+
+
+async def _round_trips(store: Storage, samples: int) -> dict[str, float]:
+    """Time calls one after the other. Milliseconds."""
+    await store.holder(LOCK)  # the first call pays for connecting
+    times: list[float] = []
+    for _ in range(samples):
+        started = store.clock.monotonic()
+        await store.holder(LOCK)
+        times.append((store.clock.monotonic() - started) * 1000)
+    return {"p50": round(percentile(times, 0.5), 3), "p99": round(percentile(times, 0.99), 3)}
+
+
+@click.command()
+@storage_option()
+@output_option()
+@option("--repair", is_flag=True, help="Mend what can be mended. Stop what uses the store before.")
+def fsck(*, storage: str, output: str, repair: bool) -> None:
+    """Check what the store holds and list every breach. Exit code 7 if one is left."""
+    store, name = shared_storage(storage), redact(storage)
+    if not isinstance(store, Checkable):
+        raise Failure.usage(f"{name} is a kind of store without a check of its data: try `jobqueue doctor`")
+    findings = _rows(asyncio.run(_check(store, repair=repair)))
+    left = sum(finding["severity"] == ERROR for finding in findings)
+    if output == "json":
+        emit_json({"storage": name, "sound": not left, "findings": findings})
+    elif findings:
+        show(_table(findings))
+    else:
+        click.echo(f"{name} is sound", err=True)
+    if left:
+        advice = "" if repair else ": stop what uses the store and add --repair"
+        raise Failure(f"{name} has {left} error{'' if left == 1 else 's'}{advice}", Exit.UNHEALTHY)
+
+
+async def _check(store: Checkable, *, repair: bool) -> list[Finding]:
+    return list(await store.check(repair=repair))
+
+
+def _rows(findings: Iterable[Finding]) -> list[dict[str, str]]:
+    return [_row(finding.name, str(finding.severity), finding.text) for finding in findings]
+
+
+def _row(name: str, severity: str, text: str) -> dict[str, str]:
+    return {"name": name, "severity": severity, "text": text}
+
+
+def _table(findings: list[dict[str, str]]) -> Any:
+    return rows_table(["what", "state", "found"], [list(finding.values()) for finding in findings])

@@ -1,0 +1,50 @@
+"""What a store may offer beyond the contract: to judge its server, and to check what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+__all__ = ["Checkable", "Diagnosable", "Finding"]
+
+
+class Finding(Protocol):
+    """One thing that was looked at."""
+
+    @property
+    def name(self) -> str:
+        """What it is about, in a word or two."""
+        ...
+
+    @property
+    def severity(self) -> str:
+        """``ok``, ``warning`` or ``error``."""
+        ...
+
+    @property
+    def text(self) -> str:
+        """What was found and, unless all is well, what to do about it."""
+        ...
+
+
+@runtime_checkable
+class Diagnosable(Protocol):
+    """A store that can say whether its server and settings are fit."""
+
+    async def diagnose(self) -> Sequence[Finding]:
+        """Look at server and settings. Needs an open store. Raises `StorageError`."""
+        ...
+
+
+@runtime_checkable
+class Checkable(Protocol):
+    """A store that can check its own data."""
+
+    async def check(self, *, repair: bool = False) -> Sequence[Finding]:
+        """Check every invariant of the data; one finding for each breach, none if all is well.
+
+        Needs a store that is *not* open, since one that is damaged may refuse to open. With
+        ``repair``, breaches are mended where possible and found as ``warning``. Raises
+        `StorageError`, also if the store cannot repair.
+        """
+        ...

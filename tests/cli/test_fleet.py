@@ -1,0 +1,163 @@
+"""worker --processes and --reload: children that are watched and replaced."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from test_worker import get
+
+from jobqueue.cli.fleet import exit_text, restart_delay
+from jobqueue.cli.sources import changed_file, snapshot
+
+STARTED = r"\[(\d+)\] queue default started"
+
+
+def fleet(spawn, *options: str):
+    """Start two processes; return the parent and their pids."""
+    parent = spawn("worker", "tasks:queue", "--processes", "2", *options)
+    return parent, {int(parent.expect(STARTED)[1]) for _ in range(2)}
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_children_run_the_jobs_and_drain(store, data, spawn):
+    parent, children = fleet(spawn)
+    assert data("enqueue", "a", "{}", "-s", store, "--wait")["result"]["pid"] in children
+    data("enqueue", "b", '{"sleep": 0.5}', "-s", store)
+    parent.expect("running b", "out")
+    parent.signal(signal.SIGTERM)
+    assert parent.wait() == 0
+    assert data("status", "b", "-s", store)["state"] == "completed"
+    assert all(map(gone, children))
+
+
+def test_signals_are_passed_on(store, data, spawn):
+    parent, children = fleet(spawn)
+    data("enqueue", "a", '{"sleep": 600}', "-s", store)
+    parent.expect("running a", "out")
+    parent.signal(signal.SIGINT)
+    parent.expect("queue default stopped")  # the other one has nothing to drain
+    parent.signal(signal.SIGINT)
+    assert parent.wait() == 0
+    assert data("status", "a", "-s", store)["state"] == "queued"
+    assert all(map(gone, children))
+
+
+def test_a_dead_child_is_replaced_and_its_exit_told(store, data, spawn):
+    parent, children = fleet(spawn)
+    data("enqueue", "a", '{"exit": 41}', "-s", store)
+    died = int(parent.expect(r"worker process (\d+) exited with code 41, next one in 0.5 s")[1])
+    born = int(parent.expect(STARTED)[1])
+    assert died in children
+    assert born not in children
+    os.kill(born, signal.SIGKILL)
+    assert int(parent.expect(r"worker process (\d+) was killed by SIGKILL")[1]) == born
+    parent.expect(STARTED)
+
+
+def test_children_end_with_their_parent(spawn):
+    parent, children = fleet(spawn)
+    parent.signal(signal.SIGKILL)
+    # Each stops by itself; wait() sees the end of the pipes that they share with their parent.
+    assert parent.wait() == -signal.SIGKILL
+    assert sum("queue default stopped" in line for line in parent.lines["err"]) == len(children)
+
+
+def test_what_cannot_start_ends_the_fleet(spawn, project: Path):
+    (project / "broken.py").write_text("1/0")
+    parent = spawn("worker", "broken:queue", "--processes", "2")
+    parent.expect("ZeroDivisionError")
+    parent.expect("cannot start")
+    assert parent.wait() == 2
+
+
+def test_health_of_a_fleet(spawn):
+    parent, children = fleet(spawn, "--health-port", "0")
+    line = next(line for line in parent.lines["err"] if "health on" in line)
+    port = int(line.partition("127.0.0.1:")[2].partition("/")[0])
+    for _ in range(5000):
+        if get(port, "/readyz")[0] == 200:
+            break
+    else:
+        pytest.fail("not ready")
+    victim = children.pop()
+    os.kill(victim, signal.SIGKILL)
+    parent.expect(rf"worker process {victim} was killed")
+    assert get(port, "/readyz") == (503, "not ready\n")
+    assert get(port, "/healthz")[0] == 200
+
+
+def test_options_of_the_parent_do_not_reach_the_children(spawn):
+    parent = spawn("worker", "tasks:queue", JOBQUEUE_WORKER_PROCESSES="2", JOBQUEUE_WORKER_HEALTH_PORT="0")
+    for _ in range(2):
+        parent.expect(STARTED)
+    parent.signal(signal.SIGTERM)
+    assert parent.wait() == 0
+    text = "\n".join(parent.lines["err"])
+    assert text.count("worker process") == 2
+    assert text.count("health on") == 1
+
+
+def test_the_store_is_no_argument_of_the_children(spawn, store):
+    _, children = fleet(spawn, "-s", f"{store}-with-a-secret")
+    for child in children:
+        assert b"secret" not in Path(f"/proc/{child}/cmdline").read_bytes()
+
+
+def test_reload(store, data, spawn, project: Path):
+    parent = spawn("worker", "tasks:queue", "--reload")
+    parent.expect("watching 1 Python files")
+    first = int(parent.expect(STARTED)[1])
+    tasks = project / "tasks.py"
+    source = tasks.read_text()
+    tasks.write_text("1/0\n")
+    parent.expect("tasks.py has changed")
+    parent.expect("ZeroDivisionError")
+    parent.expect("next one when the sources change")
+    tasks.write_text(source.replace('"echo"', '"renewed"'))
+    assert int(parent.expect(STARTED)[1]) != first
+    assert "renewed" in data("enqueue", "a", "{}", "-s", store, "--wait")["result"]
+    parent.signal(signal.SIGTERM)
+    assert parent.wait() == 0
+
+
+def test_restart_delay_grows_and_is_bounded():
+    assert [restart_delay(failures) for failures in (1, 2, 3, 4)] == [0.5, 1.0, 2.0, 4.0]
+    assert restart_delay(10_000) == 30.0
+
+
+def test_exit_text():
+    assert exit_text(3) == "exited with code 3"
+    assert exit_text(-9) == "was killed by SIGKILL"
+    assert exit_text(-250) == "was killed by signal 250"
+
+
+def test_sources_are_python_files_that_somebody_edits(tmp_path: Path):
+    for name in (
+        "a.py",
+        "pkg/b.py",
+        ".git/c.py",
+        "venv/pyvenv.cfg",
+        "venv/d.py",
+        "pkg/__pycache__/e.py",
+        "f.txt",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("1")
+    before = snapshot(tmp_path)
+    assert {str(Path(path).relative_to(tmp_path)) for path in before} == {"a.py", "pkg/b.py"}
+    assert changed_file(before, snapshot(tmp_path)) is None
+    (tmp_path / "pkg/b.py").write_text("12")
+    assert changed_file(before, snapshot(tmp_path)) == str(tmp_path / "pkg/b.py")
+    (tmp_path / "a.py").unlink()
+    assert changed_file(before, snapshot(tmp_path)) == str(tmp_path / "a.py")
