@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import jobqueue
 from jobqueue.errors import QueueFullError, StorageError, StorageUnavailableError
 
 __all__ = ["DISK_FULL", "Files", "fault"]
@@ -148,7 +147,7 @@ class Files:
         # A frozen application is its own interpreter: starting it would start the application again.
         if not sys.executable or getattr(sys, "frozen", False):
             return None
-        source = str(Path(jobqueue.__file__).parent.parent)
+        source = str(Path(__file__).parents[3])
         path = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
         return subprocess.Popen(  # noqa: S603 - this interpreter and this package
             [sys.executable, "-m", "jobqueue.storage.file.compact", str(directory)],
