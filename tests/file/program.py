@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.file.layers import Quiet
-
 from jobqueue.job import Action, JobState, Settlement
 from jobqueue.storage.base import InsertStatus, NewJob, Renewal, SettleStatus
 from jobqueue.storage.file import commands
@@ -16,6 +14,7 @@ from jobqueue.storage.file.files import Files
 from jobqueue.storage.file.recovery import Home
 from jobqueue.storage.file.rotation import ROTATE_AT, compact
 from jobqueue.testing import FakeClock
+from tests.file.layers import Quiet
 
 LEASE, TTL = 30_000, 3_600_000
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.file.layers import Counting, Killed, Killing, PowerCut, Quiet
-from tests.file.program import Ledger, Program, make_core, verify
 
 from jobqueue.storage.file.core import Core
 from jobqueue.storage.file.replica import Replica
 from jobqueue.testing import FakeClock
+from tests.file.layers import Counting, Killed, Killing, PowerCut, Quiet
+from tests.file.program import Ledger, Program, make_core, verify
 
 MORE = int(os.environ.get("JOBQUEUE_TEST_MORE", "1"))
 

@@ -7,8 +7,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.file.layers import Quiet
-from tests.file.program import LEASE, Ledger, Program, make_core, one, read
 
 from jobqueue.errors import StorageError
 from jobqueue.job import Action, Settlement
@@ -17,6 +15,8 @@ from jobqueue.storage.file import FileStorage, commands, fsck
 from jobqueue.storage.file.frames import FRAME_SIZE, HEADER_SIZE
 from jobqueue.storage.file.journal import Journal
 from jobqueue.testing import FakeClock
+from tests.file.layers import Quiet
+from tests.file.program import LEASE, Ledger, Program, make_core, one, read
 
 JOBS = 6
 MORE = int(os.environ.get("JOBQUEUE_TEST_MORE", "1"))

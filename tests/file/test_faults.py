@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.file.layers import Failing, FullDisk, Quiet
-from tests.file.program import LEASE, TTL, make_core, one, read
 
 from jobqueue.errors import QueueFullError, StorageError, StorageUnavailableError
 from jobqueue.job import Action, JobState, Settlement
 from jobqueue.storage.base import InsertStatus, NewJob
-from jobqueue.storage.file import FileStorage, commands, filesystem, files, journal
+from jobqueue.storage.file import FileStorage, commands, files, filesystem, journal
 from jobqueue.storage.file.core import Core
 from jobqueue.storage.file.files import Files
 from jobqueue.storage.file.rotation import compact
 from jobqueue.testing import FakeClock
+from tests.file.layers import Failing, FullDisk, Quiet
+from tests.file.program import LEASE, TTL, make_core, one, read
 
 MakeCore = Callable[..., Core]
 

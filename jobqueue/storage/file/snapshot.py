@@ -174,9 +174,9 @@ def _blocks(files: Files, fd: int, path: Path, salt: int, progress: Progress | N
         if not isinstance(frame, Frame):
             raise _damaged(path)
         at = frame.end
-        yield frame.payload
         if progress is not None:
             progress(at, size)
+        yield frame.payload
 
 
 def parse_head(block: bytes, state: State) -> tuple[Counters, dict[str, LockInfo]]:

@@ -1,0 +1,546 @@
+"""The store as its users have it: group commit, idling, waking, forks, clocks, growth."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from jobqueue.errors import InvalidArgumentError, StorageError, StorageUnavailableError
+from jobqueue.job import Action, JobState, Settlement
+from jobqueue.storage.base import InsertStatus, LeaseStatus, NewJob, Renewal
+from jobqueue.storage.file import FileStorage, pump, rotation, storage, watch
+from jobqueue.storage.file.files import Files
+from jobqueue.testing import FakeClock
+from tests.file.layers import Counting, Quiet
+from tests.file.program import LEASE, TTL
+
+Make = Callable[..., Any]
+ROOT = Path(__file__).parents[2]
+
+
+@pytest_asyncio.fixture
+async def make(tmp_path: Path) -> AsyncIterator[Make]:
+    stores: list[FileStorage] = []
+
+    async def make_one(**options: Any) -> FileStorage:
+        options.setdefault("clock", FakeClock())
+        store = FileStorage(tmp_path / "store", **options)
+        await store.open()
+        stores.append(store)
+        return store
+
+    yield make_one
+    for store in stores:
+        await store.close()
+
+
+async def bounded(awaitable: Any) -> Any:
+    async with asyncio.timeout(20):
+        return await awaitable
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Wait for what a thread or a process is about to do."""
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def claim_one(store: FileStorage) -> Any:
+    (job,) = (await store.exchange("q", "w", [], 1, LEASE)).jobs
+    return job
+
+
+# -- group commit -----------------------------------------------------------------------------------
+
+
+class Syncs(Counting):
+    """Counts syncs, and can hold the first one up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def around(self, name: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
+        self.calls.append(name)
+        if name == "sync":
+            assert self.gate.wait(20)
+        return call()
+
+
+async def test_calls_made_together_share_a_sync(make: Make) -> None:
+    layer = Syncs()
+    store = await make(files=layer)
+    del layer.calls[:]
+    await asyncio.gather(*(store.insert("q", [NewJob(str(n), b"")]) for n in range(100)))
+    assert layer.calls.count("sync") == 1
+
+
+async def test_calls_made_during_a_sync_join_the_next_and_the_loop_goes_on(make: Make) -> None:
+    layer = Syncs()
+    store = await make(files=layer)
+    await store.insert("q", [NewJob("run", b"")])
+    run = await claim_one(store)
+    del layer.calls[:]
+    layer.gate.clear()
+    first = asyncio.ensure_future(store.insert("q", [NewJob("first", b"")]))
+    await until(lambda: "sync" in layer.calls)
+    done = Settlement(run.id, run.fence, Action.COMPLETE, b"", TTL)
+    others = [
+        asyncio.ensure_future(store.insert("q", [NewJob("second", b"")])),
+        asyncio.ensure_future(store.exchange("q", "w", [done], 1, LEASE)),
+        asyncio.ensure_future(store.extend("q", "w", [Renewal("first", 1)], LEASE)),
+    ]
+    await asyncio.sleep(0)  # the loop is free while the disk is not
+    assert not first.done()
+    layer.gate.set()
+    await bounded(asyncio.gather(first, *others))
+    assert layer.calls.count("sync") == 2
+
+
+async def test_idle_workers_write_nothing(make: Make) -> None:
+    layer = Syncs()
+    store = await make(files=layer)
+    clock = store.clock
+    await store.exchange("q", "w", [], 5, LEASE)
+    del layer.calls[:]
+    for _ in range(50):
+        clock.move(0.3)
+        await store.exchange("q", "w", [], 5, LEASE)
+        await store.sweep("q", 100)
+        await store.purge("q", 100)
+        await store.counts("q")
+    assert set(layer.calls) <= {"write"}
+    assert layer.calls.count("write") <= 100 + 2  # the page of the lock file, in memory
+    assert [info.worker for info in await store.workers("q")] == ["w"]
+
+
+async def test_claims_and_renewals_are_not_synced(make: Make) -> None:
+    layer = Syncs()
+    store = await make(files=layer)
+    await store.insert("q", [NewJob("a", b"")])
+    del layer.calls[:]
+    run = await claim_one(store)
+    assert await store.extend("q", "w", [Renewal(run.id, run.fence)], LEASE) == [LeaseStatus.HELD]
+    assert "sync" not in layer.calls
+    await store.exchange("q", "w", [Settlement(run.id, run.fence, Action.COMPLETE, b"", TTL)], 0, LEASE)
+    assert layer.calls.count("sync") == 1
+
+
+async def test_a_cancelled_call_leaves_the_store_usable(make: Make) -> None:
+    layer = Syncs()
+    store = await make(files=layer)
+    layer.gate.clear()
+    call = asyncio.ensure_future(store.insert("q", [NewJob("a", b"")]))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    call.cancel()
+    layer.gate.set()
+    assert await store.insert("q", [NewJob("b", b"")])
+    assert (await store.get("q", ["b"]))[0] is not None
+
+
+# -- waking -----------------------------------------------------------------------------------------
+
+
+async def test_a_lost_notification_costs_a_rescan(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch._Inotify, "interval", 0.05)
+    monkeypatch.setattr(pump.Pump, "_notify", lambda *args: None)
+    producer, worker = await make(), await make()
+    waiting = asyncio.ensure_future(worker.wait_for_work("q", "w", 1000))
+    await worker.counts("q")
+    await producer.insert("q", [NewJob("a", b"")])
+    assert await bounded(waiting)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOSPC])
+async def test_without_watches_the_page_is_polled(
+    number: int, make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*args: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(watch._Inotify, "__init__", refused)
+    producer, worker = await make(), await make()
+    assert "cannot be watched" in caplog.text
+    waiting = asyncio.ensure_future(worker.wait_for_work("q", "w", 1000))
+    await worker.counts("q")
+    await producer.insert("q", [NewJob("a", b"")])
+    assert await bounded(waiting)
+
+
+async def test_a_burst_of_notifications_is_one(make: Make) -> None:
+    producer, worker = await make(), await make()
+    for number in range(100):
+        await producer.insert("q", [NewJob(str(number), b"")])
+    assert (await worker.counts("q")).queued == 100
+
+
+# -- life -------------------------------------------------------------------------------------------
+
+
+async def test_a_clone_serves_another_thread(make: Make) -> None:
+    store = await make()
+    answers: list[Any] = []
+
+    async def use(clone: FileStorage) -> None:
+        await clone.open()
+        answers.append(await clone.insert("q", [NewJob("a", b"")]))
+        await clone.close()
+
+    clone = store.clone()
+    await asyncio.to_thread(asyncio.run, use(clone))
+    assert answers[0][0].status is InsertStatus.CREATED
+    assert (await store.get("q", ["a"]))[0] is not None
+
+
+async def test_a_loop_that_ends_without_closing_harms_nobody(make: Make) -> None:
+    store = await make()
+
+    async def leave(clone: FileStorage) -> None:
+        await clone.open()
+        await clone.counts("q")
+
+    await asyncio.to_thread(asyncio.run, leave(store.clone()))
+    for number in range(3):
+        await store.insert("q", [NewJob(str(number), b"")])
+    assert (await store.counts("q")).queued == 3
+
+
+async def test_open_and_close_are_counted(make: Make, tmp_path: Path) -> None:
+    store = FileStorage(tmp_path / "store")
+    with pytest.raises(StorageError, match="open"):
+        await store.counts("q")
+    await store.open()
+    await store.open()
+    await store.close()
+    assert (await store.counts("q")).queued == 0
+    await store.close()
+    await store.close()
+    with pytest.raises(StorageError, match="open"):
+        await store.counts("q")
+    await store.open()
+    assert (await store.counts("q")).queued == 0
+    await store.close()
+
+
+async def test_closing_runs_what_was_called(tmp_path: Path) -> None:
+    store = FileStorage(tmp_path / "store")
+    await store.open()
+    call = asyncio.ensure_future(store.insert("q", [NewJob("a", b"")]))
+    await asyncio.sleep(0)
+    await store.close()
+    assert (await bounded(call))[0].status is InsertStatus.CREATED
+
+
+async def test_threads_and_descriptors_are_given_back(tmp_path: Path) -> None:
+    layer = Counting()
+    before = threading.active_count()
+    for _ in range(5):
+        store = FileStorage(tmp_path / "store", files=layer)
+        await store.open()
+        await store.counts("q")
+        await store.close()
+    assert layer.fds == set()
+    await until(lambda: threading.active_count() <= before)
+
+
+@pytest.mark.parametrize("path", ["", "a\0b"])
+def test_bad_paths(path: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="path"):
+        FileStorage(path)
+
+
+async def test_a_forked_child_is_told(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = await make()
+    pid = os.getpid()
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.os, "getpid", lambda: pid + 1)
+        with pytest.raises(StorageError, match="fork"):
+            await store.counts("q")
+        await store.close()  # harmless
+    assert (await store.counts("q")).queued == 0
+
+
+FORKING = """
+import asyncio, os, sys
+from jobqueue.storage.file import FileStorage
+
+async def main():
+    store = FileStorage(sys.argv[1])
+    await store.open()
+    with store._pump._core._home.lock.held():
+        if os.fork():
+            os._exit(0)  # dies holding the lock
+        print("child", flush=True)
+        try:
+            await store.counts("q")
+        except Exception as error:
+            print(error, flush=True)
+        sys.stdin.read()
+        os._exit(0)
+
+asyncio.run(main())
+"""
+
+
+def test_a_forked_child_lets_go_of_the_lock(tmp_path: Path) -> None:
+    """Else its copy of the descriptor would keep the lock that its parent has died with."""
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", FORKING, str(tmp_path / "store")],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "child\n"
+        assert "fork" in process.stdout.readline()
+        assert process.wait(20) == 0  # the parent; its child is alive
+        with (tmp_path / "store" / "lock").open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+async def test_a_lock_that_nobody_lets_go_of_is_told(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "STUCK_AFTER", 0.05)
+    store = await make()
+    file = os.open(tmp_path / "store" / "lock", os.O_RDWR)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(StorageUnavailableError, match="holds the lock"):
+            await bounded(store.insert("q", [NewJob("a", b"")]))
+    finally:
+        os.close(file)
+    monkeypatch.undo()
+    assert await bounded(store.insert("q", [NewJob("b", b"")]))
+
+
+# -- clocks -----------------------------------------------------------------------------------------
+
+
+class Settable(FakeClock):
+    """A clock that somebody sets."""
+
+    virtual = False
+    ahead = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.ahead
+
+
+@pytest.mark.parametrize("step", [3600.0, -3600.0, 86_400.0 * 365, 0.4, -0.4])
+async def test_setting_the_clock_neither_kills_nor_extends_leases(step: float, make: Make) -> None:
+    clock = Settable()
+    store, other = await make(clock=clock), await make(clock=clock)
+    await store.insert("q", [NewJob("a", b""), NewJob("b", b"", ttl=60_000)])
+    run, done = (await store.exchange("q", "w", [], 2, LEASE)).jobs
+    await store.exchange("q", "w", [Settlement(done.id, done.fence, Action.COMPLETE, b"", 60_000)], 0, LEASE)
+    assert await store.acquire("l", "me", LEASE) == 1
+    clock.ahead += step
+    clock.move(LEASE / 1000 - 1)
+    assert await other.sweep("q", 10) == []
+    assert await other.acquire("l", "you", LEASE) is None
+    clock.move(2)
+    assert [swept.id for swept in await other.sweep("q", 10)] == ["a"]
+    assert await other.acquire("l", "you", LEASE) == 2
+    assert (await store.get("q", ["b"]))[0] is not None
+    clock.move(30)
+    assert (await store.get("q", ["b"]))[0] is None
+    assert run.fence
+
+
+async def test_starting_times_follow_the_wall_clock(make: Make) -> None:
+    clock = Settable()
+    store = await make(clock=clock)
+    at = clock.now_ms() + 3_600_000
+    await store.insert("q", [NewJob("a", b"", run_at=at)])
+    assert (await store.exchange("q", "w", [], 1, LEASE)).jobs == []
+    clock.ahead = 3601
+    assert await claim_one(store)
+
+
+class Boots(Quiet):
+    boot = "one"
+
+    def boot_id(self) -> str:
+        return self.boot
+
+
+async def test_leases_of_an_earlier_boot_are_dead_at_once(tmp_path: Path) -> None:
+    clock, files = FakeClock(), Boots()
+    store = FileStorage(tmp_path / "store", clock=clock, files=files)
+    await store.open()
+    await store.insert("q", [NewJob("a", b"")])
+    run = await claim_one(store)
+    assert await store.acquire("l", "me", LEASE) == 1
+    await store.close()
+    await store.open()  # the same boot: still alive
+    assert await store.sweep("q", 10) == []
+    await store.close()
+    files.boot = "two"
+    await store.open()
+    assert [swept.id for swept in await store.sweep("q", 10)] == ["a"]
+    assert (await claim_one(store)).fence > run.fence + 1_000_000
+    assert await store.acquire("l", "you", LEASE) == 2
+    await store.close()
+
+
+async def test_a_host_that_wakes_up_in_the_past(tmp_path: Path) -> None:
+    """Without a battery the clock begins anew: time goes on from the journal, and TTLs hold."""
+    clock, files = Settable(), Boots()
+    store = FileStorage(tmp_path / "store", clock=clock, files=files)
+    await store.open()
+    await store.insert("q", [NewJob("a", b"")])
+    run = await claim_one(store)
+    await store.exchange("q", "w", [Settlement("a", run.fence, Action.COMPLETE, b"", 60_000)], 0, LEASE)
+    await store.close()
+    files.boot, clock.ahead = "two", -1_000_000_000.0
+    await store.open()
+    assert (await store.get("q", ["a"]))[0] is not None
+    clock.ahead = 0.0
+    assert (await store.get("q", ["a"]))[0] is not None
+    clock.move(61)
+    assert (await store.get("q", ["a"]))[0] is None
+    await store.close()
+
+
+# -- growth -----------------------------------------------------------------------------------------
+
+
+def size_of(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.iterdir())
+
+
+async def test_the_directory_stays_small(make: Make, tmp_path: Path) -> None:
+    """However much has gone through it."""
+    store = await make(files=Quiet(), rotate_at=20_000)
+    for round in range(30):
+        await store.insert("q", [NewJob(f"{round}-{n}", bytes(200)) for n in range(20)])
+        jobs = (await store.exchange("q", "w", [], 100, LEASE)).jobs
+        done = [Settlement(job.id, job.fence, Action.COMPLETE, b"", 1000) for job in jobs]
+        await store.exchange("q", "w", done, 0, LEASE)
+        store.clock.move(2)
+        await store.purge("q", 1000)
+    await until(lambda: size_of(tmp_path / "store") < 150_000)
+    assert store._pump._core.replica.journal.generation > 3
+
+
+async def test_a_process_compacts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = FileStorage(tmp_path / "store", rotate_at=20_000)
+    await store.open()
+    for number in range(200):
+        await store.insert("q", [NewJob(str(number), bytes(400))])
+    await until(lambda: not (tmp_path / "store" / "journal-0000000001").exists())
+    await store.close()
+    again = FileStorage(tmp_path / "store")
+    await again.open()
+    assert (await again.counts("q")).queued == 200
+    await again.close()
+    assert caplog.text == ""
+
+
+async def test_a_process_that_fails_to_compact_is_reported(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    monkeypatch.setenv("PYTHONSTARTUP", "")
+    await make()
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    compaction = rotation.Compaction(Files(), tmp_path / "store")
+    compaction.start()
+    await until(lambda: not compaction.running())
+    assert "will be tried again" in caplog.text
+    monkeypatch.setattr("sys.executable", str(tmp_path / "none"))
+    compaction.start()
+    await until(lambda: not compaction.running())
+    assert "could not start a process" in caplog.text
+    compaction.stop()
+
+
+async def test_one_compaction_at_a_time(make: Make, tmp_path: Path) -> None:
+    await make()
+    files = Files()
+    fd = files.open(tmp_path / "store" / "compact.lock", create=True)
+    assert files.try_lock(fd)
+    assert not rotation.compact(Files(), tmp_path / "store")
+    files.close(fd)
+    assert not rotation.compact(Files(), tmp_path / "store")  # nothing to do
+
+
+async def test_who_fell_behind_loads_anew(make: Make) -> None:
+    """Two generations further, with the journal that it would have read removed."""
+    producer = await make(files=Quiet(), rotate_at=10_000)
+
+    class Heard:
+        resyncs = 0
+
+        def deliver(self, replies: Any) -> None: ...
+        def cancel(self, queue: str, id: str, fence: int) -> None: ...
+        def resync(self) -> None:
+            self.resyncs += 1
+
+    heard = Heard()
+    sleeper = await make()
+    await sleeper.subscribe("me", heard)
+    core = sleeper._pump._core
+    assert core is not None
+    producer_core = producer._pump._core
+    gate = core._home.lock.read()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(core._home, "page", lambda: gate)  # it sleeps
+        number = 0
+        while producer_core.replica.journal.generation < 4 or producer_core.compaction_due:
+            number += 1
+            await producer.insert("q", [NewJob(str(number), bytes(500))])
+        directory = producer.path
+        await until(lambda: not (directory / "journal-0000000002").exists())
+    assert (await sleeper.counts("q")).queued == number
+    await until(lambda: heard.resyncs == 1)
+
+
+async def test_progress_is_told(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    store = FileStorage(tmp_path / "store", rotate_at=2000, files=Quiet())
+    await store.open()
+    for number in range(100):
+        await store.insert("q", [NewJob(str(number), bytes(200))])
+    await until(lambda: not (tmp_path / "store" / "snapshot-0000000001").exists())
+    await store.close()
+    again = FileStorage(tmp_path / "store", progress=lambda done, all: seen.append((done, all)))
+    await again.open()
+    assert (await again.counts("q")).queued == 100
+    await again.close()
+    assert seen
+    assert seen[-1][0] == seen[-1][1]
+
+
+async def test_states_survive_a_closing(tmp_path: Path) -> None:
+    clock = FakeClock()
+    store = FileStorage(tmp_path / "store", clock=clock)
+    await store.open()
+    await store.insert("q", [NewJob("a", b"payload", priority=3), NewJob("b", b"", delay=5000)])
+    run = await claim_one(store)
+    await store.extend("q", "w", [Renewal(run.id, run.fence, b"half")], LEASE)
+    before = await store.get("q", ["a", "b"], payload=True)
+    await store.close()
+    await store.open()
+    assert await store.get("q", ["a", "b"], payload=True) == before
+    assert before[0] is not None
+    assert before[0].state is JobState.PROCESSING
+    await store.close()
