@@ -40,7 +40,7 @@ OWNERS: dict[str, Any] = {
 }
 """What a lower-case name stands for in the docs."""
 
-NOT_FOR_USERS = {"tell_aborted"}
+NOT_FOR_USERS = {"tell_aborted", "forked"}
 """Members without an underscore that only other modules of the package use."""
 FOR_TESTS = {"files", "rotate_at", "progress"}
 """Arguments of stores that are not for users."""
