@@ -47,6 +47,8 @@ def console(*, stderr: bool = False) -> Console:
 
 def show(*tables: Table) -> None:
     """Print tables on stdout, an empty line between them, without blanks at the ends of lines."""
+    if not tables:
+        return
     out = console()
     with out.capture() as captured:
         for place, table in enumerate(tables):

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,12 +114,13 @@ class Process:
         return code
 
     def end(self) -> None:
-        if self.popen.poll() is None:
+        """Have it drain, give its jobs back, exit: a signal for each, a second apart."""
+        for _ in range(10):
+            if self.popen.poll() is not None:
+                break
             self.signal(signal.SIGTERM)
-            try:
-                self.popen.wait(10)
-            except subprocess.TimeoutExpired:
-                self.popen.kill()
+            with suppress(subprocess.TimeoutExpired):
+                self.popen.wait(1)
         self.wait()
 
 

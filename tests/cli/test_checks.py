@@ -1,0 +1,96 @@
+"""doctor and fsck, on a real store, and on fakes for what a healthy store does not show."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+
+from jobqueue.cli import checks
+from jobqueue.errors import StorageError, StorageUnavailableError
+from jobqueue.storage.memory import MemoryStorage
+
+
+class Found(NamedTuple):
+    name: str
+    severity: str
+    text: str
+
+
+class Fake(MemoryStorage):
+    """A memory store that says it is shared."""
+
+    shared = True
+
+
+def use(monkeypatch: pytest.MonkeyPatch, storage: MemoryStorage) -> None:
+    monkeypatch.setattr(checks, "shared_storage", lambda _url: storage)
+
+
+def test_doctor_of_a_good_store(store, cli, data):
+    found = data("doctor", "-s", store, "--samples", "20")
+    assert found["healthy"] is True
+    assert 0 < found["round_trip_ms"]["p50"] <= found["round_trip_ms"]["p99"]
+    assert [finding["name"] for finding in found["findings"]][:2] == ["open", "round trip"]
+    assert "round trip  ok     p50" in cli("doctor", "-s", store).stdout
+
+
+@pytest.mark.parametrize(("severity", "code"), [("ok", 0), ("warning", 0), ("error", 7)])
+def test_doctor_prints_what_the_store_finds(cli, data, monkeypatch, severity, code):
+    class Diagnosed(Fake):
+        async def diagnose(self):
+            assert self._opened
+            return [Found("eviction", severity, "told \x1b[31mso")]
+
+    use(monkeypatch, Diagnosed())
+    found = data("doctor", "-s", "redis://u:secret@h", code=code)
+    assert found["healthy"] is (code == 0)
+    assert found["storage"] == "redis://u:***@h"
+    assert found["findings"][-1]["name"] == "eviction"
+    result = cli("doctor", "-s", "redis://u:secret@h", code=code)
+    assert "\x1b" not in result.stdout
+    assert "secret" not in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(StorageUnavailableError("nobody there"), 5), (StorageError("too old"), 7)]
+)
+def test_doctor_of_a_store_that_does_not_open(data, monkeypatch, error, code):
+    class Broken(Fake):
+        async def open(self):
+            raise error
+
+    use(monkeypatch, Broken())
+    found = data("doctor", "-s", "redis://h", code=code)
+    assert found["findings"] == [{"name": "open", "severity": "error", "text": str(error)}]
+
+
+class Checked(Fake):
+    def __init__(self, *breaches: str) -> None:
+        super().__init__()
+        self.breaches = breaches
+
+    async def check(self, *, repair: bool = False):
+        assert not self._opened
+        severity = "warning" if repair else "error"
+        return [Found("index", severity, breach) for breach in self.breaches]
+
+
+def test_fsck_of_sound_data(cli, data, monkeypatch):
+    use(monkeypatch, Checked())
+    assert data("fsck", "-s", "redis://h") == {"storage": "redis://h", "sound": True, "findings": []}
+    result = cli("fsck", "-s", "redis://h")
+    assert (result.stdout, result.stderr) == ("", "redis://h is sound\n")
+
+
+def test_fsck_lists_breaches_and_repairs(cli, data, monkeypatch):
+    use(monkeypatch, Checked("job a is in two indexes", "job b is in none"))
+    result = cli("fsck", "-s", "redis://h", code=7)
+    assert "job b is in none" in result.stdout
+    assert "2 errors: stop what uses the store and add --repair" in result.stderr
+    assert data("fsck", "-s", "redis://h", "--repair")["sound"] is True
+
+
+def test_fsck_of_a_store_without_a_check(cli, monkeypatch):
+    use(monkeypatch, Fake())
+    assert "jobqueue doctor" in cli("fsck", "-s", "redis://h", code=2).stderr

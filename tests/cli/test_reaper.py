@@ -1,0 +1,78 @@
+"""reaper: recovers the jobs of dead workers, alone or as one of several."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from test_worker import get
+
+
+def stalled(store, data, spawn, id: str = "a") -> None:
+    """Have a worker die with a job."""
+    worker = spawn("worker", "tasks:queue")
+    worker.expect("queue default started")
+    data("enqueue", id, '{"sleep": 600}', "-s", store)
+    worker.expect(f"running {id}", "out")
+    worker.signal(signal.SIGKILL)
+    worker.wait()
+
+
+def test_recovers_the_job_of_a_dead_worker(store, data, spawn):
+    stalled(store, data, spawn)
+    reaper = spawn("reaper", "-s", store, "--sweep-interval", "0.2")
+    reaper.expect(r"job 'a' of default: worker .* lost its lease")
+    assert data("status", "a", "-s", store)["state"] == "queued"
+    reaper.signal(signal.SIGTERM)
+    assert reaper.wait() == 0
+    assert reaper.lines["out"] == []
+
+
+def test_looks_after_named_queues_only(store, data, spawn):
+    stalled(store, data, spawn)
+    other = spawn("reaper", "-s", store, "-q", "other", "--sweep-interval", "0.05", "--health-port", "0")
+    port = int(other.expect(r"health on http://127.0.0.1:(\d+)")[1])
+    until_ready(port)
+    reaper = spawn("reaper", "-s", store, JOBQUEUE_REAPER_QUEUE="other default",
+                   JOBQUEUE_REAPER_SWEEP_INTERVAL="0.2")  # fmt: skip
+    reaper.expect("job 'a' of default")
+    other.signal(signal.SIGTERM)
+    assert other.wait() == 0
+    assert not [line for line in other.lines["err"] if "lost its lease" in line]
+
+
+def until_ready(port: int) -> None:
+    for _ in range(5000):
+        if get(port, "/readyz")[0] == 200:
+            return
+    pytest.fail("not ready")
+
+
+def test_leader_and_follower(store, data, spawn):
+    options = ("-s", store, "--leader-election", "--lock-ttl", "2", "--health-port", "0")
+    first = spawn("reaper", *options)
+    first.expect("leads, term 1")
+    second = spawn("reaper", *options)
+    port = int(second.expect(r"health on http://127.0.0.1:(\d+)")[1])
+    until_ready(port)  # a follower that can reach the store is ready
+    shown = data("stats", "-s", store)["reaper"]
+    assert shown["term"] == 1
+    assert 0 < shown["expires_in"] <= 2
+    first.signal(signal.SIGTERM)
+    second.expect("leads, term 2")
+    assert first.wait() == 0
+    os.kill(second.pid, signal.SIGKILL)
+    third = spawn("reaper", *options)
+    third.expect("leads, term 3")
+
+
+def test_lock_options_need_an_election(cli, store):
+    assert "--leader-election" in cli("reaper", "-s", store, "--lock-ttl", "3", code=2).stderr
+
+
+def test_bad_intervals(cli, store):
+    said = cli(
+        "reaper", "-s", store, "--leader-election", "--lock-ttl", "3", "--renewal-interval", "3", code=2
+    )
+    assert "renewal_interval" in said.stderr
