@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
+from types import FrameType
 
 __all__ = ["serve_until_signal"]
 
@@ -23,17 +24,16 @@ async def serve_until_signal(
 
     A second signal calls ``hurry``, a third ends the process with 128 + its number.
     """
+    loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     count = 0
 
-    def on_signal(number: int) -> None:
+    def on_signal(number: int, _frame: FrameType | None) -> None:
         nonlocal count
         count += 1
-        stopping.set()
-        if count == 2:
-            hurry()
-        elif count > 2:
+        if count > 2:
             os._exit(128 + number)
+        loop.call_soon_threadsafe(stopping.set if count == 1 else hurry)
 
     with _handling(on_signal):
         await start()
@@ -50,14 +50,12 @@ async def serve_until_signal(
 
 
 @contextmanager
-def _handling(on_signal: Callable[[int], None]) -> Generator[None]:
-    loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, on_signal, int(number))
+def _handling(on_signal: Callable[[int, FrameType | None], None]) -> Generator[None]:
+    # Not the event loop's own handlers: those wait for their turn, and a handler that blocks the loop
+    # must not keep a third signal from ending the process.
+    before = {number: signal.signal(number, on_signal) for number in _SIGNALS}
     try:
         yield
     finally:
         for number, handler in before.items():
-            loop.remove_signal_handler(number)
             signal.signal(number, handler)
