@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- exchange: hand in finished runs, promote what is due, claim jobs. Never blocks.
 --
--- KEYS: jobs running lease ready staged prio scheduled failing completed failed cancelled workers meta
+-- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled workers meta
 -- ARGV: now worker nonce limit lease_ms channel queue runs fences, then the ids, then the data
 --   nonce    6 bytes that name the call; a repeated call gets the answer of the first
 --   channel  what precedes an address in the name of its pub/sub channel
@@ -12,13 +12,13 @@
 --   bytes each), then for each of them: id, its record before the claim}
 --   status   "A" accepted, "X" ended as cancelled, "L" lost
 -- Invariants: a settlement writes only if its fence is that of the running record; a settled job leaves
---   the lease index first, a write that needs no memory; what is claimed gets a new, larger fence and is in
---   lease and running when it has left ready; no step touches more than PROMOTE + limit + settlements jobs.
+--   running first, a write that needs no memory; what is claimed gets a new, larger fence and is in
+--   running when it has left ready; no step touches more than PROMOTE + limit + settlements jobs.
 
 -- include: base
-local jobs, running, lease, ready, staged, prio, scheduled, failing, completed, failed, cancelled, workers, meta =
+local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, workers, meta =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11],
-  KEYS[12], KEYS[13]
+  KEYS[12]
 local worker, nonce, limit, lease_ms, channel, queue =
   ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6], ARGV[7]
 local runs, fences = ARGV[8], ARGV[9]
@@ -30,9 +30,6 @@ local runs, fences = ARGV[8], ARGV[9]
 -- include: promote
 
 local RUN, FIXED, PROMOTE, CHUNK, MOST_BYTES = 15, 9, 1000, 128, 8388608
--- A member of more than 64 bytes makes the server keep a sorted set as a skip list: in the compact form that
--- it uses for up to 128 members a lease costs 5 us instead of 0.3. It expires never.
-local GUARD = string.rep('guard', 13)
 local count = (#ARGV - FIXED) / 2
 if #runs % RUN ~= 0 or #fences ~= 7 * count or #nonce ~= 6 then
   return redis.error_reply('ERR exchange: bad arguments')
@@ -107,7 +104,6 @@ if count > 0 then
   end
   if i ~= count then return redis.error_reply('ERR exchange: bad runs') end
   if n > 0 then
-    call('ZREM', lease, unpack(done))
     call('HDEL', running, unpack(done))
     call('HSET', jobs, unpack(fields))
     call('ZADD', completed, unpack(expiry))
@@ -155,7 +151,6 @@ end
 local answer, given = { counters[3] or '', '', due and string.format('%.0f', math.max(0, due - now)) or -1, '' }, {}
 local first_fence, claimed, bytes = tick + 1, 0, 0
 local until_ = now + lease_ms
-local score = string.format('%.0f', until_)
 local opening = { [113] = 'P' .. spack('>BI6I7I4I4', 0, now, until_, 1, 0) }
 opening[119] = 'P' .. spack('>BI6I7I4I4', 2, now, until_, 1, 0)
 local closing = spack('>I4I4I2', 0, 0, #worker)
@@ -172,7 +167,7 @@ local function claim(elements)
   end
   if n == 0 then return end
   local records = call('HMGET', jobs, unpack(names))
-  local fields, leases, at, size = {}, { '+inf', GUARD }, 0, #answer
+  local fields, at, size = {}, 0, #answer
   for i = 1, n do
     local id, record = names[i], records[i]
     if record then
@@ -193,15 +188,11 @@ local function claim(elements)
       bytes = bytes + #record
       at = at + 2
       fields[at - 1], fields[at] = id, hot
-      leases[at + 1], leases[at + 2] = score, id
       given[claimed] = fence
       answer[size + at - 1], answer[size + at] = id, record
     end
   end
-  if at > 0 then
-    call('HSET', running, unpack(fields))
-    call('ZADD', lease, unpack(leases))
-  end
+  if at > 0 then call('HSET', running, unpack(fields)) end
 end
 
 local function claim_others(low, high)

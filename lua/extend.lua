@@ -1,14 +1,14 @@
 #!lua flags=allow-oom
 -- extend: renew leases and store progress.
 --
--- KEYS: running lease workers
+-- KEYS: running workers
 -- ARGV: now worker lease_ms, then for each lease: id head progress
 --   head  fence 7, "1" if progress is given
 -- Returns: one status per lease: "H" held, "C" held and asked to cancel, "L" lost
 -- Invariants: nothing changes where the fence is not that of the running record.
 
 -- include: base
-local running, lease, workers = KEYS[1], KEYS[2], KEYS[3]
+local running, workers = KEYS[1], KEYS[2]
 local worker, until_ = ARGV[2], now + tonumber(ARGV[3])
 -- include: record
 
@@ -26,7 +26,6 @@ for i = 4, #ARGV, 3 do
     end
     record = sub(record, 1, 2) .. spack('>I6I7', now, until_) .. sub(record, 16)
     call('HSET', running, id, record)
-    call('ZADD', lease, until_, id)
     status[#status + 1] = byte(record, 2) % 2 == 0 and 'H' or 'C'
   end
 end

@@ -1,15 +1,14 @@
 #!lua flags=allow-oom
 -- purge: delete expired records, and forget workers that have not been seen lately.
 --
--- KEYS: jobs running lease completed failed cancelled workers meta
+-- KEYS: jobs completed failed cancelled workers meta
 -- ARGV: now limit seen_for_ms
 -- Returns: {how many records, 1 if the queue holds nothing any more}
 -- Invariants: the server's own expiry is not used, so no record is ever half there; an empty queue
 --   leaves no key.
 
 -- include: base
-local jobs, running, lease, completed, failed, cancelled, workers, meta =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local jobs, completed, failed, cancelled, workers, meta = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local limit, seen_for = tonumber(ARGV[2]), tonumber(ARGV[3])
 
 local dropped = 0
@@ -27,8 +26,6 @@ local seen = call('HGETALL', workers)
 for i = 1, #seen, 2 do
   if sunpack('>I6', seen[i + 1]) + seen_for <= now then call('HDEL', workers, seen[i]) end
 end
--- Nothing runs: the guard that exchange puts into the lease index is not needed.
-if call('EXISTS', running) == 0 then call('DEL', lease) end
 local empty = call('EXISTS', jobs, workers) == 0
 if empty then call('DEL', meta) end
 return { dropped, empty and 1 or 0 }

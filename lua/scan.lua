@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- scan: one page of the jobs in one state.
 --
--- KEYS: jobs running lease ready staged prio scheduled failing completed failed cancelled
+-- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled
 -- ARGV: now state limit cursor
 --   state   "Q" queued, "P" processing, "S" scheduled, "R" failing, "C", "F" or "X" ended
 --   cursor  "" for the first page, else what the page before gave
@@ -10,8 +10,8 @@
 --   job, and the cursor is the key of the last one listed. (`keep` moves an ended job in this order.)
 
 -- include: base
-local jobs, running, lease, ready, staged, prio, scheduled, failing, completed, failed, cancelled =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
+local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local state, limit, cursor = ARGV[2], tonumber(ARGV[3]), ARGV[4]
 -- include: record
 -- include: search

@@ -1,4 +1,4 @@
--- Ending a run in any way but the plain "completed". Needs: base, record, ended, KEYS jobs running lease failing.
+-- Ending a run in any way but the plain "completed". Needs: base, record, ended, KEYS jobs running failing.
 local released = {} -- jobs to put in front; and by id, the fences of these
 local retried -- the earliest due time among the retries
 
@@ -10,7 +10,6 @@ end
 
 local function settle(id, job, action, data, ttl, delay)
   if job.cancelling ~= 0 then action = 'x' end
-  call('ZREM', lease, id)
   call('HDEL', running, id)
   job.updated = now
   if action == 'c' then

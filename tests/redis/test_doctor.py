@@ -70,9 +70,8 @@ def test_versions(info: dict[str, str], severity: Severity) -> None:
 DAMAGE = {
     "a record without index": ("LPOP", "{jq:q}:ready"),
     "an index without record": ("HDEL", "{jq:q}:jobs", "d"),
-    "a run without lease": ("ZREM", "{jq:q}:lease", "a"),
-    "a lease without run": ("HDEL", "{jq:q}:running", "a"),
-    "a lease of another time": ("ZADD", "{jq:q}:lease", "5", "a"),
+    "a run that is not running": ("HDEL", "{jq:q}:running", "a"),
+    "a run without record": ("HDEL", "{jq:q}:jobs", "a"),
     "a job in two indexes": ("ZADD", "{jq:q}:completed", "5", "c"),
     "a schedule of another time": ("ZINCRBY", "{jq:q}:scheduled", "5", None),
     "a lost counter": ("HDEL", "{jq:q}:meta", "blanks"),

@@ -20,7 +20,6 @@ _MOST_BREACHES = 1000
 _SOURCES = (
     "jobs",
     "running",
-    "lease",
     "ready",
     "prio",
     "scheduled",

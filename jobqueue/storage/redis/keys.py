@@ -30,7 +30,6 @@ class QueueKeys(NamedTuple):
 
     jobs: bytes
     running: bytes
-    lease: bytes
     ready: bytes
     staged: bytes
     prio: bytes

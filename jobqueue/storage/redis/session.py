@@ -127,6 +127,15 @@ class Session:
         if releases:
             await self.steps.exchange(queue, worker, releases, 0, lease)
 
+    async def expired(self, queue: str, limit: int) -> list[bytes]:
+        """Return up to ``limit`` ids of jobs whose lease has ended, oldest claim first."""
+        fences: dict[bytes, bytes] = {}
+        cursor = b""
+        while cursor != b"0":
+            cursor, page = await self.steps.expired(queue, cursor or b"0")
+            fences.update((id, fence) for fence, id in page)
+        return sorted(fences, key=fences.__getitem__)[: max(0, limit)]
+
     async def wait_for_lock(self, lock: str, timeout: float) -> bool:
         """Wait until a lock is released or ``timeout`` seconds have passed."""
         loop = asyncio.get_running_loop()
@@ -134,18 +143,16 @@ class Session:
         waiters = self._unlocks.setdefault(lock, set())
         waiters.add(future)
         channel = lock_channel(self._settings.prefix, lock)
+        timer = self._settings.clock.call_later(timeout, lambda: resolve(future, woken=False))
         try:
             if len(waiters) == 1:
                 await self.pubsub.subscribe(channel, _UnlockListener(waiters))
             # Looked at behind the subscription: a release between the two is announced.
             if await self.steps.holder(lock) is None:
                 return True
-            timer = self._settings.clock.call_later(timeout, lambda: resolve(future, woken=False))
-            try:
-                return await future
-            finally:
-                timer.cancel()
+            return await future
         finally:
+            timer.cancel()
             waiters.discard(future)
             if not waiters and self._unlocks.get(lock) is waiters:
                 del self._unlocks[lock]

@@ -132,8 +132,13 @@ class Steps:
         reply = await self._call("extend", queue, worker.encode(), b"%d" % lease, *args)
         return [_LEASES[status] for status in reply.decode()]
 
-    async def sweep(self, queue: str, limit: int) -> list[Swept]:
-        reply = await self._call("sweep", queue, b"%d" % limit, self._channel, queue.encode(), STALLED_ERROR)
+    async def expired(self, queue: str, cursor: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        """Return a page of the running jobs whose lease has ended: fence and id."""
+        behind, *found = await self._call("expired", queue, cursor)
+        return behind, [(entry[:7], entry[7:]) for entry in found]
+
+    async def sweep(self, queue: str, ids: Sequence[bytes]) -> list[Swept]:
+        reply = await self._call("sweep", queue, self._channel, queue.encode(), STALLED_ERROR, *ids)
         return [
             Swept(reply[i].decode(), _SWEPT[reply[i + 1]], reply[i + 2], reply[i + 3], reply[i + 4].decode())
             for i in range(0, len(reply), 5)

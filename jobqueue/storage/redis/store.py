@@ -208,12 +208,11 @@ class RedisStorage:
     async def sweep(self, queue: str, limit: int) -> list[Swept]:
         session = self._open_session()
         swept: list[Swept] = []
-        while True:
-            most = min(_MOST, limit - len(swept))
-            some = await session.steps.sweep(queue, most)
-            swept += some
-            if len(some) < most or len(swept) >= limit:
-                return swept
+        # Others may sweep what was found here: then there may be more.
+        while expired := await session.expired(queue, limit - len(swept)):
+            for i in range(0, len(expired), _MOST):
+                swept += await session.steps.sweep(queue, expired[i : i + _MOST])
+        return swept
 
     async def cancel(self, queue: str, ids: Sequence[str], *, running: bool = False) -> list[CancelStatus]:
         session = self._open_session()
