@@ -34,7 +34,7 @@ from jobqueue.job import (
 )
 from jobqueue.options import check_callable, check_seconds, millis
 from jobqueue.run import Job, Run
-from jobqueue.serde import Serde, dump, load
+from jobqueue.serde import Serde, dump, unreadable
 from jobqueue.storage.base import Claimed
 
 __all__ = ["AfterExecution", "Execution", "Handler", "Hook", "Job", "Run", "error_info", "is_async"]
@@ -60,6 +60,9 @@ class AfterExecution:
 
 
 Hook = Callable[[AfterExecution], Awaitable[None] | None]
+
+
+_new = tuple.__new__  # without the generated constructor of a NamedTuple, which takes twice as long
 
 
 @dataclass(slots=True, kw_only=True)
@@ -91,9 +94,9 @@ class Execution:
         try:
             value: Any = None
             try:
-                payload = load(self.payload_serde, claimed.payload, "the payload")
+                payload = self.payload_serde.loads(claimed.payload)
             except BaseException as error:  # noqa: BLE001 - a serde is the user's code
-                outcome: Outcome = self._unserializable(error)
+                outcome: Outcome = self._unserializable(unreadable("the payload", self.payload_serde, error))
             else:
                 job = run.job = Job(run, payload, self)
                 try:
@@ -113,6 +116,7 @@ class Execution:
             settlement = settle(claimed, outcome, ttl, self._delay)
         except Exception as error:  # noqa: BLE001
             self.on_error(error, f"running job {run.id!r}")
+        run.job = None  # they hold each other, and no run should have to wait for the cycle collector
         ended(run, settlement)
 
     # -- steps ------------------------------------------------------------------------------------
@@ -122,7 +126,7 @@ class Execution:
         if run.aborted is not None and run.aborted is not AbortedReason.SHUTDOWN:
             return Aborted(run.aborted)
         try:
-            return Returned(dump(self.result_serde, value, "the result", self.max_bytes))
+            return _new(Returned, (dump(self.result_serde, value, "the result", self.max_bytes),))
         except BaseException as error:  # noqa: BLE001
             return self._unserializable(error)
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from jobqueue.errors import SerializationError
 
-__all__ = ["JsonSerde", "MsgpackSerde", "Serde", "TooLargeError", "dump", "load"]
+__all__ = ["JsonSerde", "MsgpackSerde", "Serde", "TooLargeError", "dump", "load", "unreadable"]
 
 T = TypeVar("T")
 
@@ -128,7 +128,12 @@ def load(serde: Serde[T], data: bytes, what: str) -> T:
     try:
         return serde.loads(data)
     except Exception as error:
-        raise SerializationError(f"{what} cannot be read by {serde!r}: {_text(error)}") from error
+        raise unreadable(what, serde, error) from error
+
+
+def unreadable(what: str, serde: Serde[Any], error: BaseException) -> SerializationError:
+    """Return the error for bytes that a serde refuses."""
+    return SerializationError(f"{what} cannot be read by {serde!r}: {_text(error)}")
 
 
 def _text(error: BaseException) -> str:

@@ -123,6 +123,9 @@ class Waiters:
             waiter = waiting.get(reply.id)
             if waiter is None or reply.queue != self._queue:
                 continue
+            if waiter.other is None and waiter.seq == reply.seq and reply.data is not None:
+                waiter.end(reply)  # what nearly all replies are; `hear` would come to the same
+                continue
             while waiter is not None:
                 if waiter.hear(reply):
                     self._fetch_soon(reply.id)

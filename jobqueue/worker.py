@@ -97,6 +97,7 @@ class Worker:
         self._telling = False  # some run in _finished has come to more than a result
         self._create_task = self._loop.create_task
         self._wake = asyncio.Event()
+        self._awake = False  # spares all but the first run of a batch the setting of the event
         self._hint: asyncio.Task[None] | None = None
         self._maybe_work = True
         self._next_due: int | None = None
@@ -175,11 +176,11 @@ class Worker:
 
     async def _claim_forever(self) -> None:
         while True:
+            self._awake = False
             self._wake.clear()
-            batch = self._finished[:MAX_BATCH]
             limit = 0 if self._draining else self._free_slots()
-            if batch or (limit and self._maybe_work):
-                await self._exchange(batch, limit)
+            if self._finished or (limit and self._maybe_work):
+                await self._exchange(limit)
             elif self._draining and not self._runs:
                 return
             else:
@@ -189,7 +190,8 @@ class Worker:
     def _free_slots(self) -> int:
         return min(MAX_BATCH, self._options.concurrency - len(self._runs) - self._zombies)
 
-    async def _exchange(self, batch: list[Run], limit: int) -> None:
+    async def _exchange(self, limit: int) -> None:
+        batch = self._finished[:MAX_BATCH]
         settlements = [run.settlement for run in batch]
         started = self._clock.monotonic()
         try:
@@ -293,7 +295,9 @@ class Worker:
             self._finished.append(run)
             if settlement.action is not _COMPLETE:
                 self._telling = True
-        self._wake.set()
+        if not self._awake:
+            self._awake = True
+            self._wake.set()
 
     def _abandon(self, run: Run) -> None:
         """Give a job back although its run does not end."""

@@ -562,10 +562,11 @@ class Engine:
             reply: Reply = _new(Reply, (q.name, job.id, job.seq, job.state, job.data, job.attempts))
             replies = self.effects.replies
             for address in job.waiters:
-                if address in replies:
-                    replies[address].append(reply)
-                else:
+                told = replies.get(address)
+                if told is None:
                     replies[address] = [reply]
+                else:
+                    told.append(reply)
             job.waiters = ()
 
 

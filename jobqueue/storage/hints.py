@@ -43,6 +43,11 @@ class Hints:
         self._sinks: dict[str, tuple[_Subscription, ...]] = {}
         self._waiting: dict[Topic, list[_Hint]] = {}
 
+    @property
+    def awaited(self) -> bool:
+        """Whether anybody waits for any topic."""
+        return bool(self._waiting)
+
     def subscribe(self, address: str, sink: Sink) -> None:
         """Add a sink, called in the running loop."""
         self.unsubscribe(address, sink)

@@ -89,10 +89,11 @@ class MemoryStorage:
         now = self._now()
         with self._lock:
             answers = self._engine.insert(queue, jobs, now, reply_to=reply_to, max_length=max_length)
-            effects = self._engine.effects
-            if effects.woken:
-                self._hints.publish(effects)
-                effects.clear()
+            woken = self._engine.effects.woken  # all that an insert can tell
+            if woken:
+                if self._hints.awaited:
+                    self._publish()
+                woken.clear()
         return answers
 
     async def get(
