@@ -18,7 +18,7 @@ from typing import Any
 
 from jobqueue import Job, Queue, open_storage
 
-OPTIONS = {"lease": 1.0, "job_timeout": None, "concurrency": 4, "max_stalls": 2, "die_at": "", "grace": None}
+OPTIONS = {"lease": 1.0, "job_timeout": None, "concurrency": 4, "max_stalls": 2, "die_at": "", "deaf": False}
 options: dict[str, Any] = {**OPTIONS, **json.loads(sys.argv[1])}
 storage = open_storage(options["store"])
 
@@ -45,6 +45,10 @@ def die_around_exchange(step: str) -> None:
         return answer
 
     storage.exchange = deadly  # type: ignore[method-assign]
+
+
+async def nothing(*_arguments: object) -> None:
+    """Do nothing."""
 
 
 async def handler(job: Job[Any]) -> Any:
@@ -82,6 +86,8 @@ async def main() -> None:
     logging.basicConfig(level="INFO", format="%(levelname)s %(message)s", stream=sys.stdout)
     if options["die_at"] and options["die_at"] != "in handler":
         die_around_exchange(options["die_at"])
+    if options["deaf"]:  # all that the store pushes is lost
+        storage.subscribe = nothing  # type: ignore[method-assign]
     queue: Queue[Any, Any] = Queue(
         storage,
         options["queue"],
