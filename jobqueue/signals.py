@@ -43,10 +43,12 @@ async def serve_until_signal(
             await asyncio.wait({breaking, waiting}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting.cancel()
+            broke = breaking.done()
+            if not broke:
+                breaking.cancel()
             await stop()
-        if breaking.done():
+        if broke:
             breaking.result()
-        breaking.cancel()
 
 
 @contextmanager

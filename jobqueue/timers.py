@@ -15,6 +15,8 @@ from jobqueue.runtime import Clock, Timer
 
 __all__ = ["Expiring", "Lane", "Timers"]
 
+_HAIR = 1e-6
+
 Lane = dict["Expiring", None]
 """What waits for one duration, in order."""
 
@@ -70,7 +72,9 @@ class Timers:
         lane, now = self._lanes[seconds], self._monotonic()
         over: list[Expiring] = []
         for item in lane:
-            if item.due > now:
+            # A timer may come a hair early, by the rounding of floats: waiting for the rest could
+            # take for ever, as it may round to no time at all.
+            if item.due > now + _HAIR:
                 self._arm(seconds, item.due - now)
                 break
             over.append(item)

@@ -1,0 +1,130 @@
+"""Batcher: group commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from jobqueue import StorageUnavailableError
+from jobqueue.batching import Batcher
+
+
+class Store:
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.error: BaseException | None = None
+
+    async def send(self, items: Sequence[int]) -> Sequence[int]:
+        self.batches.append(list(items))
+        await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        return [item * 10 for item in items]
+
+
+async def turns(count: int = 5) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_calls_of_one_turn_and_of_one_flight_share_a_batch() -> None:
+    store = Store()
+    batcher = Batcher(store.send)
+    store.gate.clear()
+    first = [asyncio.create_task(batcher.call(n)) for n in range(3)]
+    await turns()
+    second = [asyncio.create_task(batcher.call(n)) for n in range(3, 8)]
+    await turns()
+    store.gate.set()
+    assert await asyncio.gather(*first, *second) == [n * 10 for n in range(8)]
+    assert store.batches == [[0, 1, 2], [3, 4, 5, 6, 7]]
+    assert await batcher.call(9) == 90
+
+
+async def test_a_batch_has_a_limit_and_the_order_is_kept() -> None:
+    store = Store()
+    batcher = Batcher(store.send, limit=4)
+    assert await asyncio.gather(*(batcher.call(n) for n in range(10))) == [n * 10 for n in range(10)]
+    assert store.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+async def test_an_error_is_the_error_of_its_batch_only() -> None:
+    store = Store()
+    batcher = Batcher(store.send)
+    store.error = StorageUnavailableError("down")
+    answers = await asyncio.gather(batcher.call(1), batcher.call(2), return_exceptions=True)
+    assert answers == [store.error, store.error]
+    store.error = None
+    assert await batcher.call(3) == 30
+
+
+async def test_a_caller_that_is_cancelled_leaves_its_batch() -> None:
+    store = Store()
+    batcher = Batcher(store.send)
+    store.gate.clear()
+    sent = asyncio.create_task(batcher.call(1))
+    await turns()
+    gone, stays = asyncio.create_task(batcher.call(2)), asyncio.create_task(batcher.call(3))
+    await turns()
+    sent.cancel()
+    gone.cancel()
+    await turns()
+    store.gate.set()
+    assert await stays == 30
+    assert store.batches == [[1], [3]]
+    assert sent.cancelled()
+    assert gone.cancelled()
+
+
+async def test_a_batch_that_everybody_left_is_not_sent() -> None:
+    store = Store()
+    batcher = Batcher(store.send)
+    store.gate.clear()
+    first = asyncio.create_task(batcher.call(1))
+    await turns()
+    gone = asyncio.create_task(batcher.call(2))
+    await turns()
+    gone.cancel()
+    await turns()
+    store.gate.set()
+    assert await first == 10
+    await batcher.drain()
+    assert store.batches == [[1]]
+
+
+async def test_a_wrong_number_of_answers_is_an_error_and_no_hang() -> None:
+    async def send(items: Sequence[int]) -> Sequence[int]:
+        return list(items)[:1]
+
+    batcher = Batcher(send)
+    answers = await asyncio.wait_for(
+        asyncio.gather(batcher.call(1), batcher.call(2), return_exceptions=True), 5
+    )
+    assert answers[0] == 1
+    assert isinstance(answers[1], ValueError)
+
+
+async def test_drain_waits_for_all_and_close_answers_the_rest() -> None:
+    store = Store()
+    batcher = Batcher(store.send)
+    await batcher.drain()
+    await batcher.close()
+    store.gate.clear()
+    calls = [asyncio.create_task(batcher.call(1))]
+    await turns()
+    calls.append(asyncio.create_task(batcher.call(2)))
+    await turns()
+    draining = asyncio.create_task(batcher.drain())
+    await turns()
+    assert not draining.done()
+    await batcher.close()
+    await asyncio.wait_for(draining, 5)
+    for call in calls:
+        with pytest.raises(StorageUnavailableError, match="stopped before the store answered"):
+            await asyncio.wait_for(call, 5)
+    store.gate.set()
+    assert await batcher.call(3) == 30
