@@ -144,6 +144,10 @@ class Start:
         await process.expect(f"queue {queue} started")
         return process
 
+    async def script(self, *arguments: str) -> Process:
+        """Start a script of this directory."""
+        return await self._start("-W", "ignore::DeprecationWarning", *arguments)
+
     async def cli(self, *arguments: str, **environ: str) -> Process:
         """Start a command."""
         return await self._start("-P", "-m", "jobqueue.cli", *arguments, **environ)

@@ -20,3 +20,7 @@ async def work(job: Job[Any]) -> int:
         os.kill(os.getpid(), signal.SIGKILL)
     await asyncio.sleep(order.get("sleep", 0))
     return os.getpid()
+
+
+calm: Queue[Any, Any] = Queue(os.environ["STORE"], "calm")
+calm.execute(work)

@@ -1,0 +1,48 @@
+"""What a worker that has nothing to do asks of a server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from tests.lifecycle.processes import Start, within
+from tests.services import BINARIES, Server
+
+LOOK = 6.0
+"""Seconds; more than `block_timeout`, so that it holds what is done once per wait."""
+
+
+async def commands(server: Server, start: Callable[[], Awaitable[object]]) -> list[str]:
+    """Return the commands that clients send within `LOOK`, from the first wait for work on.
+
+    What scripts call inside the server is not counted.
+    """
+    reader, writer = await asyncio.open_unix_connection(server.socket_path)
+    seen: list[str] = []
+    try:
+        writer.write(b"MONITOR\r\n")
+        await reader.readline()
+        await start()
+        while b'"BLMOVE"' not in await within(reader.readline()):
+            pass
+        async with asyncio.timeout(LOOK):
+            async for line in reader:
+                if b" lua]" not in line:
+                    seen.append(line.decode(errors="replace"))
+    except TimeoutError:
+        return seen
+    finally:
+        writer.close()
+        await writer.wait_closed()
+    raise AssertionError("the server ended the connection")
+
+
+async def test_an_idle_worker_sends_at_most_one_command_per_second(flavour: str) -> None:
+    server = Server(BINARIES[flavour]()).start()
+    start = Start(server.url)
+    try:
+        seen = await commands(server, lambda: start.cli("worker", "tasks:calm", STORE=server.url))
+        assert 0 < len(seen) <= LOOK, seen
+    finally:
+        await start.end()
+        server.remove()
