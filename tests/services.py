@@ -19,6 +19,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
@@ -180,3 +181,95 @@ def redis_url(flavour: str) -> str:
     """Return the URL of a ``redis`` or ``valkey`` server that is shared by tests."""
     given = os.environ.get(f"JOBQUEUE_TEST_{flavour.upper()}_URL")
     return given or shared_server(flavour).url
+
+
+class Cluster:
+    """Three nodes that share the slots."""
+
+    SLOTS = ((0, 5460), (5461, 10922), (10923, 16383))
+
+    def __init__(self, binary: str, *options: str) -> None:
+        mode = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--appendonly", "yes")
+        partial = ("--cluster-require-full-coverage", "no")
+        self.nodes = [Server(binary, *mode, *partial, *options) for _ in self.SLOTS]
+
+    @property
+    def url(self) -> str:
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    def start(self) -> Cluster:
+        for node, (first, last) in zip(self.nodes, self.SLOTS, strict=True):
+            node.start()
+            node.command("CLUSTER", "ADDSLOTSRANGE", str(first), str(last))
+        for node in self.nodes[1:]:
+            self.nodes[0].command("CLUSTER", "MEET", "127.0.0.1", str(node.port))
+        wait_until(lambda: all(self._complete(node) for node in self.nodes), "the cluster")
+        return self
+
+    def _complete(self, node: Server) -> bool:
+        info, slots = node.command("CLUSTER", "INFO"), node.command("CLUSTER", "SLOTS")
+        assert isinstance(info, bytes)
+        assert isinstance(slots, list)
+        return b"cluster_state:ok" in info and len(slots) == len(self.nodes)
+
+    def node_of(self, slot: int) -> Server:
+        return next(
+            n for n, (first, last) in zip(self.nodes, self.SLOTS, strict=True) if first <= slot <= last
+        )
+
+    def remove(self) -> None:
+        for node in self.nodes:
+            node.remove()
+
+
+class Sentinels:
+    """A master, a replica, and three sentinels that fail over within seconds."""
+
+    def __init__(self, binary: str) -> None:
+        self.master = Server(binary)
+        self.replica = Server(binary, "--replicaof", "127.0.0.1", str(self.master.port))
+        self.sentinels = [Server(binary, "--sentinel") for _ in range(3)]
+
+    @property
+    def url(self) -> str:
+        return "redis+sentinel://" + ",".join(f"127.0.0.1:{s.port}" for s in self.sentinels) + "/main/0"
+
+    def start(self) -> Sentinels:
+        self.master.start()
+        self.replica.start()
+        wait_until(lambda: b"master_link_status:up" in info_of(self.replica, "replication"), "replication")
+        for sentinel in self.sentinels:
+            config = sentinel.dir / "sentinel.conf"
+            config.write_text(
+                f"sentinel monitor main 127.0.0.1 {self.master.port} 2\n"
+                "sentinel down-after-milliseconds main 500\n"
+                "sentinel failover-timeout main 3000\n"
+            )
+            sentinel.config = [str(config)]
+            sentinel.start()
+        wait_until(lambda: all(self._complete(s) for s in self.sentinels), "the sentinels")
+        return self
+
+    def _complete(self, sentinel: Server) -> bool:
+        info = info_of(sentinel, "sentinel")
+        return b"status=ok,address=" in info and b"slaves=1,sentinels=3" in info
+
+    def remove(self) -> None:
+        for server in (*self.sentinels, self.replica, self.master):
+            server.remove()
+
+
+def info_of(server: Server, section: str) -> bytes:
+    """Return a section of a server's INFO."""
+    info = server.command("INFO", section)
+    assert isinstance(info, bytes)
+    return info
+
+
+def wait_until(condition: Callable[[], bool], what: str, within: float = 30.0) -> None:
+    """Wait for a condition of servers, for a bounded time."""
+    deadline = time.monotonic() + within
+    while not condition():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{what} did not get ready in time")
+        time.sleep(0.02)

@@ -199,7 +199,7 @@ async def connect(
             await _introduce(connection, login, name)
     except BaseException as error:
         if connection is not None:
-            connection.abort("the login failed")
+            await connection.close("the login failed")
         if isinstance(error, TimeoutError):
             raise ConnectionLostError(f"no connection within {connect_timeout} s") from None
         if isinstance(error, OSError):

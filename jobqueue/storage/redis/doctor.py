@@ -104,7 +104,8 @@ async def check_queue(session: Session, prefix: str, queue: str) -> list[Breach]
                 break
     keys = session.steps.keys(queue)
     exists = await session.transport.command(b"EXISTS", keys.jobs, key=keys.jobs)
-    named = await session.transport.command(b"SISMEMBER", queues_key(prefix), queue.encode())
+    names = queues_key(prefix)
+    named = await session.transport.command(b"SISMEMBER", names, queue.encode(), key=names)
     if exists and not named:
         found[Breach(queue, None, "the queue is not in the set of queues: no reaper sees it")] = None
     return list(found)

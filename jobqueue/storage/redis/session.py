@@ -12,11 +12,13 @@ from jobqueue.job import Action, Settlement
 from jobqueue.runtime import Clock
 from jobqueue.storage.redis.blocking import WorkSignal, resolve, wake
 from jobqueue.storage.redis.checks import FLAGS_VERSION, Severity, judge, parse_info, version_of
+from jobqueue.storage.redis.cluster import ClusterNodes, ClusterTransport
 from jobqueue.storage.redis.connector import SingleConnector, Timeouts
 from jobqueue.storage.redis.keys import lock_channel, queues_key
 from jobqueue.storage.redis.pubsub import PubSub
+from jobqueue.storage.redis.sentinel import SentinelConnector
 from jobqueue.storage.redis.steps import Exchange, Steps
-from jobqueue.storage.redis.transport import Retries, SingleTransport
+from jobqueue.storage.redis.transport import Connector, Retries, SingleTransport, Transport
 from jobqueue.storage.redis.url import Target
 
 __all__ = ["Session", "Settings"]
@@ -49,15 +51,25 @@ class Settings:
         self.allow_eviction = allow_eviction
 
 
+def _connect_by(settings: Settings, retries: Retries) -> tuple[Transport, Connector]:
+    """Choose how to reach the data: one server, the master that Sentinel names, or a cluster."""
+    target, timeouts = settings.target, settings.timeouts
+    where = f"Redis at {target}"
+    if target.kind == "cluster":
+        nodes = ClusterNodes(target, timeouts)
+        return ClusterTransport(nodes, retries, where), nodes
+    sentinel = target.kind == "sentinel"
+    connector = SentinelConnector(target, timeouts) if sentinel else SingleConnector(target, timeouts)
+    return SingleTransport(connector, retries, where), connector
+
+
 class Session:
     """The connections of an open store, in one event loop."""
 
     def __init__(self, settings: Settings, now: Callable[[], bytes]) -> None:
         self._settings = settings
-        self._connector = SingleConnector(settings.target, settings.timeouts)
-        where = f"Redis at {settings.target}"
         self._retries = Retries(settings.retry_for)
-        self.transport = SingleTransport(self._connector, self._retries, where)
+        self.transport, self._connector = _connect_by(settings, self._retries)
         self.steps = Steps(self.transport, settings.prefix, now)
         self.pubsub = PubSub(self._connector, settings.timeouts.connect + settings.timeouts.reply)
         self._signals: dict[str, WorkSignal] = {}
@@ -96,7 +108,9 @@ class Session:
                 self.steps.keys(queue),
                 self._settings.clock,
                 give_back=lambda: self.steps.unstage(queue),
-                unblock=lambda client: self.transport.command(b"CLIENT", b"UNBLOCK", b"%d" % client),
+                unblock=lambda client: self.transport.command(
+                    b"CLIENT", b"UNBLOCK", b"%d" % client, key=self.steps.keys(queue).ready
+                ),
             )
         return signal
 
@@ -160,16 +174,17 @@ class Session:
 
     async def register(self, queue: str) -> None:
         """Name a queue in the set of queues, and note in the queue that it is named."""
-        await self.transport.command(b"SADD", queues_key(self._settings.prefix), queue.encode())
+        names = queues_key(self._settings.prefix)
+        await self.transport.command(b"SADD", names, queue.encode(), key=names)
         meta = self.steps.keys(queue).meta
         await self.transport.command(b"HSET", meta, b"named", b"1", key=meta)
 
     async def forget(self, queue: str) -> None:
         """Take a queue without any record out of the set of queues."""
         names, jobs = queues_key(self._settings.prefix), self.steps.keys(queue).jobs
-        await self.transport.command(b"SREM", names, queue.encode())
+        await self.transport.command(b"SREM", names, queue.encode(), key=names)
         if await self.transport.command(b"EXISTS", jobs, key=jobs):  # somebody was faster
-            await self.transport.command(b"SADD", names, queue.encode())
+            await self.transport.command(b"SADD", names, queue.encode(), key=names)
 
     def run(self, work: Coroutine[Any, Any, None], what: str) -> None:
         """Do something in the background; a failure is logged."""

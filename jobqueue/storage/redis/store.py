@@ -256,7 +256,8 @@ class RedisStorage:
 
     async def queues(self) -> list[str]:
         session = self._open_session()
-        names = await session.transport.command(b"SMEMBERS", queues_key(self._settings.prefix))
+        key = queues_key(self._settings.prefix)
+        names = await session.transport.command(b"SMEMBERS", key, key=key)
         return sorted(name.decode() for name in names)
 
     async def workers(self, queue: str) -> list[WorkerInfo]:

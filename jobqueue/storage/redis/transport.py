@@ -10,14 +10,14 @@ the call, so that a repeated call gets the answer of the first.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
-from jobqueue.errors import JobQueueError, StorageError, StorageUnavailableError
+from jobqueue.errors import JobQueueError, StorageUnavailableError
 from jobqueue.runtime import SYSTEM_CLOCK
 from jobqueue.storage.redis.connection import Connection, ReplyError
 from jobqueue.storage.redis.faults import ConnectionLostError, Remedy, code_of, error_for, remedy_for
+from jobqueue.storage.redis.link import Link, run_script
 from jobqueue.storage.redis.scripts import Script
 
 __all__ = ["Connector", "Retries", "SingleTransport", "Transport"]
@@ -25,6 +25,8 @@ __all__ = ["Connector", "Retries", "SingleTransport", "Transport"]
 
 class Transport(Protocol):
     """What the steps need of a client: small, so that it can be another one."""
+
+    flags: bool
 
     async def call(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes]) -> Any:
         """Run a script. Raises the errors of `jobqueue.errors` only."""
@@ -84,29 +86,20 @@ class Retries:
 class SingleTransport:
     """A transport to one server, or to the master that the connector finds."""
 
-    def __init__(self, connector: Connector, retries: Retries, where: str, *, flags: bool = True) -> None:
-        self._connector = connector
+    def __init__(self, connector: Connector, retries: Retries, where: str) -> None:
+        self._link = Link(lambda: connector("command"))
         self._retries = retries
         self._where = where
-        self.flags = flags
+        self.flags = True
         """Whether the server understands the first line of a script (7.0 and later do)."""
-        self._connection: Connection | None = None
-        self._connecting: asyncio.Task[Connection] | None = None
-        self._closed = False
 
     async def call(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes]) -> Any:
-        sha, text = (script.sha, script.text) if self.flags else (script.plain_sha, script.plain)
-
         async def attempt() -> Any:
-            connection = await self._connected()
+            connection = await self._link.connected()
             try:
-                return await connection.send(b"EVALSHA", sha, len(keys), *keys, *args)
+                return await run_script(connection, script, keys, args, flags=self.flags)
             except ReplyError as error:
-                remedy = remedy_for(code_of(str(error)))
-                if remedy is Remedy.SEND_SCRIPT:
-                    # In full rather than SCRIPT LOAD: no flush can come between.
-                    return await connection.send(b"EVAL", text, len(keys), *keys, *args)
-                if remedy is Remedy.RECONNECT:
+                if remedy_for(code_of(str(error))) is Remedy.RECONNECT:
                     connection.abort(str(error))
                 raise
 
@@ -114,38 +107,9 @@ class SingleTransport:
 
     async def command(self, *command: bytes, key: bytes | None = None) -> Any:  # noqa: ARG002
         async def attempt() -> Any:
-            return await (await self._connected()).send(*command)
+            return await (await self._link.connected()).send(*command)
 
         return await self._retries.run(attempt, f"{self._where}: {command[0].decode()}")
 
     async def close(self) -> None:
-        self._closed = True
-        if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.wait([self._connecting])
-        if self._connection is not None:
-            await self._connection.close("the store was closed")
-
-    async def _connected(self) -> Connection:
-        connection = self._connection
-        if connection is not None and not connection.closed:
-            return connection
-        if self._closed:
-            raise StorageError(f"{self._where}: the store was closed")
-        if self._connecting is None:
-            self._connecting = asyncio.create_task(self._connector("command"), name="jobqueue-redis-connect")
-            self._connecting.add_done_callback(self._arrived)
-        # All callers wait for one attempt, and none of them cancels it for the others.
-        connecting = self._connecting
-        await asyncio.wait([connecting])
-        if connecting.cancelled():
-            raise StorageError(f"{self._where}: the store was closed")
-        return connecting.result()
-
-    def _arrived(self, task: asyncio.Task[Connection]) -> None:
-        self._connecting = None
-        if task.cancelled() or task.exception() is not None:
-            return
-        self._connection = task.result()
-        if self._closed:
-            self._connection.abort("the store was closed")
+        await self._link.close()

@@ -1,0 +1,195 @@
+"""Redis Cluster: which node holds a key, and following keys that move.
+
+All keys of a queue have one hash tag and so one slot; a call goes to the node of that slot. ``MOVED``
+corrects the map and the call goes on at once; ``ASK`` is followed for the one call; a lost node makes the
+map be read again from any other. Replies use plain pub/sub: any node delivers what any other publishes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import os
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from jobqueue.storage.redis.connection import Connection, Login, ReplyError, connect
+from jobqueue.storage.redis.connector import Timeouts
+from jobqueue.storage.redis.faults import ConnectionLostError, code_of
+from jobqueue.storage.redis.link import Link, run_script
+from jobqueue.storage.redis.scripts import Script
+from jobqueue.storage.redis.transport import Retries
+from jobqueue.storage.redis.url import Address, Target
+
+__all__ = ["ClusterNodes", "ClusterTransport", "slot_of"]
+
+SLOTS = 16384
+_MOST_REDIRECTS = 5
+
+
+def slot_of(key: bytes) -> int:
+    """Return the slot of a key: CRC16 (XMODEM) of its hash tag, or of all of it."""
+    start = key.find(b"{")
+    if start >= 0:
+        end = key.find(b"}", start + 1)
+        if end > start + 1:
+            key = key[start + 1 : end]
+    return binascii.crc_hqx(key, 0) % SLOTS
+
+
+class ClusterNodes:
+    """The map of the slots, and connections to the nodes. Also the `Connector` of other connections."""
+
+    def __init__(self, target: Target, timeouts: Timeouts) -> None:
+        self._seeds = target.addresses
+        self._login = Login(target)
+        self._timeouts = timeouts
+        self._slots: dict[int, Address] = {}
+        self._refreshing: asyncio.Task[None] | None = None
+        self._links: dict[Address, Link] = {}
+
+    async def __call__(self, kind: str, key: bytes | None = None) -> Connection:
+        """Connect outside the shared connections; the map is read anew, since this follows a fault."""
+        await self.refresh()
+        return await self._connect(self._node(None if key is None else slot_of(key)), kind)
+
+    async def node(self, slot: int | None) -> Address:
+        """Return the node of a slot, or any node."""
+        if not self._slots or (slot is not None and slot not in self._slots):
+            await self.refresh()
+        return self._node(slot)
+
+    def link_to(self, address: Address) -> Link:
+        """Return the shared connection to a node."""
+        link = self._links.get(address)
+        if link is None:
+            link = self._links[address] = Link(lambda: self._connect(address, "command"))
+        return link
+
+    def masters(self) -> list[Address]:
+        """Return the nodes that hold slots."""
+        return sorted(set(self._slots.values()))
+
+    def move(self, slot: int, address: Address) -> None:
+        """Note where a slot is now."""
+        self._slots[slot] = address
+
+    def doubt(self) -> None:
+        """Read the map again before it is used the next time."""
+        self._slots.clear()
+
+    async def refresh(self) -> None:
+        """Read the map of the slots from any node. Callers at the same time share one reading."""
+        if self._refreshing is None:
+            self._refreshing = asyncio.ensure_future(self._read())
+        reading = self._refreshing
+        await asyncio.wait([reading])
+        if self._refreshing is reading:
+            self._refreshing = None
+        if reading.cancelled():
+            raise ConnectionLostError("the store was closed")
+        reading.result()
+
+    async def close(self) -> None:
+        """End all shared connections."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+        await asyncio.gather(*(link.close() for link in self._links.values()))
+
+    def _node(self, slot: int | None) -> Address:
+        if slot is None:
+            return next(iter(self._slots.values()))
+        address = self._slots.get(slot)
+        if address is None:
+            raise ConnectionLostError(f"no node of the cluster holds slot {slot} now")
+        return address
+
+    async def _read(self) -> None:
+        problem = "no node was asked"
+        for address in dict.fromkeys((*self._links, *self._seeds)):
+            try:
+                connection = await self.link_to(address).connected()
+                ranges = await connection.send(b"CLUSTER", b"SLOTS")
+            except (ConnectionLostError, ReplyError) as error:
+                problem = f"{address}: {error}"
+                continue
+            slots: dict[int, Address] = {}
+            for first, last, (host, port, *_), *_replicas in ranges:
+                # A node that does not know its own address leaves it out: it is the one that was asked.
+                node = Address(host.decode() if host else address.host, port)
+                slots.update(dict.fromkeys(range(first, last + 1), node))
+            if slots:
+                self._slots = slots
+                return
+            problem = f"{address} knows no slots"
+        raise ConnectionLostError(f"no node tells where the slots are; the last problem: {problem}")
+
+    async def _connect(self, address: Address, kind: str) -> Connection:
+        return await connect(
+            address,
+            self._login,
+            f"jobqueue-{kind}-{os.getpid()}",
+            connect_timeout=self._timeouts.connect,
+            reply_timeout=self._timeouts.reply,
+        )
+
+
+class _Send(Protocol):
+    async def __call__(self, connection: Connection, *, asking: bool) -> Any: ...
+
+
+def _redirect(message: str, asked: Address) -> tuple[int, Address]:
+    """Read ``MOVED slot host:port``; without a host it is that of the node asked."""
+    _, slot, address = message.split()[:3]
+    host, _, port = address.rpartition(":")
+    return int(slot), Address(host or asked.host, int(port))
+
+
+class ClusterTransport:
+    """A transport to the nodes of a cluster."""
+
+    def __init__(self, nodes: ClusterNodes, retries: Retries, where: str) -> None:
+        self._nodes = nodes
+        self._retries = retries
+        self._where = where
+        self.flags = True
+
+    async def call(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes]) -> Any:
+        async def send(connection: Connection, *, asking: bool) -> Any:
+            return await run_script(connection, script, keys, args, flags=self.flags, asking=asking)
+
+        return await self._follow(send, slot_of(keys[0]), script.name)
+
+    async def command(self, *command: bytes, key: bytes | None = None) -> Any:
+        async def send(connection: Connection, *, asking: bool) -> Any:
+            if asking:
+                await connection.send(b"ASKING")
+            return await connection.send(*command)
+
+        return await self._follow(send, None if key is None else slot_of(key), command[0].decode())
+
+    async def close(self) -> None:
+        await self._nodes.close()
+
+    async def _follow(self, send: _Send, slot: int | None, what: str) -> Any:
+        async def attempt() -> Any:
+            node, asking = await self._nodes.node(slot), False
+            for _ in range(_MOST_REDIRECTS):
+                try:
+                    return await send(await self._nodes.link_to(node).connected(), asking=asking)
+                except ConnectionLostError:
+                    self._nodes.doubt()
+                    raise
+                except ReplyError as error:
+                    code = code_of(str(error))
+                    if code in {"CLUSTERDOWN", "READONLY", "MASTERDOWN"}:
+                        self._nodes.doubt()
+                    if code not in {"MOVED", "ASK"}:
+                        raise
+                    moved, node = _redirect(str(error), node)
+                    asking = code == "ASK"
+                    if not asking:
+                        self._nodes.move(moved, node)
+            raise ConnectionLostError("the nodes send each other's clients around in a circle")
+
+        return await self._retries.run(attempt, f"{self._where}: {what}")

@@ -1,0 +1,121 @@
+"""A real cluster of three nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+
+from jobqueue.errors import StorageUnavailableError
+from jobqueue.job import Action, Settlement
+from jobqueue.runtime import SYSTEM_CLOCK
+from jobqueue.storage.base import InsertStatus, NewJob
+from jobqueue.storage.redis import RedisStorage
+from jobqueue.storage.redis.cluster import slot_of
+from jobqueue.testing.contract.support import Box
+from tests.redis.load import LEASE, Load
+from tests.services import BINARIES, Cluster
+
+SLOT = slot_of(b"{jq:q}:jobs")
+
+
+@pytest.fixture
+def cluster(flavour: str) -> Iterator[Cluster]:
+    cluster = Cluster(BINARIES[flavour]())
+    try:
+        yield cluster.start()
+    finally:
+        cluster.remove()
+
+
+@pytest_asyncio.fixture
+async def storage(cluster: Cluster) -> AsyncIterator[RedisStorage]:
+    storage = RedisStorage(cluster.url)
+    await storage.open()
+    yield storage
+    await storage.close()
+
+
+def test_slots() -> None:
+    assert slot_of(b"123456789") == 12739  # the example of the cluster specification
+    assert slot_of(b"{user1000}.following") == slot_of(b"user1000")
+    assert slot_of(b"foo{}{bar}") != slot_of(b"foo{}{baz}")
+    assert slot_of(b"foo{{bar}}zap") == slot_of(b"{bar")
+
+
+async def test_queues_are_spread_and_work(cluster: Cluster, storage: RedisStorage) -> None:
+    box = Box()
+    await storage.subscribe("me", box)
+    names = [f"q{i}" for i in range(12)]
+    for name in names:
+        waiting = asyncio.create_task(storage.wait_for_work(name, "w", 30))
+        await storage.insert(
+            name, [NewJob("a", b"p", wait=True), NewJob("b", b"p", priority=3)], reply_to="me"
+        )
+        assert await asyncio.wait_for(waiting, 5)
+        jobs = (await storage.exchange(name, "w", [], 5, LEASE)).jobs
+        assert [job.id for job in jobs] == ["b", "a"]
+        done = [Settlement(j.id, j.fence, Action.COMPLETE, b"r", 1000) for j in jobs]
+        await storage.exchange(name, "w", done, 0, LEASE)
+        assert await storage.check(name) == []
+    await box.take(replies=len(names))
+    assert await storage.queues() == sorted(names)
+    assert await storage.acquire("lock", "me", 1000)
+    assert all(node.command("DBSIZE") for node in cluster.nodes)
+
+
+async def test_a_slot_moves_under_load(cluster: Cluster, storage: RedisStorage) -> None:
+    load = Load(storage, 200)
+    source = cluster.node_of(SLOT)
+    target = next(node for node in cluster.nodes if node is not source)
+    ids = {node: str(node.command("CLUSTER", "MYID"), "ascii") for node in cluster.nodes}  # type: ignore[arg-type]
+    moved = False
+
+    async def move() -> None:
+        nonlocal moved
+        await SYSTEM_CLOCK.sleep(0.05)
+        if moved:
+            return
+        moved = True
+        await asyncio.to_thread(move_slot)
+
+    def move_slot() -> None:
+        target.command("CLUSTER", "SETSLOT", str(SLOT), "IMPORTING", ids[source])
+        source.command("CLUSTER", "SETSLOT", str(SLOT), "MIGRATING", ids[target])
+        while keys := source.command("CLUSTER", "GETKEYSINSLOT", str(SLOT), "100"):
+            assert isinstance(keys, list)
+            source.command("MIGRATE", "127.0.0.1", str(target.port), "", "0", "5000", "KEYS", *keys)
+        for node in (target, source, *cluster.nodes):
+            node.command("CLUSTER", "SETSLOT", str(SLOT), "NODE", ids[target])
+
+    await load.run(move)
+    load.verify()
+    assert moved
+    assert await storage.check("q") == []
+    assert target.command("CLUSTER", "COUNTKEYSINSLOT", str(SLOT))
+
+
+async def test_a_killed_node_concerns_only_its_queues(cluster: Cluster) -> None:
+    storage = RedisStorage(cluster.url, retry_for=0.5)
+    await storage.open()
+    dead = cluster.node_of(SLOT)
+    names = [f"n{i}" for i in range(30) if cluster.node_of(slot_of(b"{jq:n%d}" % i)) is not dead]
+    for name in ("q", *names):
+        await storage.insert(name, [NewJob("a", b"")])
+    dead.kill()
+    with pytest.raises(StorageUnavailableError):
+        await storage.insert("q", [NewJob("b", b"")])
+    for name in names:
+        assert (await storage.counts(name)).queued == 1
+    await asyncio.to_thread(dead.start)
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                [answer] = await storage.insert("q", [NewJob("a", b"")])
+                break
+            except StorageUnavailableError:
+                continue
+    assert answer.status is InsertStatus.FOUND
+    await storage.close()
