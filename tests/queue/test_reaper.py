@@ -474,7 +474,7 @@ async def test_a_worker_and_a_reaper_survive_a_stolen_lease_together(
 async def test_run_raises_what_broke_the_reaper(wire: WireStorage, clock: FakeClock) -> None:
     wire.fault("queues", raises=ZeroDivisionError("a defect"))
     reaper = Reaper(wire, sweep_interval=1)
-    with pytest.raises(JobQueueError, match="reaper broke.*a defect"):
+    with pytest.raises(JobQueueError, match=r"reaper broke.*a defect"):
         await within(reaper.run())
     assert not reaper.is_leader
     await until(lambda: wire.calls("close") == 1)

@@ -13,6 +13,7 @@ import pytest
 
 from tests.queue.support import LIMIT
 
+PIPE = asyncio.subprocess.PIPE
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import asyncio, sys
@@ -62,8 +63,8 @@ asyncio.run(main())
 @asynccontextmanager
 async def program(kind: str = "kind") -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", PROGRAM, kind, cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )  # fmt: skip
+        sys.executable, "-c", PROGRAM, kind, cwd=ROOT, stdin=PIPE, stdout=PIPE
+    )
     try:
         async with asyncio.timeout(LIMIT * 2):
             yield process

@@ -434,7 +434,8 @@ async def test_an_unstarted_queue_refuses_every_call(lab: Lab) -> None:
     queue = lab.queue()
     calls = [
         queue.enqueue("a", 1), queue.enqueue_many([("a", 1)]), queue.enqueue_and_wait("a", 1),
-        queue.wait("a"), queue.cancel("a"), queue.get_result("a"), queue.get_status("a"), queue.update_result_ttl("a", 1),
+        queue.wait("a"), queue.cancel("a"), queue.get_result("a"), queue.get_status("a"),
+        queue.update_result_ttl("a", 1),
     ]  # fmt: skip
     for call in calls:
         with pytest.raises(JobQueueError, match=r"queue 'q' is not started.*start\(\)"):
