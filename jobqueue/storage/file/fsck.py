@@ -7,7 +7,8 @@ run twice that would have run once, but none is lost that stands in a sound fram
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from jobqueue.storage.file.journal import Journal, journal_path
 from jobqueue.storage.file.lock import LockFile, Published
 from jobqueue.storage.file.recovery import FENCE_GAP, LOCK_NAME
 from jobqueue.storage.file.replica import Names, parse_batch
+from jobqueue.storage.file.rotation import COMPACT_LOCK
 from jobqueue.storage.file.snapshot import parse_head, parse_jobs, snapshot_path, write_snapshot
 from jobqueue.storage.file.state import State
 
@@ -161,11 +163,22 @@ class _Salvage:
             self._error(name, f"has a {type(command).__name__} at {frame.offset} that fails: {error!r}")
 
 
+@contextmanager
+def _no_compaction(files: Files, directory: Path) -> Generator[None]:
+    """Wait for a compaction to end, and keep others away: it removes files."""
+    fd = files.open(directory / COMPACT_LOCK, create=True)
+    try:
+        files.lock(fd)
+        yield
+    finally:
+        files.close(fd)
+
+
 def check(files: Files, directory: Path) -> list[Finding]:
     """Read all files and say what is wrong. Holds the store's lock meanwhile."""
     lock = LockFile(files, directory / LOCK_NAME)
     try:
-        with lock.held():
+        with _no_compaction(files, directory), lock.held():
             page = lock.read()
             salvage = _Salvage(files, directory, page)
             if salvage.names.base is None and not salvage.names.journals:
@@ -183,7 +196,7 @@ def repair(files: Files, directory: Path) -> list[Finding]:
     """Write what can be read as a new store, beside the damaged files, which are kept."""
     lock = LockFile(files, directory / LOCK_NAME)
     try:
-        with lock.held():
+        with _no_compaction(files, directory), lock.held():
             salvage = _Salvage(files, directory, lock.read())
             salvage.read()
             if not salvage.broken:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,18 @@ def parse_batch(payload: bytes) -> tuple[int, tuple[int, int], list[Command[Any]
         raise ValueError("a frame without a batch") from error
     reader = Reader(payload, _BATCH.size)
     return now, (seq, fence), [parse_command(reader) for _ in range(count)]
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Generator[None]:
+    """Keep the garbage collector from looking through a million new records again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Names:
@@ -90,7 +103,24 @@ class Replica:
         progress: Progress | None = None,
     ) -> Replica:
         """Read the newest snapshot and what follows, up to ``until`` or the last sound frame."""
-        replica = cls._open(files, directory, progress)
+        with _collector_paused():
+            for _ in range(_ATTEMPTS):
+                # A compaction may replace files between the listing and the reading.
+                with contextlib.suppress(FileNotFoundError):
+                    return cls._load(files, directory, until, progress)
+        raise StorageError(f"{directory} lacks a journal: run `jobqueue fsck --repair`")
+
+    @classmethod
+    def _load(
+        cls, files: Files, directory: Path, until: tuple[int, int] | None, progress: Progress | None
+    ) -> Replica:
+        names = Names(files.names(directory))
+        if names.base is None:
+            raise StorageError(
+                f"{directory} has journals but no snapshot: files were removed; run `jobqueue fsck --repair`"
+            )
+        base = read_snapshot(files, directory, names.base, progress)
+        replica = cls(files, directory, base, Journal.open(files, directory, names.base))
         try:
             replica.follow(until)
         except BaseException:
@@ -98,21 +128,6 @@ class Replica:
             raise
         replica.state.engine.take_effects()  # of long ago
         return replica
-
-    @classmethod
-    def _open(cls, files: Files, directory: Path, progress: Progress | None) -> Replica:
-        for _ in range(_ATTEMPTS):
-            names = Names(files.names(directory))
-            if names.base is None:
-                raise StorageError(
-                    f"{directory} has journals but no snapshot: files were removed; "
-                    "run `jobqueue fsck --repair`"
-                )
-            # A compaction may have replaced what was listed.
-            with contextlib.suppress(FileNotFoundError):
-                base = read_snapshot(files, directory, names.base, progress)
-                return cls(files, directory, base, Journal.open(files, directory, names.base))
-        raise StorageError(f"{directory} lacks the journal of its snapshot: run `jobqueue fsck --repair`")
 
     def close(self) -> None:
         self.journal.close()

@@ -20,12 +20,14 @@ from jobqueue.storage.file.recovery import Home, seal
 from jobqueue.storage.file.replica import Names, Replica
 from jobqueue.storage.file.snapshot import snapshot_path, write_snapshot
 
-__all__ = ["ROTATE_AT", "Compaction", "compact", "prepare_rotation", "rotate", "rotation_due"]
+__all__ = ["COMPACT_LOCK", "ROTATE_AT", "Compaction", "compact", "prepare_rotation", "rotate", "rotation_due"]
 
 _log = logging.getLogger("jobqueue.storage.file")
 ROTATE_AT = 32 << 20
 """Bytes that a journal has at least when the next one is begun."""
-_COMPACT_LOCK = "compact.lock"
+COMPACT_LOCK = "compact.lock"
+_left: list[subprocess.Popen[bytes]] = []
+"""Processes that were still at work when their store was closed."""
 _JOB_SIZE = 256
 
 
@@ -75,7 +77,7 @@ def rotate(home: Home, replica: Replica, journal: Journal) -> None:
 
 def compact(files: Files, directory: Path) -> bool:
     """Replace the sealed journals by a snapshot; False if there is nothing to do or another is at it."""
-    fd = files.open(directory / _COMPACT_LOCK, create=True)
+    fd = files.open(directory / COMPACT_LOCK, create=True)
     try:
         if not files.try_lock(fd):
             return False
@@ -145,12 +147,11 @@ class Compaction:
         return False
 
     def stop(self) -> None:
-        """End it. What it has not finished, the next one does."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
-            _output(process)
+        """Let it finish by itself: a program that runs for a moment only must not undo its work."""
+        if self.running() and self._process is not None:
+            _left.append(self._process)
+            self._process = None
+        _left[:] = [process for process in _left if process.poll() is None]
         if self._thread is not None:
             self._thread.join()
 
