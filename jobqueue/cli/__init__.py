@@ -17,6 +17,7 @@ from jobqueue.cli.checks import doctor, fsck
 from jobqueue.cli.demo.command import demo
 from jobqueue.cli.exits import Exit, Failure, failure
 from jobqueue.cli.jobs import cancel, enqueue, status, wait
+from jobqueue.cli.logs import configure_logging
 from jobqueue.cli.reaper import reaper
 from jobqueue.cli.stats import stats
 from jobqueue.cli.worker import worker
@@ -56,11 +57,12 @@ class _Main(click.Group):
 )
 @click.version_option(__version__, message="%(version)s")
 @click.option("--debug", is_flag=True, show_envvar=True, help="Show the traceback of an error.")
-def main(*, debug: bool) -> None:
+def main(*, debug: bool) -> None:  # noqa: ARG001 - read from the context where errors end
     """Run jobs through a queue, with request/response, on stores that behave alike.
 
     Start with `jobqueue demo`: it does real work and checks every answer.
     """
+    configure_logging("error", "text")  # what serves for long has options of its own
 
 
 for _command in (demo, worker, reaper, enqueue, wait, status, cancel, stats, doctor, fsck):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["as_json", "console", "emit_json", "fields_table", "rows_table", "show"]
+__all__ = ["as_json", "console", "emit_json", "fields_table", "fitted", "rows_table", "show"]
 
 WIDE = 10_000
 """Columns for a table that goes into a file or pipe: nothing there is cut or wrapped."""
@@ -83,6 +83,14 @@ def rows_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Tabl
     for row in cells:
         table.add_row(*map(_cell, row))
     return table
+
+
+def fitted(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> list[Table]:
+    """Lay out many things in one table or, where the terminal is too narrow for it, one after the other."""
+    out, table = console(), rows_table(columns, rows)
+    if out.measure(table, options=out.options.update(width=WIDE)).maximum <= out.width:
+        return [table]
+    return [fields_table(dict(zip(columns, row, strict=True))) for row in rows]
 
 
 def _cell(value: object) -> str:

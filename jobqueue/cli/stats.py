@@ -11,7 +11,7 @@ import click
 
 from jobqueue.cli.client import opened
 from jobqueue.cli.options import option, output_option, queue_name, seconds, storage_option
-from jobqueue.cli.output import emit_json, rows_table, show
+from jobqueue.cli.output import emit_json, fitted, show
 from jobqueue.reaper import REAPER_LOCK
 from jobqueue.storage.base import Storage
 
@@ -95,15 +95,15 @@ def _tables(found: dict[str, Any]) -> Iterator[Table]:
         states = [name for name in queues[0] if name not in {"queue", "workers", "oldest_waiting"}]
         rows = [[queue["queue"], *(queue[state] for state in states), _seconds(queue["oldest_waiting"])]
                 for queue in queues]  # fmt: skip
-        yield rows_table(["queue", *states, "oldest"], rows)
+        yield from fitted(["queue", *states, "oldest"], rows)
     workers = [[queue["queue"], worker["worker"], worker["running"], f"{_seconds(worker['seen'])} ago"]
                for queue in queues for worker in queue["workers"]]  # fmt: skip
     if workers:
-        yield rows_table(["queue", "worker", "running", "seen"], workers)
+        yield from fitted(["queue", "worker", "running", "seen"], workers)
     reaper = found["reaper"]
     if reaper is not None:
         row = [reaper["leader"], reaper["term"], f"in {_seconds(reaper['expires_in'])}"]
-        yield rows_table(["leading reaper", "term", "expires"], [row])
+        yield from fitted(["leading reaper", "term", "expires"], [row])
 
 
 def _seconds(value: float | None) -> str | None:

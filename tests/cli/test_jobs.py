@@ -53,7 +53,6 @@ def test_payload_from_stdin_and_file(store, cli, data, tmp_path: Path, worker):
     [
         (["a", "{"], "not JSON"),
         (["a", "NaN"], "not JSON"),
-        (["a", "[" * 100_000], "not JSON"),
         (["a", "@/nowhere/x.json"], "cannot read"),
         (["", "1"], "must be 1 to 256 bytes"),
         (["x\ny", "1"], "control characters"),
@@ -73,6 +72,14 @@ def test_payload_from_stdin_and_file(store, cli, data, tmp_path: Path, worker):
 def test_bad_input_is_refused_before_anything_is_stored(store, cli, data, arguments, says):
     assert says in cli("enqueue", *arguments, "-s", store, code=2).stderr
     assert data("stats", "-s", store)["queues"] == []
+
+
+def test_endlessly_nested_payload(store, spawn, project):
+    # In a process of its own: CPython 3.11 may count its recursion wrongly after such an error.
+    (project / "deep.json").write_text("[" * 100_000)
+    process = spawn("enqueue", "a", "@deep.json", "-s", store)
+    process.expect("not JSON")
+    assert process.wait() == 2
 
 
 def test_result_of_a_job_is_printed_as_json(store, cli, worker):

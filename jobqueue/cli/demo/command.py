@@ -15,7 +15,6 @@ from jobqueue.cli.demo.report import progress, table
 from jobqueue.cli.demo.scenario import Scenario
 from jobqueue.cli.demo.summary import summary
 from jobqueue.cli.exits import Failure
-from jobqueue.cli.logs import configure_logging
 from jobqueue.cli.options import option, output_option, storage_option
 from jobqueue.cli.output import console, emit_json, show
 from jobqueue.cli.text import printable
@@ -40,7 +39,6 @@ def demo(directory: Path | None, storage: str | None, output: str, max_files: in
     request and response, half by fire and forget; some are asked for twice and run once, one fails
     and is retried, one is cancelled. Exit code 1 if any answer differs from a direct computation.
     """
-    configure_logging("error", "text")
     root = (directory or default_directory()).absolute()
     found = find_files(root, max_files)
     if not found.files:
