@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import platform
 import statistics
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from jobqueue.runtime import calm_collector
 
 
 @dataclass
@@ -18,13 +19,15 @@ class Series:
 
     name: str
     unit: str
-    values: list[float] = field(default_factory=list)
+    values: list[float] = field(default_factory=list[float])
 
     @property
     def median(self) -> float:
+        """The middle of the results."""
         return statistics.median(self.values)
 
     def row(self) -> str:
+        """Write a row of the table."""
         spread = f"{min(self.values):,.5g} to {max(self.values):,.5g}"
         return f"| {self.name} | {self.median:,.5g} {self.unit} | {spread} | {len(self.values)} |"
 
@@ -41,10 +44,10 @@ def machine() -> str:
 
 
 def run(main: Callable[[], Awaitable[None]]) -> None:
-    """Run a benchmark on uvloop, if it is installed, from a clean heap."""
-    gc.collect()
+    """Run a benchmark as `jobqueue worker` runs a queue: on uvloop, if installed, with a calm collector."""
+    calm_collector()
     try:
-        import uvloop
+        import uvloop  # noqa: PLC0415 - optional
     except ImportError:
         print("uvloop is not installed: measuring on asyncio's own loop")
         asyncio.run(_call(main))

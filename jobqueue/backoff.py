@@ -30,7 +30,7 @@ class Backoff:
     def exponential(
         cls, initial: float, *, factor: float = 2.0, max: float = 30.0, jitter: float = 0.1
     ) -> Backoff:
-        """``initial * factor ** (attempts - 1)`` seconds, at most ``max``, spread by ``jitter``.
+        """Wait ``initial * factor ** (attempts - 1)`` seconds, at most ``max``, spread by ``jitter``.
 
         ``jitter`` is the fraction of the delay drawn at random to either side, so that jobs which
         failed together do not come back together. Raises `InvalidArgumentError`.
@@ -53,7 +53,7 @@ class Backoff:
     def fixed(cls, delay: float) -> Backoff:
         """Return the same ``delay`` in seconds every time. Raises `InvalidArgumentError`."""
         check_seconds("delay", delay, zero=True)
-        return cls(lambda attempts: delay, 0.0, f"Backoff.fixed({delay})")
+        return cls(lambda _attempts: delay, 0.0, f"Backoff.fixed({delay})")
 
     @classmethod
     def custom(cls, rule: Callable[[int], float]) -> Backoff:

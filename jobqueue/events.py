@@ -227,7 +227,7 @@ class Emitter:
         for (listener,) in self._listeners[event.name]:
             try:
                 answer = listener(event)
-            except BaseException:  # noqa: BLE001 - nor may one that exits, or passes on a CancelledError
+            except BaseException:
                 log.exception("a listener of %r raised", event.name)
                 continue
             if inspect.isawaitable(answer):
@@ -248,7 +248,7 @@ async def _logged(name: str, answer: Awaitable[None]) -> None:
         await answer
     except (asyncio.CancelledError, GeneratorExit):
         raise
-    except BaseException:  # noqa: BLE001
+    except BaseException:
         log.exception("a listener of %r raised", name)
 
 

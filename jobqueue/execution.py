@@ -34,6 +34,7 @@ from jobqueue.job import (
 )
 from jobqueue.options import check_callable, check_seconds, millis
 from jobqueue.run import Job, Run
+from jobqueue.runtime import make_tuple
 from jobqueue.serde import Serde, dump, unreadable
 from jobqueue.storage.base import Claimed
 
@@ -60,9 +61,6 @@ class AfterExecution:
 
 
 Hook = Callable[[AfterExecution], Awaitable[None] | None]
-
-
-_new = tuple.__new__  # without the generated constructor of a NamedTuple, which takes twice as long
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,7 +101,7 @@ class Execution:
                     if run.aborted is not None:
                         raise asyncio.CancelledError  # before the handler began
                     value = await (self._in_thread(run, job) if self.threaded else self.handler(job))
-                except BaseException as error:  # noqa: BLE001 - SystemExit too is just how a handler ended
+                except BaseException as error:
                     if _is_closing(run, error):
                         raise
                     outcome = self._classify(run, error)
@@ -126,7 +124,7 @@ class Execution:
         if run.aborted is not None and run.aborted is not AbortedReason.SHUTDOWN:
             return Aborted(run.aborted)
         try:
-            return _new(Returned, (dump(self.result_serde, value, "the result", self.max_bytes),))
+            return make_tuple(Returned, (dump(self.result_serde, value, "the result", self.max_bytes),))
         except BaseException as error:  # noqa: BLE001
             return self._unserializable(error)
 
@@ -199,7 +197,7 @@ class Execution:
             # Written again even if it is the same object: that may have been changed in place.
             data = dump(self.result_serde, context.result, "the result", self.max_bytes)
             return context.result, Returned(data), ttl
-        except BaseException as bad:  # noqa: BLE001
+        except BaseException as bad:
             if _is_closing(run, bad):
                 raise
             self.on_error(bad, f"after_execution of job {run.id!r}")

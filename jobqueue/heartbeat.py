@@ -40,9 +40,14 @@ class Lease(Protocol):
     renew_until: float | None
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """The job."""
+        ...
+
     @property
-    def fence(self) -> int: ...
+    def fence(self) -> int:
+        """The claim."""
+        ...
 
 
 def trusted_for(lease: float) -> float:

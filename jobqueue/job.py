@@ -23,6 +23,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from jobqueue.errors import ErrorInfo
+from jobqueue.runtime import make_tuple
 
 __all__ = [
     "ENDED",
@@ -113,7 +114,6 @@ TRANSITIONS: dict[tuple[JobState | None, Action], JobState] = {
 
 
 _COMPLETE = Action.COMPLETE
-_new: Any = tuple.__new__  # without the generated constructor of a NamedTuple, which takes twice as long
 
 
 def transition(state: JobState | None, action: Action) -> JobState:
@@ -200,13 +200,24 @@ class Attempt(Protocol):
     """The facts of a run that its settlement depends on."""
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """The job."""
+        ...
+
     @property
-    def fence(self) -> int: ...
+    def fence(self) -> int:
+        """The claim."""
+        ...
+
     @property
-    def attempts(self) -> int: ...
+    def attempts(self) -> int:
+        """Claims so far, this one included."""
+        ...
+
     @property
-    def max_attempts(self) -> int: ...
+    def max_attempts(self) -> int:
+        """From how many on an error is final."""
+        ...
 
 
 class Settlement(NamedTuple):
@@ -231,9 +242,8 @@ def settle(attempt: Attempt, outcome: Outcome, ttl: int, backoff: Callable[[int]
     after so many attempts.
     """
     id, fence = attempt.id, attempt.fence
-    if type(outcome) is Returned:  # first: it is what nearly all runs come to
-        settlement: Settlement = _new(Settlement, (id, fence, _COMPLETE, outcome.result, ttl, 0))
-        return settlement
+    if isinstance(outcome, Returned):  # first: it is what nearly all runs come to
+        return make_tuple(Settlement, (id, fence, _COMPLETE, outcome.result, ttl, 0))
     match outcome:
         case RetryAsked(error, delay):
             wait = backoff(attempt.attempts) if delay is None else max(0, round(delay * 1000))

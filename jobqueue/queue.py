@@ -44,8 +44,8 @@ from jobqueue.records import (
     EnqueueResult,
     EnqueueStatus,
     JobStatus,
-    job_status,
     ended_error,
+    job_status,
 )
 from jobqueue.requests import Requests
 from jobqueue.runtime import unique_id
@@ -155,7 +155,7 @@ class Queue(Generic[P, R]):
         )
         self._result_serde: Serde[Any] = _check_serde("result_serde", result_serde)
         self._backoff = Backoff.exponential(1.0) if backoff is None else backoff
-        if not isinstance(self._backoff, Backoff):
+        if not isinstance(self._backoff, Backoff):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidArgumentError("backoff", "must be a Backoff, for example Backoff.fixed(1.0)")
         if after_execution is not None:
             check_callable("after_execution", after_execution)
@@ -388,7 +388,9 @@ class Queue(Generic[P, R]):
         Raises `WaitTimeoutError` (the job goes on), `JobFailedError` or its `MaxRetriesError`,
         `JobCancelledError`, and what `enqueue` raises.
         """
-        session = self._started()
+        session = self._session
+        if session is None or session.defect is not None:
+            session = self._started()
         if timeout.__class__ is not float or not 0.0 < timeout < MAX_SECONDS:  # else it is what it should be
             check_seconds("timeout", timeout)
         new = self._requests.one(

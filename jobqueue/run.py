@@ -20,9 +20,14 @@ class Setting(Protocol):
     """Where a run takes place."""
 
     @property
-    def queue(self) -> str: ...
+    def queue(self) -> str:
+        """Name of the queue."""
+        ...
+
     @property
-    def worker_id(self) -> str: ...
+    def worker_id(self) -> str:
+        """Name of the worker."""
+        ...
 
     def report(self, job: Job[Any], value: Any, /) -> Awaitable[None]:
         """Store what a handler reports as its progress."""

@@ -7,15 +7,29 @@ reapers run by the clock of their store.
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import os
 import random
 import secrets
 import time as _time
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
-__all__ = ["SYSTEM_CLOCK", "Clock", "SystemClock", "Timer", "unique_id"]
+__all__ = ["SYSTEM_CLOCK", "Clock", "SystemClock", "Timer", "calm_collector", "make_tuple", "unique_id"]
+
+T = TypeVar("T", bound="tuple[Any, ...]")
+
+
+class _MakeTuple(Protocol):
+    def __call__(self, kind: type[T], fields: tuple[Any, ...], /) -> T: ...
+
+
+make_tuple: _MakeTuple = tuple.__new__  # pyright: ignore[reportAssignmentType, reportUnknownMemberType]
+"""Build a NamedTuple of all its fields, in order: half of what its generated constructor takes.
+
+For the few values that every job needs one of; everywhere else, call the class.
+"""
 
 
 class Timer(Protocol):
@@ -60,12 +74,15 @@ class SystemClock:
     monotonic = staticmethod(_time.monotonic)
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+        """Use the running loop's timer."""
         return asyncio.get_running_loop().call_later(delay, callback)
 
     async def sleep(self, seconds: float) -> None:
+        """Sleep, as `asyncio.sleep` does."""
         await asyncio.sleep(seconds)
 
     def uniform(self, low: float, high: float) -> float:
+        """Draw from the process's own generator."""
         return random.uniform(low, high)  # noqa: S311 - jitter needs no secrecy
 
 
@@ -84,9 +101,22 @@ def unique_id() -> str:
 
 
 def _renew_prefix() -> None:
-    global _prefix
+    global _prefix  # noqa: PLW0603 - the one thing that a fork has to change
     _prefix = secrets.token_hex(10)
 
 
 # A forked child shares the counter's value: only a new prefix keeps its ids apart.
 os.register_at_fork(after_in_child=_renew_prefix)
+
+
+def calm_collector() -> None:
+    """Set Python's cycle collector for a process that serves jobs.
+
+    What is loaded by now is looked at no more (`gc.freeze`), and a collection waits for 50,000 new
+    objects instead of 700: a worker makes many and holds few, and hardly any are in cycles. Measured on
+    the memory store: a fifth more jobs per second. `jobqueue worker` calls it; call it in a process of
+    your own after its imports.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)

@@ -36,12 +36,14 @@ class JsonSerde:
     def __init__(self) -> None:
         self._chunks = _encoder()
         self._decoder = json.JSONDecoder()
-        self._scan = self._decoder.scan_once
+        self._scan: Callable[[str, int], tuple[Any, int]] = self._decoder.scan_once  # type: ignore[attr-defined]
 
     def dumps(self, value: Any) -> bytes:
+        """Return the JSON text of a value."""
         return b"null" if value is None else "".join(self._chunks(value, 0)).encode()
 
     def loads(self, data: bytes) -> Any:
+        """Return the value of a JSON text."""
         text = data.decode()
         # The scanner under `decode`, without its two searches for white space around the value, which
         # take longer than a small value itself. Whatever is unusual is left to `decode`.
@@ -73,9 +75,7 @@ def _encoder() -> Callable[[Any, int], Iterable[str]]:
         None,
         ":",
         ",",
-        False,
-        False,
-        False,  # noqa: FBT003
+        *(False, False, False),
     )
     return chunks
 
@@ -87,16 +87,19 @@ class MsgpackSerde:
     """
 
     def __init__(self) -> None:
-        import msgpack  # noqa: PLC0415 - loaded when used: `import jobqueue` needs no third party
+        # Loaded when used: `import jobqueue` needs no third party.
+        import msgpack  # type: ignore[import-untyped]  # noqa: PLC0415
 
-        self._pack = msgpack.packb
-        self._unpack = msgpack.unpackb
+        msgpack_: Any = msgpack
+        self._pack: Callable[..., bytes] = msgpack_.packb
+        self._unpack: Callable[..., Any] = msgpack_.unpackb
 
     def dumps(self, value: Any) -> bytes:
-        data: bytes = self._pack(value, use_bin_type=True)
-        return data
+        """Return the MessagePack bytes of a value."""
+        return self._pack(value, use_bin_type=True)
 
     def loads(self, data: bytes) -> Any:
+        """Return the value of MessagePack bytes."""
         return self._unpack(data, raw=False, strict_map_key=False)
 
     def __repr__(self) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+
 from jobqueue.errors import JobQueueError, WaitTimeoutError
 from jobqueue.job import ENDED, JobState
 from jobqueue.storage.base import Record, Reply, Storage
@@ -81,6 +82,7 @@ class Waiter:
         self.fail(TimeIsUpError())
 
     def fail(self, error: BaseException) -> None:
+        """End the call with an error."""
         if not self.future.done():
             self.future.set_exception(error)
             self.future.exception()  # seen: its caller may be elsewhere, and asyncio would complain
@@ -118,13 +120,16 @@ class Waiters:
     # -- the sink ---------------------------------------------------------------------------------
 
     def deliver(self, replies: Sequence[Reply]) -> None:
+        """Hand replies to those who wait for them."""
         waiting = self._waiting
         for reply in replies:
             waiter = waiting.get(reply.id)
             if waiter is None or reply.queue != self._queue:
                 continue
             if waiter.other is None and waiter.seq == reply.seq and reply.data is not None:
-                waiter.end(reply)  # what nearly all replies are; `hear` would come to the same
+                # What nearly all replies are; `hear` would come to the same.
+                if not waiter.future.done():
+                    waiter.future.set_result(reply)
                 continue
             while waiter is not None:
                 if waiter.hear(reply):
@@ -132,10 +137,12 @@ class Waiters:
                 waiter = waiter.other
 
     def cancel(self, queue: str, id: str, fence: int) -> None:  # noqa: ARG002 - the fence says all
+        """Pass a cancel request on to the run."""
         if queue == self._queue:
             self._on_cancel(fence)
 
     def resync(self) -> None:
+        """Read all that is waited for again."""
         self._fetch.update(self._waiting)
         self._stale.set()
 

@@ -15,27 +15,16 @@ batch. Settlements that the store could not take are kept and handed in again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jobqueue.announcer import Announcer
 from jobqueue.errors import JobQueueError, LeaseLostError, StorageUnavailableError
-from jobqueue.events import (
-    Emitter,
-    ErrorOccurred,
-    Event,
-    JobCancelled,
-    JobCompleted,
-    JobFailed,
-    JobFailing,
-    JobProcessing,
-    JobProgress,
-    JobRequeued,
-    JobStalled,
-)
+from jobqueue.events import Emitter, ErrorOccurred
 from jobqueue.execution import Execution
 from jobqueue.heartbeat import Heartbeat
-from jobqueue.job import AbortedReason, Action, Settlement, decode_error
+from jobqueue.job import AbortedReason, Action, Settlement
 from jobqueue.options import millis
 from jobqueue.run import Job, Run
 from jobqueue.serde import dump
@@ -87,6 +76,7 @@ class Worker:
         self._worker_id = execution.worker_id
         self._options = options
         self._emitter = emitter
+        self._announcer = Announcer(emitter, storage.clock, execution.queue, execution.worker_id)
         self._timers = timers
         self._supervisor = supervisor
         self._loop = asyncio.get_running_loop()
@@ -212,10 +202,10 @@ class Worker:
         self._next_due = answer.next_due
         # Most batches are results that were accepted, and nobody wants to hear of them.
         settled = answer.settled
-        if self._telling or JobCompleted in self._emitter.heard or settled.count(_ACCEPTED) < len(batch):
+        if self._telling or self._announcer.hears_results or settled.count(_ACCEPTED) < len(batch):
             self._telling = any(run.settlement.action is not _COMPLETE for run in self._finished)
             for run, status in zip(batch, settled, strict=True):
-                self._tell_outcome(run, status)
+                self._announcer.settled(run, status)
 
     def _give_up(self) -> None:
         """End a stop that the store does not take: the leases expire, and the jobs run again."""
@@ -259,14 +249,14 @@ class Worker:
 
     def _launch(self, jobs: Sequence[Claimed], now: float) -> None:
         timeout, runs, create_task = self._options.job_timeout, self._runs, self._create_task
-        perform, ended, tell = self._execution.perform, self._ended, JobProcessing in self._emitter.heard
+        perform, ended, tell = self._execution.perform, self._ended, self._announcer.hears_starts
         for claimed in jobs:
             run = runs[claimed.fence] = Run(claimed, now)
             if timeout is not None:
                 run.renew_until = now + timeout
                 self._timers.start(run, timeout)
             if tell:
-                self._emitter.emit(JobProcessing(claimed.id, self._queue, claimed.attempts))
+                self._announcer.started(run)
             run.task = create_task(perform(run, ended))
         if self._draining:  # brought by an exchange that was on its way when the stop began
             for claimed in jobs:
@@ -289,7 +279,7 @@ class Worker:
     def _settle(self, run: Run, settlement: Settlement | None) -> None:
         del self._runs[run.claimed.fence]
         if settlement is None:
-            self._tell_lost(run)
+            self._announcer.lost(run)
         else:
             run.settlement = settlement
             self._finished.append(run)
@@ -343,56 +333,8 @@ class Worker:
             run.confirmed_at = max(run.confirmed_at, started)
         if status is LeaseStatus.CANCELLING:
             self.abort(job.fence, AbortedReason.CANCELLED)
-        if JobProgress in self._emitter.heard:
-            self._emitter.emit(JobProgress(job.id, self._queue, value))
-
-    # -- telling ----------------------------------------------------------------------------------
-
-    def _tell_outcome(self, run: Run, status: SettleStatus) -> None:
-        if status is SettleStatus.LOST:
-            self._tell_lost(run)
-        elif status is SettleStatus.CANCELLED:
-            self._tell_cancelled(run)
-        else:
-            _TELL[run.settlement.action](self, run)
-
-    def _tell_completed(self, run: Run) -> None:
-        if JobCompleted in self._emitter.heard:
-            seconds = self._clock.monotonic() - run.started_at
-            event = JobCompleted(run.id, self._queue, run.result, run.claimed.attempts, seconds)
-            self._emitter.emit(event)
-
-    def _tell_failed(self, run: Run) -> None:
-        error, reason = decode_error(run.settlement.data)
-        attempts = run.claimed.attempts
-        self._tell(JobFailed, lambda: JobFailed(run.id, self._queue, error, attempts, reason))
-
-    def _tell_failing(self, run: Run) -> None:
-        error, _ = decode_error(run.settlement.data)
-        attempts, delay = run.claimed.attempts, run.settlement.delay / 1000
-        self._tell(JobFailing, lambda: JobFailing(run.id, self._queue, error, attempts, delay))
-
-    def _tell_requeued(self, run: Run) -> None:
-        self._tell(JobRequeued, lambda: JobRequeued(run.id, self._queue))
-
-    def _tell_cancelled(self, run: Run) -> None:
-        self._tell(JobCancelled, lambda: JobCancelled(run.id, self._queue))
-
-    def _tell_lost(self, run: Run) -> None:
-        self._tell(JobStalled, lambda: JobStalled(run.id, self._queue, self._worker_id))
-
-    def _tell(self, kind: type[Event], make: Callable[[], Event]) -> None:
-        if kind in self._emitter.heard:
-            self._emitter.emit(make())
+        if run is not None:
+            self._announcer.progressed(run, value)
 
     def _report(self, error: BaseException, doing: str) -> None:
         self._emitter.emit(ErrorOccurred(error, doing, self._queue))
-
-
-_TELL = {
-    Action.COMPLETE: Worker._tell_completed,  # noqa: SLF001
-    Action.FAIL: Worker._tell_failed,  # noqa: SLF001
-    Action.RETRY: Worker._tell_failing,  # noqa: SLF001
-    Action.RELEASE: Worker._tell_requeued,  # noqa: SLF001
-    Action.CANCEL: Worker._tell_cancelled,  # noqa: SLF001
-}

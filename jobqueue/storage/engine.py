@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from jobqueue.errors import InvalidArgumentError
 from jobqueue.job import ENDED, STALLED_ERROR, TRANSITIONS, WAITING, Action, JobState, Settlement
+from jobqueue.runtime import make_tuple
 from jobqueue.storage.base import (
     WORKER_SEEN_FOR,
     CancelStatus,
@@ -51,8 +52,6 @@ _ACCEPTED, _LOST = SettleStatus.ACCEPTED, SettleStatus.LOST
 _CREATED, _FOUND = InsertStatus.CREATED, InsertStatus.FOUND
 _RERUN_FAILED = Reuse.RERUN_FAILED
 _ENQUEUED, _SCHEDULED = TRANSITIONS[None, Action.ENQUEUE], TRANSITIONS[None, Action.SCHEDULE]
-# Half of what the generated constructor of a NamedTuple takes, where each job needs one.
-_new = tuple.__new__
 
 _PURGE_STEP = 8
 """Expired records that an insert deletes on its way, so that a store nobody sweeps stays bounded."""
@@ -154,7 +153,7 @@ class Engine:
                 job.state = _SCHEDULED
                 if q.put_scheduled(job):
                     woken.add(queue)
-            answers.append(_new(Inserted, (_CREATED, seq, job.state, None, 0)))
+            answers.append(make_tuple(Inserted, (_CREATED, seq, job.state, None, 0)))
         return answers
 
     def _found(self, job: Entry, reply_to: str | None) -> Inserted:
@@ -200,7 +199,9 @@ class Engine:
         claimed = self._claim(q, worker, limit, now, now + lease) if limit > 0 else []
         return Exchanged(settled, claimed, None if due is None else max(0, due - now))
 
-    def _settle(self, q: Index, settlements: Sequence[Settlement], now: int) -> list[SettleStatus]:
+    def _settle(  # noqa: C901 - one branch an action; the hottest loop of all
+        self, q: Index, settlements: Sequence[Settlement], now: int
+    ) -> list[SettleStatus]:
         jobs, leased, released = q.jobs, q.leased, list[Entry]()
         statuses: list[SettleStatus] = []
         for id, fence, action, data, ttl, delay in settlements:
@@ -262,7 +263,7 @@ class Engine:
                 job.progress = None
                 leased[id] = job
                 fields = (id, job.payload, fence, attempts, job.max_attempts, job.ttl, job.created_at)
-                claimed.append(_new(Claimed, fields))
+                claimed.append(make_tuple(Claimed, fields))
             if not line:
                 del q.ready[priority]
         self._fence = fence
@@ -273,7 +274,7 @@ class Engine:
     ) -> list[LeaseStatus]:
         q = self._queue(queue)
         q.workers[worker] = now
-        statuses = []
+        statuses: list[LeaseStatus] = []
         for id, fence, progress in leases:
             job = q.leased.get(id)
             if job is None or job.fence != fence:
@@ -292,7 +293,7 @@ class Engine:
             return []
         # All leases are looked at: there are as many as jobs run at this moment, which is few.
         expired = [job for job in q.leased.values() if job.lease_until <= now][: max(0, limit)]
-        swept, recovered = [], []
+        swept, recovered = list[Swept](), list[Entry]()
         for job in expired:
             del q.leased[job.id]
             self._fence += 1
@@ -345,7 +346,7 @@ class Engine:
 
     def keep(self, queue: str, ttls: Sequence[tuple[str, int]], now: int) -> list[UpdateTtlStatus]:
         q = self._peek(queue)
-        statuses = []
+        statuses: list[UpdateTtlStatus] = []
         for id, ttl in ttls:
             job = self._find(q, id, now)
             if q is None or job is None:
@@ -559,7 +560,7 @@ class Engine:
     def _end(self, q: Index, job: Entry, expires_at: int) -> None:
         q.put_ended(job, expires_at)
         if job.waiters:
-            reply: Reply = _new(Reply, (q.name, job.id, job.seq, job.state, job.data, job.attempts))
+            reply = make_tuple(Reply, (q.name, job.id, job.seq, job.state, job.data, job.attempts))
             replies = self.effects.replies
             for address in job.waiters:
                 told = replies.get(address)

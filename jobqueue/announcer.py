@@ -1,0 +1,82 @@
+"""From what became of a run to the event that tells it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobqueue.events import (
+    Emitter,
+    Event,
+    JobCancelled,
+    JobCompleted,
+    JobFailed,
+    JobFailing,
+    JobProcessing,
+    JobProgress,
+    JobRequeued,
+    JobStalled,
+)
+from jobqueue.job import Action, decode_error
+from jobqueue.run import Run
+from jobqueue.runtime import Clock
+from jobqueue.storage.base import SettleStatus
+
+__all__ = ["Announcer"]
+
+
+class Announcer:
+    """Tells the listeners of one worker what happens to its runs."""
+
+    def __init__(self, emitter: Emitter, clock: Clock, queue: str, worker_id: str) -> None:
+        self._emitter = emitter
+        self._clock = clock
+        self._queue = queue
+        self._worker_id = worker_id
+
+    @property
+    def hears_starts(self) -> bool:
+        """Whether anybody wants to know of runs that start."""
+        return JobProcessing in self._emitter.heard
+
+    @property
+    def hears_results(self) -> bool:
+        """Whether anybody wants to know of runs that completed their job."""
+        return JobCompleted in self._emitter.heard
+
+    def started(self, run: Run) -> None:
+        """Tell that a run starts."""
+        self._emitter.emit(JobProcessing(run.id, self._queue, run.claimed.attempts))
+
+    def progressed(self, run: Run, value: Any) -> None:
+        """Tell what a handler reported."""
+        self._emitter.emit(JobProgress(run.id, self._queue, value))
+
+    def lost(self, run: Run) -> None:
+        """Tell that a run lost its lease."""
+        self._emitter.emit(JobStalled(run.id, self._queue, self._worker_id))
+
+    def settled(self, run: Run, status: SettleStatus) -> None:
+        """Tell what the store made of a run's settlement."""
+        if status is SettleStatus.LOST:
+            self.lost(run)
+            return
+        event = self._event(run, Action.CANCEL if status is SettleStatus.CANCELLED else run.settlement.action)
+        if type(event) in self._emitter.heard:
+            self._emitter.emit(event)
+
+    def _event(self, run: Run, action: Action) -> Event:
+        id, queue, attempts = run.id, self._queue, run.claimed.attempts
+        match action:
+            case Action.COMPLETE:
+                seconds = self._clock.monotonic() - run.started_at
+                return JobCompleted(id, queue, run.result, attempts, seconds)
+            case Action.FAIL:
+                error, reason = decode_error(run.settlement.data)
+                return JobFailed(id, queue, error, attempts, reason)
+            case Action.RETRY:
+                error, _ = decode_error(run.settlement.data)
+                return JobFailing(id, queue, error, attempts, run.settlement.delay / 1000)
+            case Action.CANCEL:
+                return JobCancelled(id, queue)
+            case _:  # given back
+                return JobRequeued(id, queue)
