@@ -177,6 +177,12 @@ def shared_server(flavour: str) -> Server:
     return Server(BINARIES[flavour]()).start()
 
 
+@cache
+def shared_cluster(flavour: str) -> Cluster:
+    """Return a cluster that lives until the tests end."""
+    return Cluster(BINARIES[flavour]()).start()
+
+
 def redis_url(flavour: str) -> str:
     """Return the URL of a ``redis`` or ``valkey`` server that is shared by tests."""
     given = os.environ.get(f"JOBQUEUE_TEST_{flavour.upper()}_URL")

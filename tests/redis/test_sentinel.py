@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -46,6 +47,9 @@ async def test_a_failover(sentinels: Sentinels) -> None:
     assert answer.settled == [SettleStatus.ACCEPTED]
     [after] = answer.jobs
     assert after.fence > held.fence
+    async with asyncio.timeout(20):  # from then on replies come from the new master
+        while not box.resyncs:
+            await SYSTEM_CLOCK.sleep(0.01)
     await storage.exchange("q", "w", [Settlement("after", after.fence, Action.COMPLETE, b"1")], 0, LEASE)
     assert (await box.reply()).id == "after"
     assert await storage.check("q") == []
