@@ -25,7 +25,8 @@ class _MakeTuple(Protocol):
     def __call__(self, kind: type[T], fields: tuple[Any, ...], /) -> T: ...
 
 
-make_tuple: _MakeTuple = tuple.__new__  # pyright: ignore[reportAssignmentType, reportUnknownMemberType]
+_tuple: Any = tuple
+make_tuple: _MakeTuple = _tuple.__new__
 """Build a NamedTuple of all its fields, in order: half of what its generated constructor takes.
 
 For the few values that every job needs one of; everywhere else, call the class.

@@ -21,6 +21,7 @@ from jobqueue.cli.notify import notifiers
 from jobqueue.cli.options import option, seconds_or_zero, storage_option
 from jobqueue.cli.serving import Service, serve
 from jobqueue.queue import MAX_CONCURRENCY, Queue
+from jobqueue.runtime import calm_collector
 
 __all__ = ["worker"]
 
@@ -76,6 +77,7 @@ def worker(
         queue = load_queue(target)
         queue.configure(storage=storage, concurrency=concurrency)
         require_shared(queue.storage, f"the store of {target}")
+        calm_collector()
         run_fast(_serve_queue(queue, timeout, health_host, health_port))
 
 
