@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from bench import memory
+from bench import file, memory
 
-BENCHES = {"memory": memory.main}
+BENCHES = {"file": file.main, "memory": memory.main}
 
 
 def main() -> None:

@@ -2,8 +2,8 @@
 
 ``enqueue``: 32 callers, each in a loop of `enqueue` with a new id. ``drain``: jobs are enqueued first; then
 a worker with 100 no-op handlers starts, and the time until the last one has ended counts.
-``request/response``: one caller in a loop of `enqueue_and_wait`, worker in the same process. ``lag``: how much
-later than asked a 1 ms timer of the same loop comes, meanwhile.
+``request/response``: one caller in a loop of `enqueue_and_wait`, worker in the same process. ``lag``: how
+much later than asked a 1 ms timer of the same loop comes, meanwhile.
 
 The directory is made below the current one (``BENCH_DIR`` names another): it has to be on a real disk.
 """
@@ -69,7 +69,7 @@ async def drain(jobs: int, lags: list[float]) -> float:
     """Return jobs per second."""
     left, ended = jobs, asyncio.Event()
 
-    async def handler(job: object) -> None:
+    async def handler(_: object) -> None:
         nonlocal left
         left -= 1
         if not left:

@@ -259,6 +259,18 @@ async def test_threads_and_descriptors_are_given_back(tmp_path: Path) -> None:
     await until(lambda: threading.active_count() <= before)
 
 
+async def test_a_thread_that_breaks_off_is_reported_and_hangs_nobody(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = await make()
+    monkeypatch.setattr(pump.Pump, "_take", lambda _: 1 / 0)
+    with pytest.raises(StorageError, match="closed"):
+        await bounded(store.counts("q"))
+    with pytest.raises(StorageError, match="closed"):
+        await bounded(store.counts("q"))
+    assert "broke off" in caplog.text
+
+
 @pytest.mark.parametrize("path", ["", "a\0b"])
 def test_bad_paths(path: str) -> None:
     with pytest.raises(InvalidArgumentError, match="path"):

@@ -50,7 +50,7 @@ def cut_power(tmp_path: Path, fsync: str, stored: int) -> tuple[Path, list[dict[
     with mounted(image, tmp_path / "disk"):
         program = [sys.executable, "-m", "tests.file.process", "insert_forever", tmp_path / "disk" / "store"]
         process = subprocess.Popen(
-            [*map(str, program), "p", "6000", fsync], cwd=ROOT, stdout=subprocess.PIPE, text=True
+            [*map(str, program), "p", str(1 << 20), fsync], cwd=ROOT, stdout=subprocess.PIPE, text=True
         )
         assert process.stdout is not None
         with process.stdout as lines:

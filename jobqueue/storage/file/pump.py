@@ -87,49 +87,51 @@ class Pump:
     def submit(self, bundle: Bundle) -> None:
         """Have calls run in the next turn."""
         self._bundles.append(bundle)
-        self._wake()
+        if not self._wake():
+            self._refuse_rest()
 
     def stop(self) -> None:
         """Run what has been submitted, close the store and end; `finished` tells when."""
         self._stopping = True
         self._wake()
 
-    def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # it is awake if the pipe is full
-            os.write(self._wake_write, b"\0")
+    def _wake(self) -> bool:
+        """Wake the thread; False if it has ended."""
+        with self._guard:
+            if self._wake_write < 0:
+                return False
+            with contextlib.suppress(BlockingIOError):  # it is awake if the pipe is full
+                os.write(self._wake_write, b"\0")
+        return True
 
     # -- the thread -------------------------------------------------------------------------------
 
     def _main(self) -> None:
+        failure: BaseException | None = None
         try:
-            core = self._make_core()
-        except BaseException as error:  # noqa: BLE001 - goes to who opens the store
-            self._release()
-            self.ready.set_exception(_opening(error, self._directory))
-            return
-        self._core = core
-        wake_file, watcher = -1, None
-        try:
+            self._run()
+        except BaseException as error:  # noqa: BLE001 - goes to who opens the store, or is logged
+            failure = error
+        # Whoever waits goes on only now that nothing is open any more.
+        self._release()
+        self._refuse_rest()
+        if failure is not None and not self.ready.done():
+            self.ready.set_exception(_opening(failure, self._directory))
+        elif failure is not None:
+            _log.error("the thread of the file store broke off", exc_info=failure)
+        self.finished.set_result(None)
+
+    def _run(self) -> None:
+        core = self._core = self._make_core()
+        with contextlib.ExitStack() as stack:
+            stack.callback(core.close)
             wake_file = self._files.open(self._directory / _WAKE_NAME, create=True)
+            stack.callback(self._files.close, wake_file)
             watcher = watch(self._directory / _WAKE_NAME)
+            stack.callback(watcher.close)
+            stack.callback(self._compaction.stop)
             self.ready.set_result(None)
             self._serve(core, watcher, wake_file)
-        except BaseException as error:  # noqa: BLE001 - goes to who opens the store, or is logged
-            if not self.ready.done():
-                self.ready.set_exception(_opening(error, self._directory))
-            else:
-                _log.exception("the thread of the file store broke off")
-        finally:
-            self._compaction.stop()
-            if watcher is not None:
-                watcher.close()
-            if wake_file >= 0:
-                self._files.close(wake_file)
-            core.close()
-            self._core = None
-            self._release()
-            self._refuse_rest()
-            self.finished.set_result(None)
 
     def _serve(self, core: Core, watcher: Watcher, wake_file: int) -> None:
         poll = select.poll()
@@ -187,15 +189,21 @@ class Pump:
             client.deliver(answered, turn.effects, resync=turn.resync)
 
     def _refuse_rest(self) -> None:
-        while self._bundles:
-            bundle = self._bundles.popleft()
+        while True:
+            try:
+                bundle = self._bundles.popleft()
+            except IndexError:  # another thread may refuse too
+                return
             error = StorageError("the file store was closed")
             bundle.client.deliver([(bundle, [error] * len(bundle.calls))], [], resync=False)
 
     def _release(self) -> None:
+        self._core = None
         _pumps.discard(self)
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        with self._guard:
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            self._wake_read = self._wake_write = -1
 
     def abandon(self) -> None:
         """In a forked child: let go of the lock, which would be held for as long as the child lives."""

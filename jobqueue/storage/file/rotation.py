@@ -149,6 +149,8 @@ class Compaction:
     def stop(self) -> None:
         """Let it finish by itself: a program that runs for a moment only must not undo its work."""
         if self.running() and self._process is not None:
+            if self._process.stderr is not None:
+                self._process.stderr.close()
             _left.append(self._process)
             self._process = None
         _left[:] = [process for process in _left if process.poll() is None]
