@@ -1,7 +1,8 @@
 """The stores that the behaviour tests run over.
 
 A test that asks for ``clock`` moves virtual time, so it runs on the memory store alone; any other runs on
-every store of `STORES`. To add one: a function from a fresh directory to an unopened, empty store.
+every store of `STORES`. To add one: a function that gets a function which makes a fresh directory, and
+provides an unopened, empty store.
 """
 
 from __future__ import annotations
@@ -17,18 +18,20 @@ from jobqueue.storage.memory import MemoryStorage
 from jobqueue.testing import FakeClock
 from tests.queue.support import Lab, WireStorage
 
+Directory = Callable[[], Path]
+
 
 @asynccontextmanager
-async def memory(_path: Path) -> AsyncIterator[Storage]:
+async def memory(_directory: Directory) -> AsyncIterator[Storage]:
     yield MemoryStorage()
 
 
 @asynccontextmanager
-async def wire(_path: Path) -> AsyncIterator[Storage]:
+async def wire(_directory: Directory) -> AsyncIterator[Storage]:
     yield WireStorage(MemoryStorage())
 
 
-STORES: dict[str, Callable[[Path], AbstractAsyncContextManager[Storage]]] = {
+STORES: dict[str, Callable[[Directory], AbstractAsyncContextManager[Storage]]] = {
     "memory": memory,  # in real time, with leases renewed from a thread
     "wire": wire,  # merged calls, each of which takes turns of the loop
 }
@@ -46,12 +49,12 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Storage]:
+async def storage(request: pytest.FixtureRequest) -> AsyncIterator[Storage]:
     """An empty store, open until the end of the test."""
     if request.param == "virtual":
         store: AbstractAsyncContextManager[Storage] = virtual(request.getfixturevalue("clock"))
     else:
-        store = STORES[request.param](tmp_path)
+        store = STORES[request.param](lambda: request.getfixturevalue("tmp_path"))
     async with store as storage:
         await storage.open()
         try:
