@@ -53,7 +53,8 @@ class Process:
         kept |= {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", **environ}
         process = await asyncio.create_subprocess_exec(
             sys.executable, *arguments, env=kept, cwd=Path(__file__).parent,
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
         )  # fmt: skip
         return cls(process)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-
 from tests.lifecycle.processes import Start
 
-CALLS = ["enqueue", "enqueue_and_wait", "start", "reaper.start", "storage.open", "storage.holder", "another queue",
-         "start after stop"]  # fmt: skip
+CALLS = [
+    "enqueue",
+    "enqueue_and_wait",
+    "start",
+    "reaper.start",
+    "storage.open",
+    "storage.holder",
+    "another queue",
+    "start after stop",
+]
 
 
 async def test_a_forked_child_is_told_to_make_its_own(shared, start: Start) -> None:

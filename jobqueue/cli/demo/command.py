@@ -8,7 +8,9 @@ from typing import Any
 
 import click
 
-from jobqueue.cli.client import run_fast
+from jobqueue.cli.client import require_shared, run_fast
+from jobqueue.cli.demo.chaos import run_chaos
+from jobqueue.cli.demo.chaos_view import chaos_table
 from jobqueue.cli.demo.check import direct, judge
 from jobqueue.cli.demo.files import Found, default_directory, find_files
 from jobqueue.cli.demo.report import progress, table
@@ -32,26 +34,43 @@ SHOWN = 5
 @output_option()
 @option("--max-files", type=click.IntRange(1, 1_000_000), default=2000, help="Files at the most.")
 @option("--concurrency", type=click.IntRange(1, 1000), default=8, help="Jobs that run at once.")
-def demo(directory: Path | None, storage: str | None, output: str, max_files: int, concurrency: int) -> None:
+@option("--chaos", is_flag=True,
+        help="Run worker and reaper processes, and kill some in mid-run.")  # fmt: skip
+def demo(
+    *,
+    directory: Path | None,
+    storage: str | None,
+    output: str,
+    max_files: int,
+    concurrency: int,
+    chaos: bool,
+) -> None:
     """Digest and count the files of DIRECTORY through a queue, and check every answer.
 
     Without DIRECTORY, the source of Python's standard library. Half of the files are asked for by
     request and response, half by fire and forget; some are asked for twice and run once, one fails
     and is retried, one is cancelled. Exit code 1 if any answer differs from a direct computation.
+
+    With --chaos the work is done by two worker processes while two reapers stand guard. A worker and
+    the leading reaper get SIGKILL in mid-run. Exit code 1 unless every job ended exactly once and every
+    run beyond the first was cut off by a kill. Without --storage the store is a temporary directory.
     """
     root = (directory or default_directory()).absolute()
     found = find_files(root, max_files)
     if not found.files:
         raise Failure.usage(f"no readable files in {root}: name another directory")
+    if chaos and storage is not None:
+        require_shared(open_storage(storage), redact(storage))
     url = storage or "memory://"
     err = console(stderr=True)
     first = "the first " if found.more else ""
-    err.print(printable(f"A job on {redact(url)} for each of {first}{len(found.files):,} files in {root}"))
-    numbers = run_fast(_run(found, url, concurrency))
+    name = "temporary files" if chaos and storage is None else redact(url)
+    err.print(printable(f"A job on {name} for each of {first}{len(found.files):,} files in {root}"))
+    numbers = run_fast(run_chaos(found, storage, concurrency) if chaos else _run(found, url, concurrency))
     if output == "json":
         emit_json(numbers)
     else:
-        show(table(numbers))
+        show(chaos_table(numbers) if chaos else table(numbers))
     for line in numbers["wrong"][:SHOWN]:
         err.print(printable(line))
     if numbers["wrong"]:
