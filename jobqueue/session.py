@@ -44,6 +44,7 @@ class Session:
         self.in_child = False
         """Whether this is a copy in a forked child, which can neither be used nor stopped."""
         self._hurried = False
+        self._stopping = False
         self._insert = partial(storage.insert, queue, reply_to=worker_id, max_length=max_length)
         self._inserts: Batcher[NewJob, Inserted] = Batcher(self._insert)
         self.insert: Callable[[Sequence[NewJob]], Awaitable[list[Inserted]]] = (
@@ -76,6 +77,8 @@ class Session:
             except JobQueueError as error:
                 self.report(error, "subscribing to cancel requests")
                 await self._storage.clock.sleep(1.0)
+        if self._stopping:  # since this began: nobody would end what the worker begins
+            return
         self.worker = Worker(self._storage, execution, options, self._emitter, self.timers, self.supervisor)
         self.worker.start()
 
@@ -85,6 +88,7 @@ class Session:
 
     async def stop_worker(self, timeout: float | None) -> None:
         """End the runs, in order."""
+        self._stopping = True
         if self.worker is not None:
             await self.worker.stop(0.0 if self._hurried else timeout)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from jobqueue import Storage
+from jobqueue import FileStorage, Storage
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.testing import FakeClock
 from tests.queue.support import Lab, WireStorage
@@ -31,8 +31,14 @@ async def wire(_directory: Directory) -> AsyncIterator[Storage]:
     yield WireStorage(MemoryStorage())
 
 
+@asynccontextmanager
+async def file(directory: Directory) -> AsyncIterator[Storage]:
+    yield FileStorage(directory(), fsync=False)
+
+
 STORES: dict[str, Callable[[Directory], AbstractAsyncContextManager[Storage]]] = {
     "memory": memory,  # in real time, with leases renewed from a thread
+    "file": file,
     "wire": wire,  # merged calls, each of which takes turns of the loop
 }
 

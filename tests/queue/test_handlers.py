@@ -486,7 +486,7 @@ async def test_execute_and_stop_at_once(lab: Lab) -> None:
     await queue.enqueue("a", 1)
     queue.execute(echo)
     await within(queue.stop())
-    assert await lab.state("a") in {"queued", "completed"}
+    assert await lab.state("a") in {"queued", "completed"}, "nobody is left to end what was begun"
     await within(queue.start())
     assert await within(queue.enqueue_and_wait("a", 1)) == 1
 

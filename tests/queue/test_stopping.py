@@ -381,6 +381,27 @@ async def test_a_start_that_fails_leaves_nothing() -> None:
     assert wire.calls("open") - 1 == wire.calls("close") == 2
 
 
+async def test_a_worker_that_is_about_to_start_does_not_when_its_queue_stops() -> None:
+    async with opened(WireStorage(MemoryStorage(clock=FakeClock()))) as storage:
+        lab, hold, insert = Lab(storage), Hold(), Hold()
+        queue = await lab.start()
+        storage.fault("subscribe", times=1, before=hold)
+        queue.execute(echo)
+        await within(hold.reached.wait())
+        storage.fault("insert", times=1, before=insert)
+        call = asyncio.create_task(queue.enqueue("a", 1))
+        await within(insert.reached.wait())
+        stopping = asyncio.create_task(queue.stop())
+        await lab.clock.settle()
+        hold.go.set()
+        await lab.clock.settle()
+        insert.go.set()
+        await within(stopping)
+        assert (await within(call)).status == "queued"
+        assert storage.calls("exchange") == 0
+        assert await lab.state("a") == "queued"
+
+
 async def test_a_worker_whose_subscription_fails_tries_again(clock: FakeClock) -> None:
     async with opened(WireStorage(MemoryStorage(clock=clock))) as storage:
         lab = Lab(storage)

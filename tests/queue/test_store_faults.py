@@ -354,3 +354,37 @@ async def test_a_busy_worker_does_not_listen_for_work(lab: Lab, wire: WireStorag
     assert wire.inner._hints._waiting == {}  # type: ignore[attr-defined]
     gate.go.set()
     assert await within(queue.wait("b")) == "done"
+
+
+async def test_a_worker_that_has_become_busy_gives_its_place_to_an_idle_one(clock: FakeClock) -> None:
+    """A hint that a full worker kept to itself would be missing to a free one."""
+    async with opened(WireStorage(MemoryStorage(clock=clock))) as wire:
+        lab, gates, left = Lab(wire), {id: Gate(id) for id in "abc"}, asyncio.Event()
+
+        async def handler(job: Job[Any]) -> Any:
+            return await gates[job.id](job)
+
+        async def listen() -> None:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                left.set()
+                raise
+
+        queue = await lab.start(handler, concurrency=2)
+        await queue.enqueue("a", 1)
+        await within(gates["a"].began.wait())
+        await clock.settle()
+        wire.fault("wait_for_work", before=listen)  # hears of nothing
+        await clock.advance(6)
+        await queue.enqueue_many([("b", 2), ("c", 3)])
+        await clock.settle()
+        assert not gates["b"].began.is_set()
+        gates["a"].go.set()
+        await within(gates["c"].began.wait())
+        await within(left.wait())
+        wire.heal()
+        gates["b"].go.set()
+        gates["c"].go.set()
+        assert await within(queue.wait("c")) == "c"
+        await lab.close()
