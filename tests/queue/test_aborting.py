@@ -143,13 +143,15 @@ async def test_the_lease_of_a_run_that_does_not_end_is_left_to_expire(lab: Lab, 
     events = Recorder(queue)
     await queue.enqueue("a", 1)
     await within(stuck.wait())
-    await clock.advance(19)
-    assert (await lab.storage.sweep("q", 10)) == []
-    await clock.advance(10.5)
-    (swept,) = await lab.storage.sweep("q", 10)
-    assert (swept.id, swept.state) == ("a", "queued")
-    assert events.of("stalled") == []
-    go.set()
+    try:
+        await clock.advance(19)
+        assert (await lab.storage.sweep("q", 10)) == []
+        await clock.advance(10.5)
+        (swept,) = await lab.storage.sweep("q", 10)
+        assert (swept.id, swept.state) == ("a", "queued")
+        assert events.of("stalled") == []
+    finally:
+        go.set()
     await clock.advance(1)
     assert [event.attempts for event in events.of("completed")] == [2]
 

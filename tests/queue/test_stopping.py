@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from typing import Any
 
@@ -169,7 +170,9 @@ async def test_a_handler_that_ends_while_it_is_aborted_keeps_its_result(
 
 
 async def test_a_handler_that_does_not_end_is_left_behind(lab: Lab, clock: FakeClock) -> None:
-    go = asyncio.Event()
+    go, ended = asyncio.Event(), asyncio.Event()
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
 
     async def handler(job: Job[Any]) -> str:
         while not go.is_set():
@@ -177,21 +180,27 @@ async def test_a_handler_that_does_not_end_is_left_behind(lab: Lab, clock: FakeC
                 await go.wait()
             except asyncio.CancelledError:
                 continue
+        ended.set()
         return "much too late"
 
     queue = await lab.start(handler)
     events = Recorder(queue)
     await queue.enqueue("a", 1)
     await clock.settle()
-    stopping = asyncio.create_task(queue.stop(timeout=1))
-    await clock.advance(1.9)
-    assert not stopping.done()
-    await clock.advance(0.3)
-    await within(stopping)
-    record = await lab.record("a")
-    assert (record.state, record.attempts) == ("queued", 0)
-    go.set()
+    try:
+        stopping = asyncio.create_task(queue.stop(timeout=1))
+        await clock.advance(1.9)
+        assert not stopping.done()
+        await clock.advance(0.3)
+        await within(stopping)
+        record = await lab.record("a")
+        assert (record.state, record.attempts) == ("queued", 0)
+    finally:
+        go.set()
+    await within(ended.wait())
     await clock.settle()
+    gc.collect()
+    assert complaints == []
     assert await lab.state("a") == "queued"
     assert events.names.count("requeued") == 1
     assert not {"completed", "stalled"} & set(events.names)
