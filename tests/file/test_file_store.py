@@ -485,6 +485,31 @@ async def test_a_process_that_fails_to_compact_is_reported(
     compaction.stop()
 
 
+async def test_compacting_in_the_middle_of_a_rotation(make: Make, tmp_path: Path) -> None:
+    """The next journal exists, but this one is not sealed yet: it must not be part of any snapshot."""
+    store = await make(files=Quiet(), rotate_at=1 << 30)
+    await store.insert("q", [NewJob("one", b"")])
+    core = store._pump._core
+    with core._home.lock.held():
+        rotation.rotate(core._home, core.replica, rotation.prepare_rotation(core._home, core.replica))
+    await store.insert("q", [NewJob("two", b"")])
+    with core._home.lock.held():
+        rotation.prepare_rotation(core._home, core.replica).close()
+    assert rotation.compact(Quiet(), tmp_path / "store")
+    await store.insert("q", [NewJob("three", b"")])
+    later = await make()
+    assert (await later.counts("q")).queued == 3
+
+
+async def test_nothing_is_compacted_before_the_store_is_recovered(make: Make, tmp_path: Path) -> None:
+    store = await make(files=Quiet(), rotate_at=1 << 30)
+    core = store._pump._core
+    with core._home.lock.held():
+        rotation.rotate(core._home, core.replica, rotation.prepare_rotation(core._home, core.replica))
+    (tmp_path / "store" / "lock").write_bytes(b"")
+    assert not rotation.compact(Quiet(), tmp_path / "store")
+
+
 async def test_one_compaction_at_a_time(make: Make, tmp_path: Path) -> None:
     await make()
     files = Files()

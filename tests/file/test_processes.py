@@ -23,7 +23,7 @@ from jobqueue.storage.file import FileStorage
 
 MORE = int(os.environ.get("JOBQUEUE_TEST_MORE", "1"))
 ROOT = Path(__file__).parents[2]
-LIMIT = 60
+LIMIT = 60 * MORE
 
 
 def command(role: str, directory: Path, name: str, *numbers: int, rotate_at: int = 1 << 20) -> list[str]:

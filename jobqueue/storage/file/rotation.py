@@ -13,10 +13,12 @@ import subprocess
 import threading
 from pathlib import Path
 
+from jobqueue.errors import StorageError
 from jobqueue.storage.file.files import Files
 from jobqueue.storage.file.frames import HEADER_SIZE
 from jobqueue.storage.file.journal import Journal, journal_path
-from jobqueue.storage.file.recovery import Home, seal
+from jobqueue.storage.file.lock import LockFile
+from jobqueue.storage.file.recovery import LOCK_NAME, Home, seal
 from jobqueue.storage.file.replica import Names, Replica
 from jobqueue.storage.file.snapshot import snapshot_path, write_snapshot
 
@@ -90,20 +92,42 @@ def _compact(files: Files, directory: Path) -> bool:
     names = Names(files.names(directory))
     for name in names.temporary:
         files.unlink(directory / name)
-    if names.base is None or not names.journals:
+    target = _published_generation(files, directory)
+    if names.base is None or target is None:
         return False
-    replica = Replica.load(files, directory, (names.journals[-1], HEADER_SIZE))
-    replica.close()
-    base, target = replica.base_generation, replica.journal.generation
-    if target > base:
+    if target > names.base:
+        # Exactly where that journal begins: not one command of it may be part of its snapshot.
+        replica = Replica.load(files, directory, (target, HEADER_SIZE))
+        replica.close()
+        if (replica.journal.generation, replica.position) != (target, HEADER_SIZE):
+            raise StorageError(f"{replica.journal.path} is not sealed: run `jobqueue fsck --repair`")
         write_snapshot(files, directory, target, replica.state)
+    _remove_before(max(target, names.base), files, directory, names)
+    return target > names.base
+
+
+def _published_generation(files: Files, directory: Path) -> int | None:
+    """Return the journal that is written to; all before it are sealed, and safe on the disk.
+
+    That a later one exists, or that a seal can be read, means less: its writer may be about to fail.
+    """
+    lock = LockFile(files, directory / LOCK_NAME)
+    try:
+        page = lock.read()
+    finally:
+        lock.close()
+    if page is None or page.boot != files.boot_id() or page.suspect:
+        return None
+    return page.generation
+
+
+def _remove_before(target: int, files: Files, directory: Path, names: Names) -> None:
     for generation in names.snapshots:
         if generation < target:
             files.unlink(snapshot_path(directory, generation))
     for generation in names.journals:
         if generation < target:
             files.unlink(journal_path(directory, generation))
-    return target > base
 
 
 class Compaction:
