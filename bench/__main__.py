@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from bench import file, memory
+from bench import file, memory, recovery
 
-BENCHES = {"file": file.main, "memory": memory.main}
+BENCHES = {"file": file.main, "memory": memory.main, "recovery": recovery.main}
 
 
 def main() -> None:

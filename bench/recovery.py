@@ -1,0 +1,215 @@
+"""Recovery: workers are killed a hundred times under load, on files and on Redis; and the cost of idling.
+
+Four worker processes of eight slots each serve 24 callers, who each ask for one job after the other: the
+digest of a file, 50 ms at least. Once a second SIGKILL ends the worker that has lived longest, and a new
+one starts. Two reapers stand by with a leader election. Every run is noted by its worker when it begins
+and when it ends, so that afterwards each job that a kill cut off is known.
+
+``recovery``: seconds from the kill to the next start of a job that it cut off.
+
+``JOBQUEUE_BENCH_KILLS`` is the number of kills, 100 unless it says otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from collections import defaultdict
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+from bench.measure import machine, percentile
+from jobqueue import Queue, open_storage
+from jobqueue.cli.demo.chaos_processes import Child
+from jobqueue.cli.demo.chaos_work import LEASE, NOTES_VARIABLE, QUEUE_VARIABLE, Order, Outcome, Run, read_runs
+from jobqueue.cli.demo.files import default_directory, find_files, measure, pack, unpack
+from jobqueue.job import JobState
+from tests.services import Server, redis_binary
+
+KILLS = int(os.environ.get("JOBQUEUE_BENCH_KILLS", "100"))
+WORKERS = 4
+SLOTS = 8
+CALLERS = 24
+PAUSE = 1.0
+"""Seconds between two kills."""
+SWEEP = 1.0
+STORED_WITHIN = 0.5
+"""Seconds after the end of a run in which its outcome is stored, at the latest, by a worker that lives."""
+LOOK = 60.0
+"""Seconds that an idle worker is watched."""
+HEAD = """\
+| store | kills | jobs | lost | wrong | in flight | run again | unattributed | p50 | p99 | longest |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
+ENVIRON = {"PYTHONPATH": str(Path(__file__).parents[1])}
+
+
+@dataclass
+class Seen:
+    """What was asked for, and what came of it."""
+
+    asked: dict[str, str] = field(default_factory=dict[str, str])
+    """The path of the file, by job id."""
+    outcomes: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
+    kills: dict[int, float] = field(default_factory=dict[int, float])
+    """When each process was killed, by its number."""
+
+
+class Fleet:
+    """The processes."""
+
+    def __init__(self, environ: dict[str, str], queue: str) -> None:
+        self._environ = environ
+        self._queue = queue
+        self.workers: list[Child] = []
+        self.reapers: list[Child] = []
+
+    async def add_worker(self) -> None:
+        """Start one more."""
+        command = ["worker", "jobqueue.cli.demo.chaos_work:queue", "--concurrency", str(SLOTS)]
+        self.workers.append(await Child.start("worker", command, self._environ, _quiet))
+
+    async def add_reaper(self) -> None:
+        """Start one more."""
+        command = ["reaper", "-q", self._queue, "--leader-election", "--sweep-interval", str(SWEEP)]
+        self.reapers.append(await Child.start("reaper", command, self._environ, _quiet))
+
+    async def end(self) -> None:
+        """End all."""
+        await asyncio.gather(*(child.end() for child in [*self.workers, *self.reapers]))
+
+
+def _quiet(_child: Child, _what: str) -> None:
+    return
+
+
+async def kill_under_load(url: str, notes: Path) -> tuple[Seen, list[Run], dict[str, int]]:
+    """Do it; return what the callers saw, all runs, and the fence of each stored outcome."""
+    queue: Queue[Order, Outcome] = Queue(open_storage(url), "recovery", max_stalls=1000)
+    environ = {**ENVIRON, "JOBQUEUE_STORAGE": url, NOTES_VARIABLE: str(notes), QUEUE_VARIABLE: queue.name}
+    fleet = Fleet(environ, queue.name)
+    files = [file.path for file in find_files(default_directory(), 500).files]
+    seen, over = Seen(), asyncio.Event()
+
+    async def caller(name: int) -> None:
+        number = 0
+        while not over.is_set():
+            path = files[(name * 37 + number) % len(files)]
+            id, number = f"{name}-{number}", number + 1
+            seen.asked[id] = pack(path)
+            seen.outcomes[id] = await queue.enqueue_and_wait(id, Order(path=pack(path)), timeout=120.0)
+
+    async with queue:
+        try:
+            for _ in range(2):
+                await fleet.add_reaper()
+            for _ in range(WORKERS):
+                await fleet.add_worker()
+            await queue.enqueue_and_wait("first", Order(path=pack(files[0])), timeout=60.0)
+            calling = asyncio.gather(*map(caller, range(CALLERS)))
+            for _ in range(KILLS):
+                await asyncio.sleep(PAUSE)
+                victim = fleet.workers.pop(0)
+                seen.kills[victim.pid] = time.time()
+                await victim.kill()
+                await fleet.add_worker()
+            over.set()
+            await calling
+        finally:
+            await fleet.end()
+        fences: dict[str, int] = {}
+        ids = list(seen.asked)
+        for start in range(0, len(ids), 500):
+            for record in await queue.storage.get(queue.name, ids[start : start + 500]):
+                if record is not None and record.state is JobState.COMPLETED:
+                    fences[record.id] = record.fence
+    return seen, [run for run in read_runs(notes) if run.id != "first"], fences
+
+
+def row(store: str, seen: Seen, runs: list[Run], fences: dict[str, int]) -> str:
+    """Check what happened and write a row of the table."""
+    by_id: defaultdict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        by_id[run.id].append(run)
+    answers = {path: measure(unpack(path)) for path in set(seen.asked.values())}
+    lost = [id for id in seen.asked if id not in seen.outcomes or id not in fences]
+    wrong = [id for id, outcome in seen.outcomes.items() if outcome["answer"] != answers[seen.asked[id]]]
+    wrong += [id for id, outcome in seen.outcomes.items() if outcome["fence"] != fences.get(id)]
+    in_flight = sum(_cut_off(run, fences, seen.kills) for run in runs)
+    duplicates = unattributed = 0
+    recovery: list[float] = []
+    for several in by_id.values():
+        for run, following in pairwise(several):
+            duplicates += 1
+            if _cut_off(run, fences, seen.kills):
+                recovery.append(following.started - seen.kills[run.pid])
+            else:
+                unattributed += 1
+    p50, p99 = percentile(recovery, 50), percentile(recovery, 99)
+    return (
+        f"| {store} | {len(seen.kills)} | {len(seen.asked):,} | {len(lost)} | {len(wrong)} | {in_flight} | "
+        f"{duplicates} | {unattributed} | {p50:.2f} s | {p99:.2f} s | {max(recovery, default=0):.2f} s |"
+    )
+
+
+def _cut_off(run: Run, fences: dict[str, int], kills: dict[int, float]) -> bool:
+    """Whether a kill came between the start of a run and the moment that its outcome was stored."""
+    at = kills.get(run.pid)
+    if at is None or run.ended is None:
+        return at is not None
+    return run.fence != fences.get(run.id) and run.ended > at - STORED_WITHIN
+
+
+async def commands_of_an_idle_worker(server: Server) -> float:
+    """Return how many commands a worker with default settings sends per second."""
+    environ = {**ENVIRON, "JOBQUEUE_STORAGE": server.url}
+    reader, writer = await asyncio.open_unix_connection(server.socket_path)
+    writer.write(b"MONITOR\r\n")
+    await reader.readline()
+    worker = await Child.start("worker", ["worker", "bench.recovery:calm"], environ, _quiet)
+    count = 0
+    try:
+        while b'"BLMOVE"' not in await reader.readline():
+            pass
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK):
+                async for line in reader:
+                    count += b" lua]" not in line
+    finally:
+        await worker.end()
+        writer.close()
+    return count / LOOK
+
+
+calm: Queue[None, None] = Queue("memory://", "calm")
+
+
+@calm.execute
+async def nothing(_job: object) -> None:
+    """Do nothing."""
+
+
+def main() -> None:
+    """Measure on each store."""
+    print(machine())
+    print(f"{KILLS} kills, lease {LEASE:g} s, sweep interval {SWEEP:g} s, {WORKERS} workers of {SLOTS} slots")
+    print(HEAD)
+    server = Server(redis_binary()).start()
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            directory = Path(name)
+            urls = {"file": (directory / "store").as_uri(), "redis": server.url}
+            for store, url in urls.items():
+                print(_measured(store, url, directory / f"runs-on-{store}"), flush=True)
+        rate = asyncio.run(commands_of_an_idle_worker(server))
+        print(f"an idle worker sends {rate:.2f} commands per second to Redis, over {LOOK:g} s")
+    finally:
+        server.remove()
+
+
+def _measured(store: str, url: str, notes: Path) -> str:
+    seen, runs, fences = asyncio.run(kill_under_load(url, notes))
+    return row(store, seen, runs, fences)
