@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -64,8 +65,11 @@ class _Child:
         return self._claims and SYSTEM_CLOCK.monotonic() - self.heard < HEARD_FOR
 
     def terminate(self) -> None:
-        with suppress(ProcessLookupError):
-            self.process.terminate()
+        # Not `Process.terminate`: before CPython 3.13 it polls, which may reap the child before
+        # asyncio's own watcher does, and its exit code is lost.
+        if self.process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
 
     async def wait(self) -> int:
         code = await self.process.wait()
@@ -149,7 +153,9 @@ class Fleet:
             del self._children[slot]
             if self._stopping.is_set():
                 # SIGTERM kills only a child that has no handler for it: not yet serving, or no longer.
-                self.unclean += code not in {0, -signal.SIGTERM}
+                if code not in {0, -signal.SIGTERM}:
+                    self.unclean += 1
+                    log.warning("worker process %d %s while stopping", child.pid, exit_text(code))
                 return
             if child.replaced:
                 failures = 0

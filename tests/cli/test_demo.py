@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pty
+import subprocess
+import sys
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,7 @@ from jobqueue.cli.demo.check import Expected, direct, judge
 from jobqueue.cli.demo.files import MAX_BYTES, File, Found, find_files, job_id, measure, pack, unpack
 from jobqueue.cli.demo.scenario import Observed
 from jobqueue.cli.numbers import percentile
+from tests.cli.processes import environ
 
 
 def silent(_what: str, _total: int):
@@ -91,25 +96,19 @@ def test_the_standard_library_is_the_default(spawn):
     assert Path(numbers["directory"], "asyncio").is_dir()
 
 
-def test_on_a_terminal_it_shows_bars(project, files, store):
-    import pty
-
-    pid, terminal = pty.fork()
-    if pid == 0:
-        import sys
-
-        from conftest import environ
-
-        env = environ(TERM="xterm", COLUMNS="60")
-        os.execve(sys.executable, [sys.executable, "-P", "-m", "jobqueue.cli", "demo", str(files)], env)
-    shown = b""
-    try:
-        while chunk := os.read(terminal, 65536):
-            shown += chunk
-    except OSError:  # how a terminal says that its last user has gone
-        pass
+def test_on_a_terminal_it_shows_bars(files):
+    terminal, inside = pty.openpty()
+    command = [sys.executable, "-P", "-m", "jobqueue.cli", "demo", str(files)]
+    with subprocess.Popen(
+        command, env=environ(TERM="xterm", COLUMNS="60"), stdin=inside, stdout=inside, stderr=inside
+    ) as process:
+        os.close(inside)
+        shown = b""
+        with suppress(OSError):  # how a terminal says that its last user has gone
+            while chunk := os.read(terminal, 65536):
+                shown += chunk
     os.close(terminal)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert process.returncode == 0
     text = shown.decode()
     assert "66/66" in text
     assert "66 of 66 answers" in text

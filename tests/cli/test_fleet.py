@@ -6,11 +6,9 @@ import os
 import signal
 from pathlib import Path
 
-import pytest
-from test_worker import get
-
 from jobqueue.cli.fleet import exit_text, restart_delay
 from jobqueue.cli.sources import changed_file, snapshot
+from tests.cli.processes import get, until_ready
 
 STARTED = r"\[(\d+)\] queue default started"
 
@@ -47,7 +45,7 @@ def test_signals_are_passed_on(store, data, spawn):
     parent.signal(signal.SIGINT)
     parent.expect("queue default stopped")  # the other one has nothing to drain
     parent.signal(signal.SIGINT)
-    assert parent.wait() == 0
+    assert parent.wait() == 0, parent.lines
     assert data("status", "a", "-s", store)["state"] == "queued"
     assert all(map(gone, children))
 
@@ -84,11 +82,7 @@ def test_health_of_a_fleet(spawn):
     parent, children = fleet(spawn, "--health-port", "0")
     line = next(line for line in parent.lines["err"] if "health on" in line)
     port = int(line.partition("127.0.0.1:")[2].partition("/")[0])
-    for _ in range(5000):
-        if get(port, "/readyz")[0] == 200:
-            break
-    else:
-        pytest.fail("not ready")
+    until_ready(port)
     victim = children.pop()
     os.kill(victim, signal.SIGKILL)
     parent.expect(rf"worker process {victim} was killed")

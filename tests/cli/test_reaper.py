@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-import pytest
-from test_worker import get
+from tests.cli.processes import until_ready
 
 
 def stalled(store, data, spawn, id: str = "a") -> None:
@@ -40,13 +39,6 @@ def test_looks_after_named_queues_only(store, data, spawn):
     other.signal(signal.SIGTERM)
     assert other.wait() == 0
     assert not [line for line in other.lines["err"] if "lost its lease" in line]
-
-
-def until_ready(port: int) -> None:
-    for _ in range(5000):
-        if get(port, "/readyz")[0] == 200:
-            return
-    pytest.fail("not ready")
 
 
 def test_leader_and_follower(store, data, spawn):

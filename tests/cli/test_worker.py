@@ -6,20 +6,11 @@ import json
 import signal
 import socket
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
 
-
-def get(port: int, path: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
+from tests.cli.processes import get
 
 
 def test_runs_jobs_of_other_processes_until_a_signal(store, data, worker):
