@@ -7,8 +7,9 @@ leadership until a deadline by its *own monotonic clock*, counted from the **sta
 attempt that succeeded, and short of the TTL by a tenth: so it stops before the lock can expire, even
 if the answer was slow, the process was stopped for a while, or the store cannot be reached.
 
-A follower asks every ``acquire_retry_interval``, and at once when the lock is released. A leader that
-stops releases at once; one that dies is replaced when its lock has expired.
+A follower asks every ``acquire_retry_interval``, at once when the lock is released, and when the lock
+that it saw is to expire. A leader that stops releases at once; one that dies is replaced when its lock
+has expired.
 
 What it does not do
 -------------------
@@ -31,6 +32,8 @@ __all__ = ["Leadership"]
 
 MARGIN = 0.1
 """Part of the TTL that a leader gives away to be sure to stop in time."""
+CROWD = 0.05
+"""Seconds over which followers spread that all have seen their chance."""
 
 
 class Leadership:
@@ -92,10 +95,21 @@ class Leadership:
 
     async def _follow(self, pause: float) -> None:
         started = self._clock.monotonic()
+        pause = min(pause, await self._expiry(pause))
         await self._storage.wait_for_lock(self._lock, pause)
         if self._clock.monotonic() - started < pause:
             # Woken by a release: all followers were, so they come one after the other.
-            await self._clock.sleep(self._clock.uniform(0.0, min(0.05, pause)))
+            await self._clock.sleep(self._clock.uniform(0.0, min(CROWD, pause)))
+
+    async def _expiry(self, otherwise: float) -> float:
+        """Guess the seconds until the lock expires, to be there when its holder has died.
+
+        A guess, since the instant is the store's: with clocks that differ it is too early or too late,
+        and the next regular try stands.
+        """
+        held = await self._storage.holder(self._lock)
+        left = otherwise if held is None else held.expires_at / 1000 - self._clock.time()
+        return left + self._clock.uniform(0.0, CROWD) if left > 0 else otherwise
 
     async def _lead(self, term: int, duty: Callable[[], Awaitable[None]]) -> None:
         self.term, why = term, "stopped"
