@@ -97,7 +97,7 @@ def insert_args(jobs: Sequence[NewJob]) -> list[bytes]:
     return [b"".join(runs), *ids, *payloads]
 
 
-def _options(  # noqa: PLR0917 - the options of NewJob, in its order
+def _options(
     priority: int,
     delay: int,
     run_at: int | None,
