@@ -45,7 +45,7 @@ class Session:
         """Whether this is a copy in a forked child, which can neither be used nor stopped."""
         self._hurried = False
         self._stopping = False
-        self._insert = partial(storage.insert, queue, reply_to=worker_id, max_length=max_length)
+        self._max_length = max_length
         self._inserts: Batcher[NewJob, Inserted] = Batcher(self._insert)
         self.insert: Callable[[Sequence[NewJob]], Awaitable[list[Inserted]]] = (
             self._insert_batched if storage.batched else self._insert
@@ -128,6 +128,12 @@ class Session:
             self.report(error, doing)
 
     # -- calls of the store, merged where merging pays --------------------------------------------------
+
+    def _insert(self, jobs: Sequence[NewJob]) -> Coroutine[Any, Any, list[Inserted]]:
+        # A plain method: one coroutine less than awaiting here, and a fifth of what a partial takes.
+        return self._storage.insert(
+            self._queue, jobs, reply_to=self.waiters.address, max_length=self._max_length
+        )
 
     async def _insert_batched(self, jobs: Sequence[NewJob]) -> list[Inserted]:
         if len(jobs) == 1:
