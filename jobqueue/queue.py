@@ -406,10 +406,10 @@ class Queue(Generic[P, R]):
             status, seq, state, _, _ = inserted
             if status is not _CREATED:
                 self._refuse_full(inserted)
-                if state in ENDED:
-                    return self._outcome(new.id, inserted)
             elif JobEnqueued in self._emitter.heard:
                 self._emitter.emit(JobEnqueued(new.id, self.name))
+            if state in ENDED:  # found; or created by a call whose answer was lost, and ended since
+                return self._outcome(new.id, inserted)
             if waiter.bind(seq):
                 waiters.fetch(waiter)
             try:
