@@ -190,6 +190,8 @@ class Fault:
     after: Callable[[], Awaitable[None]] | None = None
     lost: BaseException | None = None
     """Raised after the deed: the answer is lost."""
+    change: Callable[[Any], Any] | None = None
+    """Makes another answer of the true one."""
 
 
 @dataclass
@@ -244,6 +246,8 @@ class WireStorage:
             await fault.after()
         if fault.lost is not None:
             raise fault.lost
+        if fault.change is not None:
+            answer = fault.change(answer)
         await asyncio.sleep(0)
         return answer
 

@@ -20,10 +20,21 @@ from jobqueue import (
     StorageUnavailableError,
 )
 from jobqueue.job import Action, Settlement
-from jobqueue.storage.base import Renewal
+from jobqueue.storage.base import LeaseStatus, Renewal
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.testing import FakeClock
-from tests.queue.support import DeafStorage, Gate, Lab, Recorder, WireStorage, echo, opened, until, within
+from tests.queue.support import (
+    DeafStorage,
+    Gate,
+    Hold,
+    Lab,
+    Recorder,
+    WireStorage,
+    echo,
+    opened,
+    until,
+    within,
+)
 
 # -- job_timeout --------------------------------------------------------------------------------------
 
@@ -488,6 +499,41 @@ async def test_a_renewal_that_fails_is_tried_again_soon(clock: FakeClock) -> Non
         assert (await lab.record("a")).lease_until / 1000 - clock.time() > 5
         gate.go.set()
         assert await within(queue.wait("a")) == "done"
+        await lab.close()
+
+
+async def test_a_renewal_that_says_lost_ends_the_run_at_once(clock: FakeClock) -> None:
+    async with opened(WireStorage(MemoryStorage(clock=clock))) as storage:
+        lab, gate = Lab(storage), Gate()
+        queue = await lab.start(gate, visibility_timeout=9)
+        await queue.enqueue("a", 1)
+        await within(gate.began.wait())
+        storage.fault("extend", change=lambda statuses: [LeaseStatus.LOST for _ in statuses])
+        await clock.advance(2.9)
+        assert gate.cancelled == 0
+        await clock.advance(0.2)
+        assert (gate.cancelled, gate.jobs[0].aborted_reason) == (1, "lease_lost")
+        storage.heal()
+        await lab.close()
+
+
+async def test_trust_counts_from_the_question_and_not_from_the_answer(clock: FakeClock) -> None:
+    async with opened(WireStorage(MemoryStorage(clock=clock))) as storage:
+        lab, gate, hold = Lab(storage), Gate(), Hold()
+        queue = await lab.start(gate, visibility_timeout=9)
+        await queue.enqueue("a", 1)
+        await within(gate.began.wait())
+        storage.fault("extend", times=1, after=hold)
+        await clock.advance(3.1)
+        assert hold.reached.is_set()
+        await clock.advance(2.5)
+        hold.go.set()
+        storage.break_down("extend")
+        await clock.advance(3.2)
+        assert gate.cancelled == 0
+        await clock.advance(1)
+        assert gate.cancelled == 1, "the store counts the lease from when it was asked"
+        storage.heal()
         await lab.close()
 
 

@@ -280,6 +280,23 @@ async def test_a_waiter_whose_job_was_replaced_unheard_gets_the_new_outcome(cloc
         await lab.close()
 
 
+async def test_who_moved_on_to_a_new_job_is_pushed_its_outcome(lab: Lab, clock: FakeClock) -> None:
+    queue, other = await lab.start(), await lab.start()
+    call = asyncio.create_task(queue.enqueue_and_wait("a", "old"))
+    await clock.settle()
+    assert queue._session is not None
+    waiters = queue._session.waiters
+    await lab.storage.unsubscribe(waiters.address, waiters)
+    await other.cancel("a")
+    await other.enqueue("a", "new")
+    await lab.storage.subscribe(waiters.address, waiters)
+    await clock.advance(5.1)
+    other.execute(echo)
+    await clock.settle()
+    assert call.done(), "it waits for the next poll"
+    assert await call == "new"
+
+
 async def test_wait_for_an_unknown_id(lab: Lab) -> None:
     queue = await lab.start(echo)
     with pytest.raises(JobNotFoundError, match="'nobody'"):
@@ -378,6 +395,21 @@ async def test_stopping_ends_a_wait_that_is_about_to_subscribe() -> None:
         with pytest.raises(JobQueueError):
             await within(call, 2)
         assert not storage.inner._hints._sinks, "the address is still subscribed"
+
+
+async def test_a_poll_does_not_answer_a_wait_whose_insert_is_on_its_way(clock: FakeClock) -> None:
+    async with opened(WireStorage(MemoryStorage(clock=clock))) as storage:
+        lab, hold = Lab(storage), Hold()
+        queue = await lab.start(echo)
+        storage.fault("insert", times=1, before=hold)
+        call = asyncio.create_task(queue.enqueue_and_wait("a", 1))
+        await within(hold.reached.wait())
+        await clock.advance(11)
+        assert storage.calls("get") >= 2
+        assert not call.done(), "there is no such job yet, but there will be"
+        hold.go.set()
+        assert await within(call) == 1
+        await lab.close()
 
 
 async def test_the_first_subscriber_may_leave() -> None:

@@ -1,0 +1,131 @@
+"""Those who wait, one by one: replies that come early, late, twice or for another."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import Any
+
+import pytest
+
+from jobqueue.job import JobState
+from jobqueue.storage.base import Record, Reply
+from jobqueue.storage.memory import MemoryStorage
+from jobqueue.testing import FakeClock
+from jobqueue.timers import Timers
+from jobqueue.waiters import Waiter, Waiters
+
+DONE, CANCELLED = JobState.COMPLETED, JobState.CANCELLED
+
+
+def reply(seq: int, data: bytes | None = b"1", state: JobState = DONE) -> Reply:
+    return Reply("q", "a", seq, state, data, 1)
+
+
+def record(seq: int, state: JobState, result: bytes | None = None, error: bytes | None = None) -> Record:
+    fields: dict[str, Any] = dict.fromkeys(Record._fields, 0) | dict.fromkeys(
+        ("worker", "progress", "payload")
+    )
+    return Record(**(fields | {"id": "a", "seq": seq, "state": state, "result": result, "error": error}))
+
+
+async def waiter(seq: int = 0) -> Waiter:
+    made = Waiter("a", asyncio.get_running_loop().create_future())
+    if seq:
+        made.bind(seq)
+    return made
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations([1, 2])))
+async def test_of_early_replies_that_of_the_incarnation_counts(order: tuple[int, int]) -> None:
+    one = await waiter()
+    for seq in order:
+        assert not one.hear(reply(seq, b"%d" % seq))
+    assert not one.future.done()
+    assert not one.bind(2)
+    assert one.future.result() == reply(2, b"2")
+
+
+async def test_an_early_reply_of_another_incarnation_is_dropped() -> None:
+    one = await waiter()
+    one.hear(reply(1))
+    assert not one.bind(2)
+    assert not one.future.done()
+
+
+async def test_a_reply_without_its_result_asks_for_it() -> None:
+    one = await waiter(2)
+    assert not one.hear(reply(1, None))
+    assert one.hear(reply(2, None))
+    assert not one.future.done()
+    early = await waiter()
+    assert not early.hear(reply(2, None))
+    assert early.bind(2)
+    cancelled = await waiter(2)
+    assert not cancelled.hear(reply(2, None, CANCELLED))
+    assert cancelled.future.result() == reply(2, None, CANCELLED)
+
+
+async def test_the_first_answer_stands() -> None:
+    one = await waiter(1)
+    one.hear(reply(1, b"first"))
+    one.hear(reply(1, b"second"))
+    one.read("q", None)
+    one.expire()
+    outcome = one.future.result()
+    assert outcome is not None
+    assert outcome.data == b"first"
+
+
+async def test_what_the_store_says() -> None:
+    gone, old, live, newer, ended, failed = [await waiter(5) for _ in range(6)]
+    gone.read("q", None)
+    assert gone.future.result() is None
+    old.read("q", record(4, DONE, b"old"))
+    assert not old.future.done()
+    assert old.seq == 5
+    live.read("q", record(5, JobState.PROCESSING))
+    assert not live.future.done()
+    newer.read("q", record(6, JobState.QUEUED))
+    newer.hear(reply(5))
+    assert not newer.future.done()
+    newer.hear(reply(6, b"6"))
+    assert newer.future.result() == reply(6, b"6")
+    ended.read("q", record(5, DONE, b"r"))
+    assert ended.future.result() == Reply("q", "a", 5, DONE, b"r", 0)
+    failed.read("q", record(5, JobState.FAILED, error=b"e"))
+    assert failed.future.result() == Reply("q", "a", 5, JobState.FAILED, b"e", 0)
+
+
+def make_waiters(storage: MemoryStorage) -> Waiters:
+    return Waiters(storage, "q", "me", Timers(storage.clock), lambda fence: None, lambda error: None)
+
+
+@pytest.mark.parametrize("leavers", list(itertools.permutations(range(4), 2)))
+async def test_of_those_who_wait_for_one_job_any_may_leave(leavers: tuple[int, int]) -> None:
+    waiters = make_waiters(MemoryStorage(clock=FakeClock()))
+    standing = [waiters.add("a", 5) for _ in range(4)]
+    other = waiters.add("b", 5)
+    for one in standing:
+        one.bind(1)
+    for place in leavers:
+        waiters.remove(standing[place])
+    waiters.deliver([reply(1)])
+    assert [one.future.done() for one in standing] == [place not in leavers for place in range(4)]
+    assert not other.future.done()
+    for place, one in enumerate(standing):
+        if place not in leavers:
+            waiters.remove(one)
+    waiters.remove(other)
+    assert waiters._waiting == {}
+
+
+async def test_time_is_up_for_each_by_its_own_timeout() -> None:
+    clock = FakeClock()
+    waiters = make_waiters(MemoryStorage(clock=clock))
+    short, long = waiters.add("a", 1), waiters.add("a", 3)
+    await clock.advance(1.1)
+    assert short.future.done()
+    assert not long.future.done()
+    await clock.advance(2)
+    assert long.future.done()
