@@ -71,7 +71,9 @@ class Program:
             self.ledger.fence = job.fence
         renewals = [Renewal(job.id, job.fence, b"half") for job in claimed]
         one(self.core, commands.Extend("q", "w", renewals, LEASE))
-        settlements = [Settlement(job.id, job.fence, action, b"of " + job.id.encode(), TTL) for job in claimed]
+        settlements = [
+            Settlement(job.id, job.fence, action, b"of " + job.id.encode(), TTL) for job in claimed
+        ]
         if action is not Action.RETRY:
             self.ledger.ended.update(job.id for job in claimed)
         answer = one(self.core, commands.Exchange("q", "w", settlements, 0, LEASE))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,11 +51,6 @@ def test_killed_at_every_call(steps: int, how: str, tmp_path: Path) -> None:
         directory = tmp_path / f"{how}-{at}"
         ledger, clock = run_until_killed(directory, Killing(at, how))
         verify(directory, ledger, clock).close()
-
-
-@pytest.fixture
-def witness_clock() -> Iterator[FakeClock]:
-    yield FakeClock()
 
 
 @pytest.mark.parametrize("how", ["before", "after", "half"])

@@ -559,7 +559,7 @@ async def test_progress_is_told(tmp_path: Path) -> None:
         await store.insert("q", [NewJob(str(number), bytes(200))])
     await until(lambda: not (tmp_path / "store" / "snapshot-0000000001").exists())
     await store.close()
-    again = FileStorage(tmp_path / "store", progress=lambda done, all: seen.append((done, all)))
+    again = FileStorage(tmp_path / "store", progress=lambda done, total: seen.append((done, total)))
     await again.open()
     assert (await again.counts("q")).queued == 100
     await again.close()

@@ -27,8 +27,8 @@ LIMIT = 60 * MORE
 
 
 def command(role: str, directory: Path, name: str, *numbers: int, rotate_at: int = 1 << 20) -> list[str]:
-    program = [sys.executable, "-m", "tests.file.process", role, str(directory), name, str(rotate_at), "fsync"]
-    return program + [str(number) for number in numbers]
+    program = [sys.executable, "-m", "tests.file.process", role, str(directory), name]
+    return [*program, str(rotate_at), "fsync", *map(str, numbers)]
 
 
 async def spawn(*arguments: str) -> asyncio.subprocess.Process:
@@ -144,7 +144,7 @@ SYSTEM_CALLS = "pwrite64,fdatasync,fsync,rename,unlink,ftruncate,fallocate,mkdir
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_killed_at_system_calls(tmp_path: Path) -> None:
-    """The same by the system itself: every call that writes, renames, removes, cuts or syncs may be the last."""
+    """The same by the system itself: any call that writes, renames, removes, cuts or syncs is the last."""
     whole = traced(tmp_path / "whole", None)
     if whole is None:
         pytest.skip("this system does not allow tracing")
