@@ -1,4 +1,4 @@
-"""One process of a test with several; speaks JSON lines: ``python -m tests.file.process ROLE DIRECTORY ..``."""
+"""One process of a test with several; speaks JSON lines: ``python -m tests.file.process ROLE ...``."""
 
 from __future__ import annotations
 
