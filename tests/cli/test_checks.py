@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from jobqueue.cli import checks
 from jobqueue.errors import StorageError, StorageUnavailableError
 from jobqueue.storage.memory import MemoryStorage
+from tests.services import Server, redis_binary
 
 
 class Found(NamedTuple):
@@ -21,6 +23,13 @@ class Fake(MemoryStorage):
     """A memory store that says it is shared."""
 
     shared = True
+
+
+@pytest.fixture
+def redis() -> Iterator[Server]:
+    server = Server(redis_binary())
+    yield server.start()
+    server.remove()
 
 
 def use(monkeypatch: pytest.MonkeyPatch, storage: MemoryStorage) -> None:
@@ -94,3 +103,27 @@ def test_fsck_lists_breaches_and_repairs(cli, data, monkeypatch):
 def test_fsck_of_a_store_without_a_check(cli, monkeypatch):
     use(monkeypatch, Fake())
     assert "jobqueue doctor" in cli("fsck", "-s", "redis://h", code=2).stderr
+
+
+def test_fsck_of_files(store, data):
+    data("enqueue", "a", "1", "-s", store)
+    assert data("fsck", "-s", store) == {"storage": store, "sound": True, "findings": []}
+    assert data("fsck", "-s", store, "--repair")["sound"] is True
+    assert data("status", "a", "-s", store)["state"] == "queued"
+
+
+def test_redis(redis, cli, data):
+    """Both commands on a real server, sound and then damaged."""
+    data("enqueue", "a", "1", "-s", redis.url)
+    assert data("fsck", "-s", redis.url)["sound"] is True
+    found = data("doctor", "-s", redis.url)
+    assert found["healthy"] is True
+    assert "eviction" in [finding["name"] for finding in found["findings"]]
+    redis.command("RPUSH", "{jq:default}:ready", "b")
+    breaches = data("fsck", "-s", redis.url, code=7)["findings"]
+    assert {breach["severity"] for breach in breaches} == {"error"}
+    assert all(breach["name"].startswith("default") for breach in breaches)
+    assert "cannot be repaired" in cli("fsck", "-s", redis.url, "--repair", code=1).stderr
+    redis.command("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    evicting = data("doctor", "-s", redis.url, code=7)
+    assert evicting["findings"][0]["severity"] == "error"

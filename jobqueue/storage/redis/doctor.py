@@ -38,6 +38,21 @@ class Breach(NamedTuple):
     """The job concerned; ``None`` if it is about the queue."""
     problem: str
 
+    @property
+    def name(self) -> str:
+        """What it is about, for a list of findings."""
+        return self.queue if self.id is None else f"{self.queue}: {self.id}"
+
+    @property
+    def severity(self) -> str:
+        """Always an error: a sound store has none."""
+        return Severity.ERROR.value
+
+    @property
+    def text(self) -> str:
+        """What is wrong, for a list of findings."""
+        return self.problem
+
 
 async def diagnose(session: Session, settings: Settings) -> list[Finding]:
     """Look at the server, the way to it, and the rights of this user."""

@@ -267,9 +267,24 @@ class RedisStorage:
         """Look at the server's version, settings and clock, the round trip and this user's rights."""
         return await diagnose(self._open_session(), self._settings)
 
-    async def check(self, queue: str) -> list[Breach]:
-        """Check that the records and indexes of a queue agree, while it is used; return what does not."""
-        return await check_queue(self._open_session(), self._settings.prefix, queue)
+    async def check(self, queue: str | None = None, *, repair: bool = False) -> list[Breach]:
+        """Check that the records and indexes of a queue agree, while it is used; return what does not.
+
+        Without a name all queues are checked. The store need not be open. There is no repair:
+        ``repair=True`` raises `StorageError`.
+        """
+        if repair:
+            raise StorageError(
+                "a Redis store cannot be repaired: check it without repair, then cancel the jobs that are "
+                "listed, or enqueue them again with other ids"
+            )
+        await self.open()
+        try:
+            session, prefix = self._open_session(), self._settings.prefix
+            names = await self.queues() if queue is None else [queue]
+            return [breach for name in names for breach in await check_queue(session, prefix, name)]
+        finally:
+            await self.close()
 
     # -- hints ------------------------------------------------------------------------------------
 
