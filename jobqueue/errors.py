@@ -16,7 +16,9 @@ JobQueueError
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+from typing import TypeVar
 
 __all__ = [
     "ErrorInfo",
@@ -32,7 +34,10 @@ __all__ = [
     "StorageError",
     "StorageUnavailableError",
     "WaitTimeoutError",
+    "own_copy",
 ]
+
+E = TypeVar("E", bound=BaseException)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,13 @@ class ErrorInfo:
 
 class JobQueueError(Exception):
     """Base of every error of this package."""
+
+
+def own_copy(error: E) -> E:
+    """Return a copy to raise: one object raised many times would gather the traceback of each."""
+    copied = copy.copy(error)
+    copied.__cause__ = error.__cause__
+    return copied
 
 
 class InvalidArgumentError(JobQueueError, ValueError):

@@ -9,7 +9,13 @@ from datetime import datetime
 from typing import Any, Generic, Self, TypeVar, overload
 
 from jobqueue.backoff import Backoff
-from jobqueue.errors import InvalidArgumentError, JobNotFoundError, JobQueueError, QueueFullError
+from jobqueue.errors import (
+    InvalidArgumentError,
+    JobNotFoundError,
+    JobQueueError,
+    QueueFullError,
+    own_copy,
+)
 from jobqueue.events import (
     Emitter,
     ErrorOccurred,
@@ -279,7 +285,7 @@ class Queue(Generic[P, R]):
         session = self._started()
         await session.broken.wait()
         assert session.defect is not None
-        raise session.defect
+        raise own_copy(session.defect)
 
     # -- handlers and events ----------------------------------------------------------------------
 
@@ -493,7 +499,7 @@ class Queue(Generic[P, R]):
         if session is None:
             raise JobQueueError(f"queue {self.name!r} is not started: use `async with queue:` or start()")
         if session.defect is not None:
-            raise session.defect
+            raise own_copy(session.defect)
         return session
 
     def _enqueued(self, id: str, inserted: Inserted) -> EnqueueResult[R]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from jobqueue.errors import JobQueueError, WaitTimeoutError
+from jobqueue.errors import JobQueueError, WaitTimeoutError, own_copy
 from jobqueue.job import ENDED, JobState
 from jobqueue.storage.base import Record, Reply, Storage
 from jobqueue.timers import Lane, Timers
@@ -184,7 +184,7 @@ class Waiters:
         self._waiting[id] = waiter
         self._timers.start(waiter, timeout)
         if self._closed is not None:
-            waiter.fail(self._closed)
+            waiter.fail(own_copy(self._closed))
         return waiter
 
     def fetch(self, waiter: Waiter) -> None:
@@ -227,7 +227,7 @@ class Waiters:
         self._closed = error
         for id in self._waiting:
             for waiter in self._standing(id):
-                waiter.fail(error)
+                waiter.fail(own_copy(error))
 
     def _standing(self, id: str) -> list[Waiter]:
         standing: list[Waiter] = []

@@ -20,6 +20,13 @@ def left_tasks() -> list[str]:
     return sorted(task.get_name() for task in asyncio.all_tasks() if task is not current)
 
 
+def traceback_length(error: BaseException) -> int:
+    length, traceback = 0, error.__traceback__
+    while traceback is not None:
+        length, traceback = length + 1, traceback.tb_next
+    return length
+
+
 async def test_starting_and_stopping_twice_does_nothing(lab: Lab) -> None:
     queue = lab.queue(echo)
     events = Recorder(queue)
@@ -334,6 +341,17 @@ async def test_a_handler_cannot_stop_its_own_queue(lab: Lab) -> None:
     assert await within(lab.finish(queue.stop())) is None
 
 
+async def test_each_of_many_waits_gets_an_error_of_its_own(lab: Lab) -> None:
+    queue = await lab.start()
+    calls = [asyncio.create_task(queue.enqueue_and_wait(f"j{n}", n)) for n in range(200)]
+    await until(lambda: standing(queue) == 200)
+    await within(queue.stop())
+    errors = await within(asyncio.gather(*calls, return_exceptions=True))
+    assert all(isinstance(error, JobQueueError) for error in errors)
+    assert len({id(error) for error in errors}) == 200
+    assert max(map(traceback_length, errors)) < 10
+
+
 async def test_a_listener_may_stop_the_queue(lab: Lab) -> None:
     queue = await lab.start(echo)
     stopped = asyncio.Event()
@@ -441,10 +459,13 @@ async def test_a_broken_queue_says_so_and_can_be_restarted(lab: Lab, monkeypatch
     session.waiters.resync()
     with pytest.raises(JobQueueError, match=r"broke and must be restarted.*a defect"):
         await within(waiting)
-    with pytest.raises(JobQueueError, match="a defect"):
-        await queue.enqueue("b", 1)
-    with pytest.raises(JobQueueError):
+    for _ in range(20):
+        with pytest.raises(JobQueueError, match="a defect"):
+            await queue.enqueue("b", 1)
+    with pytest.raises(JobQueueError) as caught:
         queue.execute(echo)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert traceback_length(caught.value) < 8, "every call has added to one traceback"
     assert isinstance((await events.wait("error")).error, ZeroDivisionError)
     await lab.finish(queue.stop())
     again: Queue[Any, Any] = lab.queue(echo)
