@@ -373,6 +373,24 @@ async def test_the_trust_counts_from_before_the_call(
     assert clock.monotonic() < 10
 
 
+async def test_a_renewal_too_counts_from_before_the_call(
+    wire: WireStorage, clock: FakeClock, reapers: Reapers
+) -> None:
+    one, _ = await reapers.start(leader_election=ELECTION)
+    await clock.settle()
+    hold = Hold()
+    wire.fault("renew", times=1, after=hold)
+    await clock.advance(3.1)
+    assert hold.reached.is_set()
+    await clock.advance(4.9)
+    hold.go.set()
+    wire.break_down("renew", "acquire")
+    await clock.advance(3.9)
+    assert one.is_leader
+    await clock.advance(0.2)
+    assert not one.is_leader, "the store counts the lock from when it was asked"
+
+
 async def test_a_store_that_cannot_be_asked_is_not_hammered(
     wire: WireStorage, clock: FakeClock, reapers: Reapers
 ) -> None:
