@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+MESSAGE = b"$7\r\nmessage\r\n"
+
 
 class ChaosProxy:
-    """Passes everything on; `drip` cuts replies into single bytes, `cut_replies` resets in mid-reply."""
+    """Passes everything on; `drip` cuts replies into single bytes, `cut_replies` resets in mid-reply, `deaf`
+    drops pub/sub messages."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -18,6 +21,9 @@ class ChaosProxy:
         self.port = 0
         self.drip = False
         self.swallow = False
+        self.deaf = False
+        self.dropped = 0
+        """Pieces that were dropped because a pub/sub message was in them."""
         self.cut_replies = 0
         """How many of the next replies are cut."""
         self.cut_every = 0
@@ -71,6 +77,9 @@ class ChaosProxy:
         with suppress(OSError):
             while data := await reader.read(65536):
                 if self.swallow:
+                    continue
+                if self.deaf and MESSAGE in data:
+                    self.dropped += 1
                     continue
                 self.passed += 1
                 every = self.cut_every and self.passed % self.cut_every == 0
