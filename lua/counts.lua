@@ -4,7 +4,7 @@
 -- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled meta
 -- ARGV: now
 -- Returns: {scheduled, queued, processing, failing, completed, failed, cancelled, created_at of the oldest
---   among the fronts of the priorities or -1}
+--   among the fronts of the priorities or -1, how many have ever ended}
 -- Invariants: reads only; expired records are not counted.
 
 -- include: base
@@ -45,5 +45,5 @@ end
 return {
   call('ZCARD', scheduled), ready_count(), call('HLEN', running), call('ZCARD', failing),
   unexpired(completed), unexpired(failed), unexpired(cancelled),
-  oldest and string.format('%.0f', oldest) or -1,
+  oldest and string.format('%.0f', oldest) or -1, string.format('%.0f', ended_ever),
 }

@@ -107,6 +107,7 @@ if count > 0 then
     call('HDEL', running, unpack(done))
     call('HSET', jobs, unpack(fields))
     call('ZADD', completed, unpack(expiry))
+    ended_ever = ended_ever + n
   end
 end
 for _, place in ipairs(slow) do

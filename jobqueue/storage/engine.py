@@ -402,6 +402,11 @@ class Engine:
             oldest=min((next(iter(line.values())).created_at for line in q.ready.values()), default=None),
         )
 
+    def ended(self, queue: str) -> int:
+        """Say how many jobs have ended since this engine began."""
+        q = self._peek(queue)
+        return 0 if q is None else q.ended_total
+
     def queues(self) -> list[str]:
         return sorted(name for name, q in self._queues.items() if q.jobs)
 

@@ -81,6 +81,7 @@ class Index:
     __slots__ = (
         "dead_expiries",
         "ended",
+        "ended_total",
         "expiry",
         "expiry_times",
         "jobs",
@@ -105,6 +106,8 @@ class Index:
         self.dead_expiries = 0
         self.waiting = {JobState.SCHEDULED: 0, JobState.FAILING: 0}
         self.ended = {JobState.COMPLETED: 0, JobState.FAILED: 0, JobState.CANCELLED: 0}
+        self.ended_total = 0
+        """How many have ended since this index was made; never falls."""
         self.workers: dict[str, int] = {}
 
     # -- ready ------------------------------------------------------------------------------------
@@ -182,6 +185,7 @@ class Index:
     def put_ended(self, job: Entry, expires_at: int) -> None:
         """Count an ended job and have it expire."""
         self.ended[job.state] += 1
+        self.ended_total += 1
         self._put_expiry(job, expires_at)
 
     def expire(self, job: Entry, expires_at: int) -> None:

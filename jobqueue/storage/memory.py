@@ -158,6 +158,12 @@ class MemoryStorage:
         with self._lock:
             return self._engine.counts(queue, now)
 
+    async def ended(self, queue: str) -> int:
+        """Say how many jobs have ended; see `jobqueue.storage.totals`."""
+        self._now()
+        with self._lock:
+            return self._engine.ended(queue)
+
     async def queues(self) -> list[str]:
         self._now()
         with self._lock:

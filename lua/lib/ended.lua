@@ -1,4 +1,4 @@
--- Ending jobs, and telling who waits. Needs: base, record, KEYS completed failed cancelled.
+-- Ending jobs, and telling who waits. Needs: base, meta, record, KEYS completed failed cancelled.
 --
 -- A message is a row of frames. "r", a job has ended: size of queue 1, queue, size of id 2, id, seq 7,
 -- state 1, attempts 4, size of data 4 (one too large; 0: none, or too large to push), data.
@@ -48,6 +48,7 @@ local function finish(job, id, state, data, expires)
   job.state, job.data, job.mark, job.updated, job.worker = state, data, expires, now, ''
   if state ~= 'F' then job.payload = '' end
   call('ZADD', ended_keys[state], expires, id)
+  ended_ever = ended_ever + 1
   if job.waiters ~= '' then
     post_reply(job.waiters, id, seq_of(job), state, spack('>I4', job.attempts), data)
     job.waiters = ''

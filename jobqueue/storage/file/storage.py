@@ -209,6 +209,10 @@ class FileStorage:
     async def counts(self, queue: str) -> Counts:
         return await self._read(lambda engine, now: engine.counts(queue, now))
 
+    async def ended(self, queue: str) -> int:
+        """Say how many jobs have ended; see `jobqueue.storage.totals`."""
+        return await self._read(lambda engine, _now: engine.ended(queue))
+
     async def queues(self) -> list[str]:
         return await self._read(lambda engine, _: engine.queues())
 

@@ -173,9 +173,10 @@ class Steps:
         pairs = zip(reply[1::2], reply[2::2], strict=True)
         return [codec.record(id.decode(), data) for id, data in pairs], reply[0]
 
-    async def counts(self, queue: str) -> Counts:
-        *numbers, oldest = await self._call("counts", queue)
-        return Counts(*numbers)._replace(oldest=None if int(oldest) < 0 else int(oldest))
+    async def counts(self, queue: str) -> tuple[Counts, int]:
+        """Count jobs by state, and how many have ever ended."""
+        *numbers, oldest, ended = await self._call("counts", queue)
+        return Counts(*numbers)._replace(oldest=None if int(oldest) < 0 else int(oldest)), int(ended)
 
     async def workers(self, queue: str) -> list[WorkerInfo]:
         reply = await self._call("workers", queue, b"%d" % WORKER_SEEN_FOR)

@@ -252,7 +252,11 @@ class RedisStorage:
         return Page(records, _encode_cursor(state, behind) if behind else None)
 
     async def counts(self, queue: str) -> Counts:
-        return await self._open_session().steps.counts(queue)
+        return (await self._open_session().steps.counts(queue))[0]
+
+    async def ended(self, queue: str) -> int:
+        """Say how many jobs have ended; see `jobqueue.storage.totals`."""
+        return (await self._open_session().steps.counts(queue))[1]
 
     async def queues(self) -> list[str]:
         session = self._open_session()

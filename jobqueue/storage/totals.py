@@ -1,0 +1,20 @@
+"""What a store may count beyond the contract."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+__all__ = ["Totals"]
+
+
+@runtime_checkable
+class Totals(Protocol):
+    """A store that knows how many jobs have ended, whether or not their records still exist."""
+
+    async def ended(self, queue: str) -> int:
+        """Say how many jobs of a queue have ended, in any way. Counts up.
+
+        Only the difference between two answers of one open store means something: a store may begin
+        anew when it is opened, or when the queue was empty.
+        """
+        ...
