@@ -66,7 +66,7 @@ def test_table_and_messages(cli, files):
     result = cli("demo", str(files))
     assert "66 of 66 answers equal a direct computation" in result.stdout
     assert "retries            1\n" in result.stdout
-    assert "memory://" in result.stderr
+    assert "on temporary files" in result.stderr
     assert "checking: 66" in result.stderr
     assert "\x1b" not in result.stdout + result.stderr
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -20,17 +22,20 @@ from jobqueue.cli.exits import Failure
 from jobqueue.cli.options import option, output_option, storage_option
 from jobqueue.cli.output import console, emit_json, show
 from jobqueue.cli.text import printable
+from jobqueue.storage.base import Storage
+from jobqueue.storage.file import FileStorage
 from jobqueue.storage.urls import open_storage, redact
 
 __all__ = ["demo"]
 
+TEMPORARY = "temporary files"
 SHOWN = 5
 """Wrong answers that are told one by one."""
 
 
 @click.command()
 @click.argument("directory", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
-@storage_option(required=False, text="URL of the store; without one, memory.")
+@storage_option(required=False, text="URL of the store; without one, a temporary directory.")
 @output_option()
 @option("--max-files", type=click.IntRange(1, 1_000_000), default=2000, help="Files at the most.")
 @option("--concurrency", type=click.IntRange(1, 1000), default=8, help="Jobs that run at once.")
@@ -61,12 +66,11 @@ def demo(
         raise Failure.usage(f"no readable files in {root}: name another directory")
     if chaos and storage is not None:
         require_shared(open_storage(storage), redact(storage))
-    url = storage or "memory://"
     err = console(stderr=True)
     first = "the first " if found.more else ""
-    name = "temporary files" if chaos and storage is None else redact(url)
+    name = TEMPORARY if storage is None else redact(storage)
     err.print(printable(f"A job on {name} for each of {first}{len(found.files):,} files in {root}"))
-    numbers = run_fast(run_chaos(found, storage, concurrency) if chaos else _run(found, url, concurrency))
+    numbers = run_fast(run_chaos(found, storage, concurrency) if chaos else _run(found, storage, concurrency))
     if output == "json":
         emit_json(numbers)
     else:
@@ -77,11 +81,15 @@ def demo(
         raise Failure(f"{len(numbers['wrong'])} things are not as they must be: this is a defect of jobqueue")
 
 
-async def _run(found: Found, url: str, concurrency: int) -> dict[str, Any]:
-    storage = open_storage(url)
-    with progress(console(stderr=True)) as begin:
+async def _run(found: Found, url: str | None, concurrency: int) -> dict[str, Any]:
+    with ExitStack() as stack:
+        if url is None:
+            storage: Storage = FileStorage(stack.enter_context(TemporaryDirectory(prefix="jobqueue-demo-")))
+        else:
+            storage = open_storage(url)
+        begin = stack.enter_context(progress(console(stderr=True)))
         scenario = Scenario(storage, found, concurrency, begin)
         seen = await scenario.run()
         expected = await asyncio.to_thread(direct, found, begin)
     verdict = judge(seen, expected, scenario.stumbling)
-    return summary(found, redact(url), seen, verdict)
+    return summary(found, TEMPORARY if url is None else redact(url), seen, verdict)
