@@ -1,0 +1,81 @@
+// What a Node peer's runner does; see harness.py, which does the same.
+
+import { createInterface } from 'node:readline'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+export const PAYLOAD = { data: 'x'.repeat(89) }
+
+const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
+
+async function ready () {
+  console.log('ready')
+  await lines.next()
+}
+
+function together (count, caller) {
+  return Promise.all(Array.from({ length: count }, caller))
+}
+
+async function enqueue (peer, { port, warmup, jobs, in_flight: inFlight }) {
+  let number = 0
+  const caller = share => async () => {
+    for (let i = 0; i < share; i++) await peer.enqueue(number++)
+  }
+  await peer.open(port)
+  await together(inFlight, caller(warmup / inFlight))
+  await ready()
+  const started = performance.now()
+  await together(inFlight, caller(jobs / inFlight))
+  return { rate: jobs / (performance.now() - started) * 1e3 }
+}
+
+async function drain (peer, { port, warmup, jobs, concurrency }) {
+  let left = warmup + jobs
+  let started
+  await ready()
+  const rate = await new Promise((resolve, reject) => {
+    const done = () => {
+      if (--left === jobs) started = performance.now()
+      else if (left === 0) resolve(jobs / (performance.now() - started) * 1e3)
+    }
+    peer.work(port, concurrency, done).catch(reject)
+  })
+  await sleep(300) // what ended last is stored meanwhile, and counts for the server
+  return { rate }
+}
+
+async function request (peer, { port, warmup, seconds, in_flight: inFlight }) {
+  let number = 0
+  let latencies
+  const run = async seconds => {
+    latencies = []
+    const started = performance.now()
+    await together(inFlight, async () => {
+      for (let begun; (begun = performance.now()) < started + seconds * 1e3;) {
+        await peer.request(number++)
+        latencies.push(performance.now() - begun)
+      }
+    })
+    return latencies.length / (performance.now() - started) * 1e3
+  }
+  await peer.work(port, 100, () => {})
+  await peer.open(port)
+  await run(warmup)
+  await ready()
+  const rate = await run(seconds)
+  latencies.sort((a, b) => a - b)
+  const at = p => latencies[Math.min(latencies.length - 1, Math.floor(latencies.length * p / 100))] / 1e3
+  return { rate, p50: at(50), p99: at(99) }
+}
+
+export async function main (peer) {
+  const { action, ...options } = JSON.parse(process.argv[2])
+  const longest = setTimeout(() => {
+    console.error('the measurement takes too long')
+    process.exit(1)
+  }, 300_000)
+  console.log(JSON.stringify(await { enqueue, drain, request }[action](peer, options)))
+  await peer.close()
+  clearTimeout(longest)
+  process.exit(0)
+}

@@ -1,0 +1,145 @@
+"""What a Python peer's runner does: the same measurements, with its own library's calls.
+
+A runner is a process of its own. Its argument is a JSON object: `port` of the server, `action`, and the
+action's numbers. It prints "ready" when it is connected and warm, waits for a line on its standard input,
+measures, and prints its result as one line of JSON. It imports nothing of this repository: it runs in the
+environment that its library is installed in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import uvloop
+
+PAYLOAD = {"data": "x" * 89}
+"""100 bytes of JSON without spaces."""
+POLL = 0.01
+"""Seconds between two looks, for libraries that ask for a result or for work again and again."""
+LONGEST = 300.0
+"""Seconds after which a measurement has failed."""
+
+Stop = Callable[[], Awaitable[None]]
+
+
+class Peer(Protocol):
+    """A library, as far as it is measured."""
+
+    async def open(self, port: int) -> None:
+        """Connect a producer."""
+
+    async def enqueue(self, number: int) -> None:
+        """Put one job with `PAYLOAD` into the queue."""
+
+    async def request(self, number: int) -> None:
+        """Put one job into the queue and wait for its result."""
+
+    async def close(self) -> None:
+        """End the producer's connections."""
+
+    async def work(self, port: int, concurrency: int, done: Callable[[], None]) -> Stop:
+        """Start a worker whose handler calls ``done``; return what stops it."""
+
+
+def main(peer: Peer) -> None:
+    """Run what the command line asks for."""
+    options = json.loads(sys.argv[1])
+    measure = {"enqueue": enqueue, "drain": drain, "request": request}[options.pop("action")]
+    # As a long-lived service would: what is loaded is looked at no more, garbage is collected seldom.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    uvloop.run(asyncio.wait_for(measure(peer, **options), LONGEST))
+
+
+def ready() -> None:
+    """Say that the measurement can begin, and wait until it shall."""
+    print("ready", flush=True)
+    sys.stdin.readline()
+
+
+def report(**result: float) -> None:
+    """Give the result."""
+    print(json.dumps(result), flush=True)
+
+
+async def enqueue(peer: Peer, port: int, warmup: int, jobs: int, in_flight: int) -> None:
+    """Measure single enqueues per second."""
+    numbers = iter(range(warmup + jobs))
+
+    async def caller(share: int) -> None:
+        for _ in range(share):
+            await peer.enqueue(next(numbers))
+
+    await peer.open(port)
+    await asyncio.gather(*(caller(warmup // in_flight) for _ in range(in_flight)))
+    ready()
+    started = time.perf_counter()
+    await asyncio.gather(*(caller(jobs // in_flight) for _ in range(in_flight)))
+    report(rate=jobs / (time.perf_counter() - started))
+    await peer.close()
+
+
+async def drain(peer: Peer, port: int, warmup: int, jobs: int, concurrency: int) -> None:
+    """Measure jobs per second, from the last of the warm-up to the last of all."""
+    left, started, ended = warmup + jobs, 0.0, asyncio.Event()
+
+    def done() -> None:
+        nonlocal left, started
+        left -= 1
+        if left == jobs:
+            started = time.perf_counter()
+        elif not left:
+            ended.set()
+
+    ready()
+    stop = await peer.work(port, concurrency, done)
+    await ended.wait()
+    rate = jobs / (time.perf_counter() - started)
+    await asyncio.sleep(0.3)  # what ended last is stored meanwhile, and counts for the server
+    report(rate=rate)
+    await stop()
+
+
+async def request(peer: Peer, port: int, warmup: float, seconds: float, in_flight: int) -> None:
+    """Measure requests per second and their latencies; caller and worker share the process."""
+    numbers = iter(range(10**9))
+    latencies: list[float] = []
+
+    async def caller(until: float) -> None:
+        while (started := time.perf_counter()) < until:
+            await peer.request(next(numbers))
+            latencies.append(time.perf_counter() - started)
+
+    async def run(seconds: float) -> float:
+        latencies.clear()
+        started = time.perf_counter()
+        await asyncio.gather(*(caller(started + seconds) for _ in range(in_flight)))
+        return len(latencies) / (time.perf_counter() - started)
+
+    stop = await peer.work(port, 100, lambda: None)
+    await peer.open(port)
+    await run(warmup)
+    ready()
+    rate = await run(seconds)
+    latencies.sort()
+    at = {p: latencies[min(len(latencies) - 1, len(latencies) * p // 100)] for p in (50, 99)}
+    report(rate=rate, p50=at[50], p99=at[99])
+    await peer.close()
+    await stop()
+
+
+def ending(task: asyncio.Task[Any]) -> Stop:
+    """Return what cancels a task and waits for it."""
+
+    async def stop() -> None:
+        task.cancel()
+        await asyncio.wait([task], timeout=5)
+
+    return stop
