@@ -23,6 +23,7 @@ from jobqueue import (
     Queue,
     Retry,
 )
+from jobqueue.run import Run
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.testing import FakeClock
 from tests.queue.support import Gate, Lab, Recorder, echo, opened, within
@@ -521,25 +522,67 @@ async def test_a_job_that_waits_in_another_gets_its_slot(lab: Lab) -> None:
     assert await within(queue.enqueue_and_wait("a", 4)) == 16
 
 
-async def test_a_handler_left_behind_by_a_closed_loop_stores_nothing() -> None:
-    """The loop goes away under a running handler: its coroutine is closed, which must not await."""
+@pytest.mark.parametrize("where", ["handler", "hook"])
+async def test_a_run_left_behind_by_a_closed_loop_stores_nothing(where: str) -> None:
+    """The loop goes away under a run: its coroutine is closed, and may not await then."""
     gate = Gate()
+
+    async def forever(_: Any) -> None:
+        gate.began.set()
+        await asyncio.Event().wait()
+
     async with opened(MemoryStorage(clock=FakeClock())) as storage:
         lab = Lab(storage)
-        queue = await lab.start(gate)
+        options: dict[str, Any] = {"after_execution": forever} if where == "hook" else {}
+        queue = await lab.start(echo if where == "hook" else forever, **options)
+        events = Recorder(queue)
         await queue.enqueue("a", 1)
         await within(gate.began.wait())
         assert queue._session is not None
-        assert queue._session.worker is not None
-        (run,) = queue._session.worker._runs.values()
-        from jobqueue.run import Run
-
-        execution = queue._session.worker._execution
-        lone, ended = Run(run.claimed, 0.0), []
-        coroutine = execution.perform(lone, lambda *end: ended.append(end))
+        worker = queue._session.worker
+        assert worker is not None
+        (run,) = worker._runs.values()
+        ended: list[Any] = []
+        coroutine = worker._execution.perform(Run(run.claimed, 0.0), lambda *outcome: ended.append(outcome))
         coroutine.send(None)
         coroutine.close()
-        gate.go.set()
-        assert lone.result is None
         assert ended == []
+        assert events.of("error") == []
         await lab.close()
+
+
+async def test_a_run_cancelled_by_somebody_else_is_given_back(lab: Lab, clock: FakeClock) -> None:
+    gate = Gate()
+    queue = await lab.start(gate)
+    events = Recorder(queue)
+    await queue.enqueue("a", 1)
+    await within(gate.began.wait())
+    assert queue._session is not None
+    worker = queue._session.worker
+    assert worker is not None
+    (run,) = worker._runs.values()
+    assert run.task is not None
+    run.task.cancel()
+    gate.go.set()
+    await clock.settle()
+    assert [event.id for event in events.of("requeued")] == ["a"]
+    assert (await queue.get_result("a"), gate.jobs[-1].attempts) == ("done", 1)
+
+
+async def test_a_defect_in_a_run_costs_its_lease_and_no_slot(
+    lab: Lab, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("a defect")
+
+    queue = await lab.start(echo)
+    events = Recorder(queue)
+    monkeypatch.setattr("jobqueue.execution.settle", broken)
+    await queue.enqueue("a", 1)
+    await clock.settle()
+    monkeypatch.undo()
+    assert [event.doing for event in events.of("error")] == ["running job 'a'"]
+    assert await within(queue.enqueue_and_wait("b", 2)) == 2
+    await clock.advance(31)
+    assert [swept.id for swept in await lab.storage.sweep("q", 10)] == ["a"]
+    assert await within(queue.wait("a")) == 1

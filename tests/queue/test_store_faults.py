@@ -388,3 +388,14 @@ async def test_a_worker_that_has_become_busy_gives_its_place_to_an_idle_one(cloc
         gates["c"].go.set()
         assert await within(queue.wait("c")) == "c"
         await lab.close()
+
+
+async def test_a_worker_that_cannot_listen_asks(lab: Lab, wire: WireStorage, clock: FakeClock) -> None:
+    queue = await lab.start(echo)
+    events = Recorder(queue)
+    wire.break_down("wait_for_work")
+    await clock.advance(6)
+    await queue.enqueue("a", 1)
+    await clock.advance(6)
+    assert await queue.get_result("a") == 1
+    assert {event.doing for event in events.of("error")} == {"waiting for work"}

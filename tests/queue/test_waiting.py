@@ -303,6 +303,18 @@ async def test_wait_for_an_unknown_id(lab: Lab) -> None:
         await within(queue.wait("nobody"))
 
 
+async def test_a_wait_for_a_job_of_another_ends_in_time_too(lab: Lab, clock: FakeClock) -> None:
+    queue = await lab.start()
+    await queue.enqueue("a", 1, delay=60)
+    call = asyncio.create_task(queue.wait("a", timeout=3))
+    await clock.advance(2.9)
+    assert not call.done()
+    await clock.advance(0.2)
+    with pytest.raises(WaitTimeoutError, match="still scheduled"):
+        await within(call)
+    assert standing(queue) == 0
+
+
 async def test_wait_for_a_cancelled_job(lab: Lab) -> None:
     queue = await lab.start()
     await queue.enqueue("a", 1)
