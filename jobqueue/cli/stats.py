@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobqueue.cli.client import opened
-from jobqueue.cli.options import option, output_option, queue_name, seconds, storage_option
+from jobqueue.cli.options import option, output_option, queue_name, seconds, seconds_or_zero, storage_option
 from jobqueue.cli.output import emit_json, fitted, show
 from jobqueue.reaper import REAPER_LOCK
 from jobqueue.storage.base import Storage
+from jobqueue.storage.totals import Totals
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["collect", "stats"]
+__all__ = ["Rates", "collect", "stats"]
+
+_NOT_STATES = {"queue", "workers", "oldest_waiting", "rate"}
 
 
 @click.command()
@@ -27,14 +30,22 @@ __all__ = ["collect", "stats"]
 @option("-q", "--queue", type=queue_name, metavar="NAME", multiple=True, show_default=False,
         help="Only this queue; may be repeated.  [default: all]")  # fmt: skip
 @option("--watch", is_flag=True, help="Show them again and again, until interrupted.")
+@option("--sample", type=seconds_or_zero, metavar="SECONDS", default=0.5,
+        help="Seconds over which the rate is measured first; 0: not at all.")  # fmt: skip
 @option("--interval", type=seconds, default=2.0, help="Seconds between two looks of --watch.")
-def stats(*, storage: str, output: str, queue: tuple[str, ...], interval: float, watch: bool) -> None:
+def stats(
+    *, storage: str, output: str, queue: tuple[str, ...], sample: float, interval: float, watch: bool
+) -> None:
     """Count the jobs of every queue by state; list workers and the leading reaper."""
 
     async def run() -> None:
         async with opened(storage) as store:
+            rates = Rates(store)
+            if sample:
+                await rates.look(queue or await store.queues())
+                await store.clock.sleep(sample)
             while True:
-                _show(await collect(store, queue), output, watch=watch)
+                _show(await collect(store, queue, rates), output, watch=watch)
                 if not watch:
                     return
                 await store.clock.sleep(interval)
@@ -42,26 +53,47 @@ def stats(*, storage: str, output: str, queue: tuple[str, ...], interval: float,
     asyncio.run(run())
 
 
-async def collect(store: Storage, queues: Sequence[str]) -> dict[str, Any]:
-    """Ask the store. Ages are in seconds."""
+class Rates:
+    """How many jobs end per second, from one look to the next."""
+
+    def __init__(self, store: Storage) -> None:
+        self._store = store
+        self._seen: dict[str, tuple[int, float]] = {}
+
+    async def look(self, queues: Sequence[str]) -> dict[str, float | None]:
+        """Return the rate of each queue; ``None`` at the first look, or if the store does not count."""
+        rates: dict[str, float | None] = dict.fromkeys(queues)
+        if isinstance(self._store, Totals):
+            for name in queues:
+                ended, now = await self._store.ended(name), self._store.clock.monotonic()
+                before, self._seen[name] = self._seen.get(name), (ended, now)
+                if before is not None and now > before[1]:
+                    rates[name] = round(max(0, ended - before[0]) / (now - before[1]), 1)
+        return rates
+
+
+async def collect(store: Storage, queues: Sequence[str], rates: Rates) -> dict[str, Any]:
+    """Ask the store. Ages are in seconds, rates in jobs that ended per second."""
     now = store.clock.time() * 1000
     names = queues or await store.queues()
+    ending = await rates.look(names)
     holder = await store.holder(REAPER_LOCK)
     return {
-        "queues": [await _queue(store, name, now) for name in names],
+        "queues": [await _queue(store, name, now, ending[name]) for name in names],
         "reaper": None if holder is None else {
             "leader": holder.owner, "term": holder.term, "expires_in": _left(holder.expires_at, now),
         },
     }  # fmt: skip
 
 
-async def _queue(store: Storage, name: str, now: float) -> dict[str, Any]:
+async def _queue(store: Storage, name: str, now: float, rate: float | None) -> dict[str, Any]:
     counts = (await store.counts(name))._asdict()
     oldest = counts.pop("oldest")
     return {
         "queue": name,
         **counts,
         "oldest_waiting": None if oldest is None else _age(oldest, now),
+        "rate": rate,
         "workers": [
             {"worker": known.worker, "running": known.running, "seen": _age(known.seen_at, now)}
             for known in await store.workers(name)
@@ -92,10 +124,12 @@ def _show(found: dict[str, Any], output: str, *, watch: bool) -> None:
 def _tables(found: dict[str, Any]) -> Iterator[Table]:
     queues = found["queues"]
     if queues:
-        states = [name for name in queues[0] if name not in {"queue", "workers", "oldest_waiting"}]
-        rows = [[queue["queue"], *(queue[state] for state in states), _seconds(queue["oldest_waiting"])]
-                for queue in queues]  # fmt: skip
-        yield from fitted(["queue", *states, "oldest"], rows)
+        states = [name for name in queues[0] if name not in _NOT_STATES]
+        rows = [
+            [each["queue"], *(each[state] for state in states), _seconds(each["oldest_waiting"]), _rate(each)]
+            for each in queues
+        ]
+        yield from fitted(["queue", *states, "oldest", "rate"], rows)
     workers = [[queue["queue"], worker["worker"], worker["running"], f"{_seconds(worker['seen'])} ago"]
                for queue in queues for worker in queue["workers"]]  # fmt: skip
     if workers:
@@ -104,6 +138,10 @@ def _tables(found: dict[str, Any]) -> Iterator[Table]:
     if reaper is not None:
         row = [reaper["leader"], reaper["term"], f"in {_seconds(reaper['expires_in'])}"]
         yield from fitted(["leading reaper", "term", "expires"], [row])
+
+
+def _rate(queue: dict[str, Any]) -> str | None:
+    return None if queue["rate"] is None else f"{queue['rate']:g}/s"
 
 
 def _seconds(value: float | None) -> str | None:

@@ -36,8 +36,8 @@ def test_table(store, cli, worker):
     cli("enqueue", "done", "{}", "-s", store, "--wait")
     lines = cli("stats", "-s", store).stdout.splitlines()
     assert lines[0].split() == ["queue", "scheduled", "queued", "processing", "failing", "completed",
-                                "failed", "cancelled", "oldest"]  # fmt: skip
-    assert lines[1].split() == ["default", "0", "0", "0", "0", "1", "0", "0", "-"]
+                                "failed", "cancelled", "oldest", "rate"]  # fmt: skip
+    assert lines[1].split() == ["default", "0", "0", "0", "0", "1", "0", "0", "-", "0/s"]
     assert lines[3].split() == ["queue", "worker", "running", "seen"]
     assert not any(line.endswith(" ") for line in lines)
 
