@@ -1,5 +1,8 @@
 """The file store, fsync on: enqueue, drain and request/response through `Queue`, and the event loop's lag.
 
+With ``--peers``, the file store of @platformatic/job-queue runs in turn with it, in processes of its own, on
+the same disk and with the same payload.
+
 ``enqueue``: 32 callers, each in a loop of `enqueue` with a new id. ``drain``: jobs are enqueued first; then
 a worker with 100 no-op handlers starts, and the time until the last one has ended counts.
 ``request/response``: one caller in a loop of `enqueue_and_wait`, worker in the same process. ``lag``: how
@@ -14,18 +17,25 @@ import asyncio
 import contextlib
 import gc
 import os
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 from bench.measure import Series, machine, percentile, run, table
+from bench.peers import PEERS, install
+from bench.peers.payload import PAYLOAD
+from bench.runner import Runner
 from jobqueue import Queue
 from jobqueue.storage.file import FileStorage
 
 JOBS = 20_000
 REQUESTS = 1_000
 REPEATS = 5
+PEER = PEERS["platformatic"]
+TARGETS = {"enqueue": 20.0, "drain": 50.0, "p50": 2.0}
+"""How many times better than the peer it has to be."""
 
 
 @contextlib.asynccontextmanager
@@ -54,11 +64,11 @@ async def lag_into(lags: list[float]) -> AsyncIterator[None]:
 
 async def enqueue(jobs: int, lags: list[float]) -> float:
     """Return single enqueues per second, 32 in flight."""
-    async with store() as storage, Queue[int, None](storage) as queue, lag_into(lags):
+    async with store() as storage, Queue[object, None](storage) as queue, lag_into(lags):
 
         async def caller() -> None:
-            for number in range(jobs // 32):
-                await queue.enqueue(None, number)
+            for _ in range(jobs // 32):
+                await queue.enqueue(None, PAYLOAD)
 
         started = time.perf_counter()
         await asyncio.gather(*(caller() for _ in range(32)))
@@ -75,9 +85,9 @@ async def drain(jobs: int, lags: list[float]) -> float:
         if not left:
             ended.set()
 
-    async with store() as storage, Queue[int, None](storage) as producer:
-        await producer.enqueue_many([(None, number) for number in range(jobs)])
-        worker: Queue[int, None] = Queue(storage, concurrency=100)
+    async with store() as storage, Queue[object, None](storage) as producer:
+        await producer.enqueue_many([(None, PAYLOAD)] * jobs)
+        worker: Queue[object, None] = Queue(storage, concurrency=100)
         worker.execute(handler)
         gc.collect()
         async with lag_into(lags):
@@ -95,18 +105,55 @@ async def request_response(requests: int) -> list[float]:
 
     latencies: list[float] = []
     async with store() as storage:
-        queue: Queue[int, None] = Queue(storage)
+        queue: Queue[object, None] = Queue(storage)
         queue.execute(noop)
         async with queue:
-            for number in range(requests):
+            for _ in range(requests):
                 started = time.perf_counter()
-                await queue.enqueue_and_wait(None, number)
+                await queue.enqueue_and_wait(None, PAYLOAD)
                 latencies.append(time.perf_counter() - started)
     return latencies
 
 
+def peer(action: str, options: dict[str, float], directory: str) -> dict[str, float]:
+    """Measure the other library once."""
+    with Runner(PEER, action, {"port": 0, **options}, directory) as runner:
+        return runner.measure()
+
+
+def measure_peer() -> dict[str, float]:
+    """Measure all of the other library once."""
+    sizes = {"warmup": 96.0, "jobs": 992.0}
+    at_one = {"warmup": 0.5, "seconds": 3.0, "in_flight": 1.0}
+    with tempfile.TemporaryDirectory(prefix=".bench-", dir=os.environ.get("BENCH_DIR", ".")) as directory:
+        enqueued = peer("enqueue", sizes | {"in_flight": 32}, f"{directory}/jobs")
+        drained = peer("drain", sizes | {"concurrency": 100}, f"{directory}/jobs")
+        requested = peer("request", at_one, f"{directory}/requests")
+    return {"enqueue": enqueued["rate"], "drain": drained["rate"], "p50": requested["p50"] * 1e3}
+
+
+def compare(ours: dict[str, Series], theirs: dict[str, Series]) -> str:
+    """Write the ratios of the medians, and whether the targets hold."""
+    lines = ["| | ratio | target | holds |", "| --- | ---: | ---: | --- |"]
+    for name, target in TARGETS.items():
+        a, b = ours[name].median, theirs[name].median
+        ratio = b / a if name == "p50" else a / b
+        lines.append(
+            f"| {ours[name].name} | {ratio:.1f} | {target:g} | {'yes' if ratio >= target else '**no**'} |"
+        )
+    return "\n".join(lines)
+
+
 async def measure() -> None:
     """Run everything and print the table."""
+    with_peer = "--peers" in sys.argv
+    if with_peer:
+        install(PEER)
+    theirs = {
+        "enqueue": Series(f"{PEER.title}: enqueue, 32 in flight", "/s"),
+        "drain": Series(f"{PEER.title}: drain, concurrency 100", "/s"),
+        "p50": Series(f"{PEER.title}: request/response, concurrency 1, p50", "ms"),
+    }
     enqueues, drains = Series("enqueue, 32 in flight", "/s"), Series("drain, concurrency 100", "/s")
     p50, p99 = (Series(f"request/response, concurrency 1, p{n}", "ms") for n in (50, 99))
     enqueue_lag, drain_lag = (
@@ -122,8 +169,16 @@ async def measure() -> None:
         latencies = await request_response(REQUESTS)
         p50.values.append(percentile(latencies, 50) * 1e3)
         p99.values.append(percentile(latencies, 99) * 1e3)
+        if with_peer:
+            for name, value in measure_peer().items():
+                theirs[name].values.append(value)
     print(machine())
-    print(table([enqueues, enqueue_lag, drains, drain_lag, p50, p99]))
+    print(
+        table([enqueues, enqueue_lag, drains, drain_lag, p50, p99, *(theirs.values() if with_peer else ())])
+    )
+    if with_peer:
+        print()
+        print(compare({"enqueue": enqueues, "drain": drains, "p50": p50}, theirs))
 
 
 def main() -> None:

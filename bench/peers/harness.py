@@ -17,9 +17,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import uvloop
+from payload import PAYLOAD
 
-PAYLOAD = {"data": "x" * 89}
-"""100 bytes of JSON without spaces."""
+__all__ = ["PAYLOAD", "POLL", "Peer", "Stop", "ending", "main"]
+
 POLL = 0.01
 """Seconds between two looks, for libraries that ask for a result or for work again and again."""
 LONGEST = 300.0
