@@ -12,6 +12,7 @@ import itertools
 import os
 import random
 import secrets
+import string
 import time as _time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -89,21 +90,29 @@ class SystemClock:
 
 SYSTEM_CLOCK = SystemClock()
 
+_ALPHABET = string.ascii_letters + string.digits
 _counter = itertools.count()
-_prefix = secrets.token_hex(10)
+
+
+def _new_prefix() -> str:
+    return "".join(secrets.choice(_ALPHABET) for _ in range(12))
+
+
+_prefix = _new_prefix()
 
 
 def unique_id() -> str:
     """Make an id that no other process, thread or call makes.
 
-    80 random bits per process and a counter: a tenth of the cost of ``uuid4`` on the enqueue path.
+    71 random bits per process and a counter: a tenth of the cost of ``uuid4`` on the enqueue path, and
+    short, because a store keeps a job's id twice: with its record and in an index.
     """
     return f"{_prefix}-{next(_counter):x}"
 
 
 def _renew_prefix() -> None:
     global _prefix  # noqa: PLW0603 - the one thing that a fork has to change
-    _prefix = secrets.token_hex(10)
+    _prefix = _new_prefix()
 
 
 # A forked child shares the counter's value: only a new prefix keeps its ids apart.
