@@ -2,10 +2,12 @@
 -- insert: create the jobs whose id is absent or may be replaced; describe the others.
 --
 -- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled meta
--- ARGV: now nonce reply_to max_length runs, then the ids, then the payloads
+-- ARGV: now nonce reply_to max_length confirm runs, then the ids, then the payloads
 --   nonce       6 bytes that name the call; a repeated call answers "created" for what it created
 --   reply_to    address to register for the jobs that wait; "" for none
 --   max_length  most jobs that may wait, "" for no limit
+--   confirm     "1" if the caller goes on to WAIT, which looks at the last write of its connection: there is
+--               one then, although the jobs were found
 --   runs        for each run of jobs with equal options: how many 2, reuse 1 ("r" return, "f" rerun failed,
 --               "a" rerun), wait 1 ("1" yes), due kind 1 ("d" delay, "a" instant), due 6, priority 2,
 --               max_attempts 4, max_stalls 4, ttl 6
@@ -18,12 +20,12 @@
 -- include: base
 local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, meta =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
-local nonce, reply_to, max_length, runs = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local nonce, reply_to, max_length, confirm, runs = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5] == '1', ARGV[6]
 -- include: meta
 -- include: record
 -- include: ready
 
-local RUN, FIXED = 27, 5
+local RUN, FIXED = 27, 6
 local ended_keys = { C = completed, F = failed, X = cancelled }
 local count = (#ARGV - FIXED) / 2
 local waiter = reply_to ~= '' and string.char(#reply_to) .. reply_to or ''
@@ -149,6 +151,8 @@ if created > 0 then
     call('ZREM', expiring, unpack(gone))
     call('HDEL', jobs, unpack(gone))
   end
+  save_meta()
+elseif confirm and #found > 0 then
   save_meta()
 end
 return { counters[3] or '', string.format('%.0f', first), table.concat(status), unpack(found) }

@@ -12,7 +12,7 @@ from jobqueue.errors import StorageUnavailableError
 from jobqueue.job import Action, Settlement
 from jobqueue.runtime import SYSTEM_CLOCK
 from jobqueue.storage.base import InsertStatus, NewJob
-from jobqueue.storage.redis import RedisStorage
+from jobqueue.storage.redis import Confirm, NotConfirmedError, RedisStorage
 from jobqueue.storage.redis.cluster import slot_of
 from jobqueue.testing.contract.support import Box
 from tests.redis.load import LEASE, Load
@@ -64,6 +64,24 @@ async def test_queues_are_spread_and_work(cluster: Cluster, storage: RedisStorag
     assert await storage.queues() == sorted(names)
     assert await storage.acquire("lock", "me", 1000)
     assert all(node.command("DBSIZE") for node in cluster.nodes)
+
+
+@pytest.mark.parametrize("flavour", ["valkey"])
+async def test_insertions_are_confirmed_by_the_node_of_their_queue(cluster: Cluster) -> None:
+    disk, replica = Confirm(local_fsync=True, timeout=10), Confirm(replicas=1, timeout=0.05)
+    for confirm in (disk, replica):
+        storage = RedisStorage(cluster.url, confirm=confirm)
+        await storage.open()
+        for name in ("q0", "q1", "q2"):
+            inserting = storage.insert(name, [NewJob(repr(confirm), b"")])
+            if confirm is disk:
+                await inserting
+            else:
+                with pytest.raises(NotConfirmedError, match="0 of 1 replicas"):
+                    await inserting
+            records = await storage.get(name, [repr(confirm)])
+            assert records != [None]
+        await storage.close()
 
 
 async def test_a_slot_moves_under_load(cluster: Cluster, storage: RedisStorage) -> None:

@@ -13,10 +13,11 @@ import os
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from jobqueue.storage.redis.confirm import Confirm
 from jobqueue.storage.redis.connection import Connection, Login, ReplyError, connect
 from jobqueue.storage.redis.connector import Timeouts
 from jobqueue.storage.redis.faults import ConnectionLostError, code_of
-from jobqueue.storage.redis.link import Link, run_script
+from jobqueue.storage.redis.link import Link, run_confirmed, run_script
 from jobqueue.storage.redis.scripts import Script
 from jobqueue.storage.redis.transport import Retries
 from jobqueue.storage.redis.url import Address, Target
@@ -46,7 +47,7 @@ class ClusterNodes:
         self._timeouts = timeouts
         self._slots: dict[int, Address] = {}
         self._refreshing: asyncio.Task[None] | None = None
-        self._links: dict[Address, Link] = {}
+        self._links: dict[tuple[Address, str], Link] = {}
 
     async def __call__(self, kind: str, key: bytes | None = None) -> Connection:
         """Connect outside the shared connections; the map is read anew, since this follows a fault."""
@@ -59,11 +60,11 @@ class ClusterNodes:
             await self.refresh()
         return self._node(slot)
 
-    def link_to(self, address: Address) -> Link:
-        """Return the shared connection to a node."""
-        link = self._links.get(address)
+    def link_to(self, address: Address, kind: str = "command") -> Link:
+        """Return the shared connection to a node, one for each kind of use."""
+        link = self._links.get((address, kind))
         if link is None:
-            link = self._links[address] = Link(lambda: self._connect(address, "command"))
+            link = self._links[address, kind] = Link(lambda: self._connect(address, kind))
         return link
 
     def masters(self) -> list[Address]:
@@ -106,7 +107,7 @@ class ClusterNodes:
 
     async def _read(self) -> None:
         problem = "no node was asked"
-        for address in dict.fromkeys((*self._links, *self._seeds)):
+        for address in dict.fromkeys((*(address for address, _ in self._links), *self._seeds)):
             try:
                 connection = await self.link_to(address).connected()
                 ranges = await connection.send(b"CLUSTER", b"SLOTS")
@@ -154,11 +155,22 @@ class ClusterTransport:
         self._where = where
         self.flags = True
 
-    async def call(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes]) -> Any:
+    async def call(
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        args: Sequence[bytes],
+        confirm: Confirm | None = None,
+    ) -> Any:
         async def send(connection: Connection, *, asking: bool) -> Any:
-            return await run_script(connection, script, keys, args, flags=self.flags, asking=asking)
+            if confirm is None:
+                return await run_script(connection, script, keys, args, flags=self.flags, asking=asking)
+            return await run_confirmed(
+                connection, script, keys, args, confirm, flags=self.flags, asking=asking
+            )
 
-        return await self._follow(send, slot_of(keys[0]), script.name)
+        kind = "command" if confirm is None else "confirm"
+        return await self._follow(send, slot_of(keys[0]), script.name, kind)
 
     async def command(self, *command: bytes, key: bytes | None = None) -> Any:
         async def send(connection: Connection, *, asking: bool) -> Any:
@@ -171,12 +183,12 @@ class ClusterTransport:
     async def close(self) -> None:
         await self._nodes.close()
 
-    async def _follow(self, send: _Send, slot: int | None, what: str) -> Any:
+    async def _follow(self, send: _Send, slot: int | None, what: str, kind: str = "command") -> Any:
         async def attempt() -> Any:
             node, asking = await self._nodes.node(slot), False
             for _ in range(_MOST_REDIRECTS):
                 try:
-                    return await send(await self._nodes.link_to(node).connected(), asking=asking)
+                    return await send(await self._nodes.link_to(node, kind).connected(), asking=asking)
                 except ConnectionLostError:
                     self._nodes.doubt()
                     raise

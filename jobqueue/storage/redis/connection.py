@@ -57,6 +57,8 @@ class Connection(asyncio.Protocol):
         self.on_lost: Callable[[], None] | None = None
         """Called once when the connection has ended."""
         self.closed = False
+        self.turn = asyncio.Lock()
+        """Held by whoever sends a command that blocks a connection which others share."""
         self._gone = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._reader: Any = hiredis.Reader(notEnoughData=_NOTHING, replyError=ReplyError)

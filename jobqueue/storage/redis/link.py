@@ -1,4 +1,4 @@
-"""One shared connection that is replaced when it is lost, and the sending of a script on it."""
+"""One shared connection that is replaced when it is lost, and the sending of scripts on it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from jobqueue.errors import StorageError
+from jobqueue.storage.redis.confirm import Confirm
 from jobqueue.storage.redis.connection import Connection, ReplyError
 from jobqueue.storage.redis.faults import Remedy, code_of, remedy_for
 from jobqueue.storage.redis.scripts import Script
 
-__all__ = ["Link", "run_script"]
+__all__ = ["Link", "run_confirmed", "run_script"]
 
 
 class Link:
@@ -86,6 +87,27 @@ async def run_script(
     if asking:
         connection.send(b"ASKING").add_done_callback(_ignore)
     return await connection.send(b"EVAL", text, len(keys), *keys, *args)
+
+
+async def run_confirmed(
+    connection: Connection,
+    script: Script,
+    keys: Sequence[bytes],
+    args: Sequence[bytes],
+    confirm: Confirm,
+    *,
+    flags: bool = True,
+    asking: bool = False,
+) -> tuple[Any, Any]:
+    """Run a script, then wait on the same connection until what it wrote is confirmed.
+
+    Not sent at once: behind a script that fails, the server would wait all the same. One caller at a time,
+    since the connection is blocked meanwhile.
+    """
+    async with connection.turn:
+        answer = await run_script(connection, script, keys, args, flags=flags, asking=asking)
+        timeout = connection.reply_timeout + confirm.timeout
+        return answer, await connection.send(*confirm.command, timeout=timeout)
 
 
 def _ignore(future: asyncio.Future[Any]) -> None:

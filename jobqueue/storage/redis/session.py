@@ -13,6 +13,7 @@ from jobqueue.runtime import Clock
 from jobqueue.storage.redis.blocking import WorkSignal, resolve, wake
 from jobqueue.storage.redis.checks import FLAGS_VERSION, Severity, judge, parse_info, version_of
 from jobqueue.storage.redis.cluster import ClusterNodes, ClusterTransport
+from jobqueue.storage.redis.confirm import Confirm, check_server
 from jobqueue.storage.redis.connector import SingleConnector, Timeouts
 from jobqueue.storage.redis.keys import lock_channel, queues_key
 from jobqueue.storage.redis.pubsub import PubSub
@@ -31,7 +32,7 @@ log = logging.getLogger("jobqueue.redis")
 class Settings:
     """What a store was built with."""
 
-    __slots__ = ("allow_eviction", "clock", "prefix", "retry_for", "target", "timeouts")
+    __slots__ = ("allow_eviction", "clock", "confirm", "prefix", "retry_for", "target", "timeouts")
 
     def __init__(
         self,
@@ -42,6 +43,7 @@ class Settings:
         *,
         retry_for: float,
         allow_eviction: bool,
+        confirm: Confirm | None,
     ) -> None:
         self.target = target
         self.prefix = prefix
@@ -49,6 +51,7 @@ class Settings:
         self.timeouts = timeouts
         self.retry_for = retry_for
         self.allow_eviction = allow_eviction
+        self.confirm = confirm
 
 
 def _connect_by(settings: Settings, retries: Retries) -> tuple[Transport, Connector]:
@@ -83,6 +86,8 @@ class Session:
         info = parse_info(await self.transport.command(b"INFO"))
         self._retries.total = self._settings.retry_for
         self.transport.flags = version_of(info) >= FLAGS_VERSION or not info
+        if self._settings.confirm is not None:
+            check_server(self._settings.confirm, info)
         for finding in judge(info, allow_eviction=self._settings.allow_eviction):
             if finding.severity is Severity.ERROR:
                 raise StorageError(f"{self._settings.target}: {finding.text}")

@@ -13,6 +13,7 @@ from jobqueue.storage.base import (
     Claimed,
     Counts,
     Inserted,
+    InsertStatus,
     LeaseStatus,
     LockInfo,
     NewJob,
@@ -24,11 +25,12 @@ from jobqueue.storage.base import (
     WorkerInfo,
 )
 from jobqueue.storage.redis import codec
+from jobqueue.storage.redis.confirm import Confirm, Reached
 from jobqueue.storage.redis.keys import QueueKeys, channel_base, lock_channel, lock_key, queue_keys
 from jobqueue.storage.redis.scripts import script
 from jobqueue.storage.redis.transport import Transport
 
-__all__ = ["Exchange", "Steps"]
+__all__ = ["Exchange", "Insertion", "Steps"]
 
 _SETTLED = {"A": SettleStatus.ACCEPTED, "X": SettleStatus.CANCELLED, "L": SettleStatus.LOST}
 _LEASES = {"H": LeaseStatus.HELD, "C": LeaseStatus.CANCELLING, "L": LeaseStatus.LOST}
@@ -46,6 +48,21 @@ _TTLS = {
     "L": UpdateTtlStatus.NOT_TERMINAL,
 }
 _SWEPT = {b"Q": JobState.QUEUED, b"F": JobState.FAILED, b"X": JobState.CANCELLED}
+
+
+class Insertion(NamedTuple):
+    """The answer of one insert script."""
+
+    named: bool
+    """Whether the queue is in the set of queues."""
+    answers: list[Inserted]
+    reached: Reached | None
+    """How far it is confirmed, if that was asked."""
+
+    def lacks(self, confirm: Confirm) -> bool:
+        """Whether there is something stored that is not confirmed as asked."""
+        stored = any(answer.status is not InsertStatus.FULL for answer in self.answers)
+        return stored and self.reached is not None and not self.reached.suffices(confirm)
 
 
 class Exchange(NamedTuple):
@@ -76,21 +93,34 @@ class Steps:
             keys = self._keys[queue] = queue_keys(self._prefix, queue)
         return keys
 
-    async def _call(self, name: str, queue: str, *args: bytes) -> Any:
+    async def _call(self, name: str, queue: str, *args: bytes, confirm: Confirm | None = None) -> Any:
         code, keys = script(name), self.keys(queue)
-        return await self._transport.call(
-            code, [getattr(keys, key) for key in code.keys], (self._now(), *args)
-        )
+        named = [getattr(keys, key) for key in code.keys]
+        return await self._transport.call(code, named, (self._now(), *args), confirm)
 
     async def insert(
-        self, queue: str, jobs: Sequence[NewJob], reply_to: str | None, max_length: int | None
-    ) -> tuple[bool, list[Inserted]]:
-        limit = b"" if max_length is None else b"%d" % max_length
-        address = (reply_to or "").encode()
+        self,
+        queue: str,
+        jobs: Sequence[NewJob],
+        reply_to: str | None,
+        max_length: int | None,
+        confirm: Confirm | None = None,
+    ) -> Insertion:
         reply = await self._call(
-            "insert", queue, codec.make_nonce(), address, limit, *codec.insert_args(jobs)
+            "insert",
+            queue,
+            codec.make_nonce(),
+            (reply_to or "").encode(),
+            b"" if max_length is None else b"%d" % max_length,
+            b"" if confirm is None else b"1",
+            *codec.insert_args(jobs),
+            confirm=confirm,
         )
-        return bool(reply[0]), codec.inserted(reply)
+        reached = None
+        if confirm is not None:
+            reply, waited = reply
+            reached = confirm.read(waited)
+        return Insertion(bool(reply[0]), codec.inserted(reply), reached)
 
     async def exchange(
         self, queue: str, worker: str, settlements: Sequence[Settlement], limit: int, lease: int

@@ -32,6 +32,7 @@ from jobqueue.storage.base import (
 )
 from jobqueue.storage.redis import codec
 from jobqueue.storage.redis.checks import Finding
+from jobqueue.storage.redis.confirm import Confirm, NotConfirmedError, Reached, check_confirm
 from jobqueue.storage.redis.connector import Timeouts
 from jobqueue.storage.redis.doctor import Breach, check_queue, diagnose
 from jobqueue.storage.redis.keys import channel_base, check_prefix, queues_key
@@ -56,9 +57,11 @@ class RedisStorage:
     A call that meets a fault is repeated for ``retry_for`` seconds, then raises
     `StorageUnavailableError`. ``connect_timeout`` and ``reply_timeout`` are the seconds until a connection
     or a reply is given up. ``allow_eviction=True`` accepts a server that may drop jobs when its memory is
-    full. With ``clock=`` (for tests) that clock decides what is due, else the server's.
+    full. With ``confirm`` an insertion is answered only when replicas or the disk have it, and raises
+    `NotConfirmedError` if they do not in time; see `Confirm`. With ``clock=`` (for tests) that clock
+    decides what is due, else the server's.
 
-    Raises `InvalidArgumentError` for a bad URL or prefix.
+    Raises `InvalidArgumentError` for a bad URL, prefix or option.
     """
 
     batched = True
@@ -71,6 +74,7 @@ class RedisStorage:
         *,
         clock: Clock = SYSTEM_CLOCK,
         allow_eviction: bool = False,
+        confirm: Confirm | None = None,
         retry_for: float = 10.0,
         connect_timeout: float = 5.0,
         reply_timeout: float = 5.0,
@@ -85,6 +89,7 @@ class RedisStorage:
             timeouts,
             retry_for=check_seconds("retry_for", retry_for, zero=True),
             allow_eviction=allow_eviction,
+            confirm=check_confirm(confirm),
         )
         self.clock = clock
         self._session: Session | None = None
@@ -159,12 +164,19 @@ class RedisStorage:
     ) -> list[Inserted]:
         session = self._open_session()
         _check_address(reply_to)
+        confirm = self._settings.confirm
+        short: Reached | None = None
         answers: list[Inserted] = []
         for piece in codec.chunks(jobs, [len(job.payload) for job in jobs]):
-            named, some = await session.steps.insert(queue, piece, reply_to, max_length)
-            answers += some
-            if not named:
+            done = await session.steps.insert(queue, piece, reply_to, max_length, confirm)
+            answers += done.answers
+            if not done.named:
                 await session.register(queue)
+            if confirm is not None and done.lacks(confirm):
+                short = done.reached
+        # Only now: the error says of all the jobs that they are stored.
+        if confirm is not None and short is not None:
+            raise NotConfirmedError(confirm, short)
         return answers
 
     async def get(

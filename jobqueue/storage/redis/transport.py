@@ -15,9 +15,10 @@ from typing import Any, Protocol
 
 from jobqueue.errors import JobQueueError, StorageUnavailableError
 from jobqueue.runtime import SYSTEM_CLOCK
+from jobqueue.storage.redis.confirm import Confirm
 from jobqueue.storage.redis.connection import Connection, ReplyError
 from jobqueue.storage.redis.faults import ConnectionLostError, Remedy, code_of, error_for, remedy_for
-from jobqueue.storage.redis.link import Link, run_script
+from jobqueue.storage.redis.link import Link, run_confirmed, run_script
 from jobqueue.storage.redis.scripts import Script
 
 __all__ = ["Connector", "Retries", "SingleTransport", "Transport"]
@@ -28,8 +29,17 @@ class Transport(Protocol):
 
     flags: bool
 
-    async def call(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes]) -> Any:
-        """Run a script. Raises the errors of `jobqueue.errors` only."""
+    async def call(
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        args: Sequence[bytes],
+        confirm: Confirm | None = None,
+    ) -> Any:
+        """Run a script; with ``confirm``, wait for that and return both answers as a pair.
+
+        Raises the errors of `jobqueue.errors` only.
+        """
 
     async def command(self, *command: bytes, key: bytes | None = None) -> Any:
         """Run an idempotent command; ``key`` says which node of a cluster it concerns."""
@@ -88,16 +98,27 @@ class SingleTransport:
 
     def __init__(self, connector: Connector, retries: Retries, where: str) -> None:
         self._link = Link(lambda: connector("command"))
+        self._confirming = Link(lambda: connector("confirm"))
         self._retries = retries
         self._where = where
         self.flags = True
         """Whether the server understands the first line of a script (7.0 and later do)."""
 
-    async def call(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes]) -> Any:
+    async def call(
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        args: Sequence[bytes],
+        confirm: Confirm | None = None,
+    ) -> Any:
+        link = self._link if confirm is None else self._confirming
+
         async def attempt() -> Any:
-            connection = await self._link.connected()
+            connection = await link.connected()
             try:
-                return await run_script(connection, script, keys, args, flags=self.flags)
+                if confirm is None:
+                    return await run_script(connection, script, keys, args, flags=self.flags)
+                return await run_confirmed(connection, script, keys, args, confirm, flags=self.flags)
             except ReplyError as error:
                 if remedy_for(code_of(str(error))) is Remedy.RECONNECT:
                     connection.abort(str(error))
@@ -113,3 +134,4 @@ class SingleTransport:
 
     async def close(self) -> None:
         await self._link.close()
+        await self._confirming.close()
