@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -10,14 +11,20 @@ from jobqueue.runtime import unique_id
 from jobqueue.storage.base import Storage
 from jobqueue.storage.redis import RedisStorage
 from jobqueue.testing import FakeClock, StorageContract, model_test
+from tests.redis.restless import RestlessRedisStorage
 from tests.redis.support import drop_keys
 from tests.services import redis_url
 
+EXAMPLES = int(os.environ.get("JOBQUEUE_MODEL_EXAMPLES", "20"))
+"""How many random programs to run: a nightly run takes 2,000."""
+
 
 @asynccontextmanager
-async def make_storage(clock: FakeClock, flavour: str) -> AsyncIterator[Storage]:
+async def make_storage(
+    clock: FakeClock, flavour: str, kind: type[RedisStorage] = RedisStorage
+) -> AsyncIterator[Storage]:
     url, prefix = redis_url(flavour), f"test:{unique_id()}"
-    yield RedisStorage(url, prefix, clock=clock)
+    yield kind(url, prefix, clock=clock)
     await drop_keys(url, prefix)
 
 
@@ -31,5 +38,7 @@ class TestValkeyStorage(StorageContract):
         return make_storage(clock, "valkey")
 
 
-TestRedisModel = model_test(partial(make_storage, flavour="redis"))
-TestValkeyModel = model_test(partial(make_storage, flavour="valkey"))
+# Scripts are flushed and replies get lost all the while; the programs use fences of all ages.
+restless = partial(make_storage, kind=RestlessRedisStorage)
+TestRedisModel = model_test(partial(restless, flavour="redis"), max_examples=EXAMPLES)
+TestValkeyModel = model_test(partial(restless, flavour="valkey"), max_examples=EXAMPLES)
