@@ -44,7 +44,8 @@ def free_port() -> int:
     its server, even the client that tries to reach that server.
     """
     while True:
-        port = random.randint(12_000, 31_000)
+        # Not the generator of all: where Hypothesis has seeded that, every process would take the same ports.
+        port = random.SystemRandom().randint(12_000, 31_000)
         with socket.socket() as sock, suppress(OSError):
             sock.bind(("127.0.0.1", port))
             return port
