@@ -16,30 +16,30 @@ import pytest
 from jobqueue import FileStorage, Storage
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.testing import FakeClock
-from tests.queue.support import Lab, WireStorage
+from tests.queue.support import Lab, Reapers, WireStorage, opened, within
 
 Directory = Callable[[], Path]
 
 
 @asynccontextmanager
-async def memory(_directory: Directory) -> AsyncIterator[Storage]:
+async def memory_store(_directory: Directory) -> AsyncIterator[Storage]:
     yield MemoryStorage()
 
 
 @asynccontextmanager
-async def wire(_directory: Directory) -> AsyncIterator[Storage]:
+async def wire_store(_directory: Directory) -> AsyncIterator[Storage]:
     yield WireStorage(MemoryStorage())
 
 
 @asynccontextmanager
-async def file(directory: Directory) -> AsyncIterator[Storage]:
+async def file_store(directory: Directory) -> AsyncIterator[Storage]:
     yield FileStorage(directory(), fsync=False)
 
 
 STORES: dict[str, Callable[[Directory], AbstractAsyncContextManager[Storage]]] = {
-    "memory": memory,  # in real time, with leases renewed from a thread
-    "file": file,
-    "wire": wire,  # merged calls, each of which takes turns of the loop
+    "memory": memory_store,  # in real time, with leases renewed from a thread
+    "file": file_store,
+    "wire": wire_store,  # merged calls, each of which takes turns of the loop
 }
 
 
@@ -79,3 +79,18 @@ async def lab(storage: Storage) -> AsyncIterator[Lab]:
     lab = Lab(storage)
     yield lab
     await lab.close()
+
+
+@pytest.fixture
+async def wire(clock: FakeClock) -> AsyncIterator[WireStorage]:
+    async with opened(WireStorage(MemoryStorage(clock=clock))) as storage:
+        yield storage
+
+
+@pytest.fixture
+async def reapers(wire: WireStorage) -> AsyncIterator[Reapers]:
+    reapers = Reapers(wire)
+    yield reapers
+    wire.heal()
+    for reaper in reapers.made:
+        await within(reaper.stop())

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from jobqueue import Job, Queue, Reaper, Storage, StorageUnavailableError
+from jobqueue.storage.base import NewJob
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.testing import FakeClock
 
@@ -49,6 +50,18 @@ def standing(queue: Queue[Any, Any]) -> int:
             while here is not None:
                 count, here = count + 1, here.other
     return count
+
+
+def left_tasks() -> list[str]:
+    current = asyncio.current_task()
+    return sorted(task.get_name() for task in asyncio.all_tasks() if task is not current)
+
+
+def traceback_length(error: BaseException) -> int:
+    length, traceback = 0, error.__traceback__
+    while traceback is not None:
+        length, traceback = length + 1, traceback.tb_next
+    return length
 
 
 class Recorder:
@@ -141,6 +154,32 @@ class Lab:
     async def close(self) -> None:
         for queue in self._made:
             await self.finish(queue.stop(timeout=0))
+
+
+class Reapers:
+    """Starts reapers, and stops them in the end."""
+
+    def __init__(self, storage: Any) -> None:
+        self.storage = storage
+        self.made: list[Reaper] = []
+
+    async def start(self, *args: Any, **options: Any) -> tuple[Reaper, Recorder]:
+        reaper = Reaper(options.pop("storage", self.storage), *args, **options)
+        recorder = Recorder(reaper)
+        self.made.append(reaper)
+        await within(reaper.start())
+        return reaper, recorder
+
+
+async def die(storage: Any, *ids: str, queue: str = "q", worker: str = "dead", **fields: Any) -> None:
+    """Leave jobs behind as a worker that died: claimed, with a lease of a second."""
+    await storage.insert(queue, [NewJob(id, b"1", **fields) for id in ids])
+    assert len((await storage.exchange(queue, worker, [], len(ids), 1000)).jobs) == len(ids)
+
+
+async def state(storage: Any, id: str, queue: str = "q") -> str | None:
+    (record,) = await storage.get(queue, [id])
+    return None if record is None else record.state.value
 
 
 async def echo(job: Job[Any]) -> Any:

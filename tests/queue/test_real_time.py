@@ -44,8 +44,15 @@ class Sweeper(threading.Thread):
         await reaper._storage.close()
 
 
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Renewals twenty times a second, so that leases may be long and a slow machine does not lose them."""
+    monkeypatch.setattr("jobqueue.heartbeat.Heartbeat._pause", lambda self: 0.05)
+
+
+@pytest.mark.usefixtures("often")
 async def test_a_handler_that_blocks_the_event_loop_keeps_its_job() -> None:
-    lease = 0.3
+    lease = 1.2
     async with opened(MemoryStorage()) as storage:
         sweeper = Sweeper(storage)
 
@@ -68,10 +75,11 @@ async def test_a_handler_that_blocks_the_event_loop_keeps_its_job() -> None:
         await lab.close()
 
 
+@pytest.mark.usefixtures("often")
 async def test_a_thread_that_cannot_reach_the_store_tells_in_the_owners_loop() -> None:
     async with opened(WireStorage(MemoryStorage())) as storage:
         lab, gate = Lab(storage), Gate()
-        queue = await lab.start(visibility_timeout=0.3)
+        queue = await lab.start(visibility_timeout=60)
         events = Recorder(queue)
         told: list[int] = []
         queue.on("error", lambda event: told.append(threading.get_ident()))
@@ -112,10 +120,11 @@ async def test_a_renewal_without_an_answer_ends_in_distrust() -> None:
         await lab.close()
 
 
+@pytest.mark.usefixtures("often")
 async def test_a_heartbeat_that_breaks_breaks_the_queue() -> None:
     async with opened(WireStorage(MemoryStorage())) as storage:
         lab, gate = Lab(storage), Gate()
-        queue = await lab.start(gate, visibility_timeout=0.3)
+        queue = await lab.start(gate, visibility_timeout=60)
         storage.fault("extend", raises=ZeroDivisionError("a defect"))
         await queue.enqueue("a", 1)
         with pytest.raises(Exception, match="a defect"):

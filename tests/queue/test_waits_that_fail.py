@@ -1,0 +1,198 @@
+"""Waits that end without a result, or cannot begin."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from jobqueue import (
+    Backoff,
+    Fatal,
+    Job,
+    JobCancelledError,
+    JobFailedError,
+    JobNotFoundError,
+    JobQueueError,
+    MaxRetriesError,
+    SerializationError,
+    WaitTimeoutError,
+)
+from jobqueue.storage.memory import MemoryStorage
+from jobqueue.testing import FakeClock
+from tests.queue.support import (
+    Hold,
+    Lab,
+    WireStorage,
+    echo,
+    opened,
+    standing,
+    until,
+    within,
+)
+
+
+async def test_wait_for_an_unknown_id(lab: Lab) -> None:
+    queue = await lab.start(echo)
+    with pytest.raises(JobNotFoundError, match="'nobody'"):
+        await within(queue.wait("nobody"))
+
+
+async def test_a_wait_for_a_job_of_another_ends_in_time_too(lab: Lab, clock: FakeClock) -> None:
+    queue = await lab.start()
+    await queue.enqueue("a", 1, delay=60)
+    call = asyncio.create_task(queue.wait("a", timeout=3))
+    await clock.advance(2.9)
+    assert not call.done()
+    await clock.advance(0.2)
+    with pytest.raises(WaitTimeoutError, match="still scheduled"):
+        await within(call)
+    assert standing(queue) == 0
+
+
+async def test_wait_for_a_cancelled_job(lab: Lab) -> None:
+    queue = await lab.start()
+    await queue.enqueue("a", 1)
+    waiting = asyncio.create_task(queue.wait("a"))
+    await until(lambda: standing(queue) == 1)
+    await queue.get_status("a")
+    await queue.cancel("a")
+    with pytest.raises(JobCancelledError):
+        await within(waiting)
+    with pytest.raises(JobCancelledError):
+        await within(queue.wait("a"))
+
+
+async def test_wait_for_a_failed_job(lab: Lab) -> None:
+    async def handler(job: Job[Any]) -> None:
+        raise {"fatal": Fatal("no"), "error": ValueError("bad")}[job.payload]
+
+    queue = await lab.start(handler, max_attempts=1)
+    await queue.enqueue("f", "fatal")
+    await queue.enqueue("e", "error")
+    with pytest.raises(JobFailedError) as fatal:
+        await within(queue.wait("f"))
+    with pytest.raises(MaxRetriesError) as error:
+        await within(queue.wait("e"))
+    assert (type(fatal.value), fatal.value.reason) == (JobFailedError, "fatal")
+    assert (error.value.error.type, error.value.error.message) == ("ValueError", "bad")
+    assert (error.value.reason, error.value.attempts, error.value.job_id) == ("error", 1, "e")
+    assert "ValueError: bad" in str(error.value)
+
+
+async def test_the_wait_goes_on_over_retries(lab: Lab, clock: FakeClock) -> None:
+    async def handler(job: Job[Any]) -> int:
+        if job.attempts < 3:
+            raise ValueError
+        return job.attempts
+
+    queue = await lab.start(handler, backoff=Backoff.fixed(4))
+    call = asyncio.create_task(queue.enqueue_and_wait("a", 1))
+    await clock.advance(7.9)
+    assert not call.done()
+    await clock.advance(0.2)
+    assert await within(call) == 3
+
+
+async def test_a_scheduled_job_is_waited_for(lab: Lab, clock: FakeClock) -> None:
+    queue = await lab.start(echo)
+    call = asyncio.create_task(queue.enqueue_and_wait("a", 1, delay=20))
+    await clock.advance(19.9)
+    assert not call.done()
+    await clock.advance(0.2)
+    assert await within(call) == 1
+
+
+async def test_stopping_ends_the_waits(lab: Lab) -> None:
+    queue = await lab.start()
+    await queue.enqueue("b", 1)
+    calls = [asyncio.create_task(queue.enqueue_and_wait("a", 1)), asyncio.create_task(queue.wait("b"))]
+    await until(lambda: standing(queue) == 2)
+    await within(queue.stop())
+    for call in calls:
+        with pytest.raises(JobQueueError, match="stopped"):
+            await within(call)
+    assert await lab.state("a") == "queued"
+
+
+async def test_stopping_ends_a_wait_whose_insert_is_on_its_way() -> None:
+    async with opened(WireStorage(MemoryStorage(), batched=False)) as storage:
+        lab, hold = Lab(storage), Hold()
+        queue = await lab.start()
+        storage.fault("insert", times=1, after=hold)
+        call = asyncio.create_task(queue.enqueue_and_wait("a", 1))
+        await within(hold.reached.wait())
+        await within(queue.stop())
+        hold.go.set()
+        with pytest.raises(JobQueueError, match="stopped"):
+            await within(call)
+
+
+async def test_stopping_ends_a_wait_that_is_about_to_subscribe() -> None:
+    async with opened(WireStorage(MemoryStorage())) as storage:
+        lab, hold = Lab(storage), Hold()
+        queue = await lab.start()
+        storage.fault("subscribe", times=1, before=hold)
+        call = asyncio.create_task(queue.enqueue_and_wait("a", 1))
+        await within(hold.reached.wait())
+        stopping = asyncio.create_task(queue.stop())
+        await asyncio.sleep(0.01)
+        hold.go.set()
+        await within(stopping)
+        with pytest.raises(JobQueueError):
+            await within(call, 2)
+        assert not storage.inner._hints._sinks, "the address is still subscribed"
+
+
+async def test_a_poll_does_not_answer_a_wait_whose_insert_is_on_its_way(clock: FakeClock) -> None:
+    async with opened(WireStorage(MemoryStorage(clock=clock))) as storage:
+        lab, hold = Lab(storage), Hold()
+        queue = await lab.start(echo)
+        storage.fault("insert", times=1, before=hold)
+        call = asyncio.create_task(queue.enqueue_and_wait("a", 1))
+        await within(hold.reached.wait())
+        await clock.advance(11)
+        assert storage.calls("get") >= 2
+        assert not call.done(), "there is no such job yet, but there will be"
+        hold.go.set()
+        assert await within(call) == 1
+        await lab.close()
+
+
+async def test_the_first_subscriber_may_leave() -> None:
+    async with opened(WireStorage(MemoryStorage())) as storage:
+        lab, hold = Lab(storage), Hold()
+        queue = await lab.start()
+        storage.fault("subscribe", times=1, before=hold)
+        first = asyncio.create_task(queue.enqueue_and_wait("a", 1))
+        second = asyncio.create_task(queue.enqueue_and_wait("b", 2))
+        await within(hold.reached.wait())
+        first.cancel()
+        hold.go.set()
+        queue.execute(echo)
+        assert await within(second) == 2
+        assert storage.calls("subscribe") == 1
+        await lab.close()
+
+
+async def test_a_result_that_cannot_be_read_says_so(lab: Lab) -> None:
+    class Picky:
+        def dumps(self, value: Any) -> bytes:
+            return b"\xff"
+
+        def loads(self, data: bytes) -> Any:
+            raise LookupError("foreign bytes")
+
+        def __repr__(self) -> str:
+            return "Picky()"
+
+    queue = await lab.start(echo, result_serde=Picky())
+    with pytest.raises(SerializationError, match=r"result cannot be read by Picky.*foreign bytes"):
+        await within(queue.enqueue_and_wait("a", 1))
+    with pytest.raises(SerializationError):
+        await queue.get_result("a")
+    with pytest.raises(SerializationError):
+        await queue.get_status("a")
+    with pytest.raises(SerializationError):
+        await queue.enqueue("a", 1)
