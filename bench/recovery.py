@@ -1,8 +1,8 @@
 """Recovery: workers are killed a hundred times under load, on files and on Redis; and the cost of idling.
 
 Four worker processes of eight slots each serve 24 callers, who each ask for one job after the other: the
-digest of a file, 50 ms at least. Once a second SIGKILL ends the worker that has lived longest, and a new
-one starts. Two reapers stand by with a leader election. Every run is noted by its worker when it begins
+digest of a file, 50 ms at least. About once a second SIGKILL ends the worker that has lived longest, and a
+new one starts; the next kill waits until it claims jobs. Two reapers stand by with a leader election. Every run is noted by its worker when it begins
 and when it ends, so that afterwards each job that a kill cut off is known.
 
 ``recovery``: seconds from the kill to the next start of a job that it cut off.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import tempfile
 import time
 from collections import defaultdict
@@ -28,6 +29,7 @@ from jobqueue.cli.demo.chaos_processes import Child
 from jobqueue.cli.demo.chaos_work import LEASE, NOTES_VARIABLE, QUEUE_VARIABLE, Order, Outcome, Run, read_runs
 from jobqueue.cli.demo.files import default_directory, find_files, measure, pack, unpack
 from jobqueue.job import JobState
+from jobqueue.storage.base import Storage
 from tests.services import Server, redis_binary
 
 KILLS = int(os.environ.get("JOBQUEUE_BENCH_KILLS", "100"))
@@ -35,7 +37,7 @@ WORKERS = 4
 SLOTS = 8
 CALLERS = 24
 PAUSE = 1.0
-"""Seconds between two kills."""
+"""Seconds between two kills, spread by half."""
 SWEEP = 1.0
 STORED_WITHIN = 0.5
 """Seconds after the end of a run in which its outcome is stored, at the latest, by a worker that lives."""
@@ -77,6 +79,11 @@ class Fleet:
         command = ["reaper", "-q", self._queue, "--leader-election", "--sweep-interval", str(SWEEP)]
         self.reapers.append(await Child.start("reaper", command, self._environ, _quiet))
 
+    async def all_seen(self, storage: Storage) -> bool:
+        """Whether every worker has begun to claim."""
+        seen = {known.worker for known in await storage.workers(self._queue)}
+        return all(f"worker-{worker.pid}" in seen for worker in self.workers)
+
     async def end(self) -> None:
         """End all."""
         await asyncio.gather(*(child.end() for child in [*self.workers, *self.reapers]))
@@ -111,7 +118,10 @@ async def kill_under_load(url: str, notes: Path) -> tuple[Seen, list[Run], dict[
             await queue.enqueue_and_wait("first", Order(path=pack(files[0])), timeout=60.0)
             calling = asyncio.gather(*map(caller, range(CALLERS)))
             for _ in range(KILLS):
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(PAUSE * random.uniform(0.5, 1.5))
+                # On a busy machine a process takes seconds to start: the others must not all be dead by then.
+                while not await fleet.all_seen(queue.storage):
+                    await asyncio.sleep(0.01)
                 victim = fleet.workers.pop(0)
                 seen.kills[victim.pid] = time.time()
                 await victim.kill()

@@ -9,7 +9,7 @@ from typing import Any
 
 from jobqueue import Job, Queue
 
-queue: Queue[Any, Any] = Queue(os.environ["STORE"], "q", visibility_timeout=1.0, block_timeout=1.0)
+queue: Queue[Any, Any] = Queue(os.environ["STORE"], "q", visibility_timeout=2.0, block_timeout=1.0)
 
 
 @queue.execute

@@ -14,8 +14,10 @@ from tests.lifecycle.processes import BOUND, Start, state_of
 async def test_a_blocked_event_loop_keeps_its_lease_and_is_told_of(
     queue: Queue[Any, Any], start: Start, reaper: Reaper
 ) -> None:
-    blocked, other = await start.worker(concurrency=1), await start.worker(concurrency=1)
-    await queue.enqueue("a", {"block": 3.0})  # three times the lease
+    lease = 1.5
+    blocked = await start.worker(concurrency=1, lease=lease)
+    other = await start.worker(concurrency=1, lease=lease)
+    await queue.enqueue("a", {"block": 3 * lease})
     result = await queue.wait("a", timeout=BOUND)
     assert result["attempt"] == 1
     if result["pid"] != blocked.pid:
@@ -27,7 +29,7 @@ async def test_a_blocked_event_loop_keeps_its_lease_and_is_told_of(
     assert blocked.count(r"host\.py.* in block") == 1
     assert blocked.count(r"time\.sleep\(seconds\)") == 1
     # Once per blockage: a second one is told of again.
-    await queue.enqueue_and_wait("b", {"block": 1.5}, timeout=BOUND)
+    await queue.enqueue_and_wait("b", {"block": lease}, timeout=BOUND)
     told = await asyncio.wait(
         [asyncio.ensure_future(worker.expect("event loop has been blocked")) for worker in (blocked, other)],
         return_when=asyncio.FIRST_COMPLETED,
