@@ -2,8 +2,9 @@
 
 Four worker processes of eight slots each serve 24 callers, who each ask for one job after the other: the
 digest of a file, 50 ms at least. About once a second SIGKILL ends the worker that has lived longest, and a
-new one starts; the next kill waits until it claims jobs. Two reapers stand by with a leader election. Every run is noted by its worker when it begins
-and when it ends, so that afterwards each job that a kill cut off is known.
+new one starts; the next kill waits until that one claims jobs. Two reapers stand by with a leader
+election. Every run is noted by its worker when it begins and when it ends, so that afterwards each job that
+a kill cut off is known.
 
 ``recovery``: seconds from the kill to the next start of a job that it cut off.
 
@@ -120,7 +121,7 @@ async def kill_under_load(url: str, notes: Path) -> tuple[Seen, list[Run], dict[
             for _ in range(KILLS):
                 await asyncio.sleep(PAUSE * random.uniform(0.5, 1.5))
                 # On a busy machine a process takes seconds to start: the others must not all be dead by then.
-                while not await fleet.all_seen(queue.storage):
+                while not await fleet.all_seen(queue.storage):  # noqa: ASYNC110 - other processes set no event
                     await asyncio.sleep(0.01)
                 victim = fleet.workers.pop(0)
                 seen.kills[victim.pid] = time.time()
