@@ -75,7 +75,7 @@ export async function main (peer) {
     process.exit(1)
   }, 300_000)
   console.log(JSON.stringify(await { enqueue, drain, request }[action](peer, options)))
-  await peer.close()
+  await Promise.race([peer.close(), sleep(500)]) // some wait for the end of a blocking command
   clearTimeout(longest)
   process.exit(0)
 }
