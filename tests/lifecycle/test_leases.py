@@ -14,7 +14,7 @@ from tests.lifecycle.processes import BOUND, Start, state_of
 async def test_a_blocked_event_loop_keeps_its_lease_and_is_told_of(
     queue: Queue[Any, Any], start: Start, reaper: Reaper
 ) -> None:
-    lease = 1.5
+    lease = 2.0
     blocked = await start.worker(concurrency=1, lease=lease)
     other = await start.worker(concurrency=1, lease=lease)
     await queue.enqueue("a", {"block": 3 * lease})
