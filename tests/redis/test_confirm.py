@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -15,10 +15,11 @@ from jobqueue.storage.base import InsertStatus, NewJob
 from jobqueue.storage.redis import Confirm, NotConfirmedError, RedisStorage
 from jobqueue.storage.redis.confirm import Reached, check_server
 from tests.redis.proxy import chaos_proxy
+from tests.redis.test_security import documented_rule
 from tests.services import Server, info_of, wait_until
 
 AOF = ("--appendonly", "yes", "--appendfsync", "everysec")
-SOON = Confirm(replicas=1, timeout=1.0)
+BRIEFLY = Confirm(replicas=1, timeout=0.3)
 
 
 @pytest.fixture
@@ -26,7 +27,8 @@ def replica(server: Server, start_server: Callable[..., Server]) -> Server:
     """A second server that has all that the first one has."""
     server.command("CONFIG", "SET", "repl-diskless-sync-delay", "0")
     made = start_server("--replicaof", "127.0.0.1", str(server.port))
-    wait_until(lambda: b"state=online" in info_of(server, "replication"), "replication")
+    server.command("SET", "mark", "1")
+    wait_until(lambda: made.command("GET", "mark") == b"1", "replication")
     return made
 
 
@@ -54,26 +56,25 @@ async def test_an_answer_means_that_a_replica_has_the_job(server: Server, replic
 async def test_a_replica_that_is_behind_is_reported_and_the_job_is_stored(
     server: Server, replica: Server
 ) -> None:
-    async with opened(server.url, SOON) as storage:
+    async with opened(server.url, BRIEFLY) as storage:
         replica.pause()
         with pytest.raises(NotConfirmedError, match=r"stored.*0 of 1 replicas") as raised:
             await storage.insert("q", job("a"))
         assert raised.value.reached == Reached(False, 0)
-        assert raised.value.asked == SOON
+        assert raised.value.asked == BRIEFLY
         assert (await storage.counts("q")).queued == 1
         assert await storage.queues() == ["q"]
         replica.resume()
-        wait_until(lambda: replica.command("HLEN", "{jq:q}:jobs") == 1, "the replica")
+        assert await storage.check("q") == []
+    async with opened(server.url, Confirm(replicas=1, timeout=10)) as storage:
         [found] = await storage.insert("q", job("a"))
         assert found.status is InsertStatus.FOUND
-        assert await storage.check("q") == []
 
 
 async def test_a_job_that_is_found_is_confirmed_too(server: Server, replica: Server) -> None:
-    async with opened(server.url, SOON) as storage:
-        await storage.insert("q", job("warm"))
+    async with opened(server.url, BRIEFLY) as storage:
         replica.pause()
-        async with opened(server.url, SOON) as other:
+        async with opened(server.url, BRIEFLY) as other:
             with pytest.raises(NotConfirmedError):
                 await storage.insert("q", job("a"))
             with pytest.raises(NotConfirmedError):  # although its own connection wrote nothing new
@@ -82,8 +83,9 @@ async def test_a_job_that_is_found_is_confirmed_too(server: Server, replica: Ser
 
 
 async def test_a_repeated_call_is_confirmed_too(server: Server, replica: Server) -> None:
-    async with chaos_proxy(server.port) as proxy, opened(proxy.url, SOON) as storage:
-        await storage.insert("q", job("warm"))
+    async with chaos_proxy(server.port) as proxy, opened(proxy.url, BRIEFLY) as storage:
+        with suppress(NotConfirmedError):  # connect
+            await storage.insert("q", job("first"))
         replica.pause()
         proxy.cut_replies = 1
         with pytest.raises(NotConfirmedError):
@@ -105,6 +107,17 @@ async def test_nothing_else_waits_for_a_confirmation(server: Server, replica: Se
         replica.resume()
         [answer] = await asyncio.wait_for(next_one, 10)
         assert answer.status is InsertStatus.CREATED
+
+
+async def test_the_right_to_wait(server: Server) -> None:
+    server.command(*documented_rule(), ">secret")
+    url = f"redis://jobs:secret@127.0.0.1:{server.port}"
+    async with opened(url, Confirm(replicas=1, timeout=0.05)) as storage:
+        with pytest.raises(StorageError, match="rights"):
+            await storage.insert("q", job("a"))
+        server.command("ACL", "SETUSER", "jobs", "+wait")
+        with pytest.raises(NotConfirmedError):
+            await storage.insert("q", job("a"))
 
 
 async def test_a_refused_insertion_needs_no_confirmation(server: Server) -> None:

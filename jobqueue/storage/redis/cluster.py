@@ -67,10 +67,6 @@ class ClusterNodes:
             link = self._links[address, kind] = Link(lambda: self._connect(address, kind))
         return link
 
-    def masters(self) -> list[Address]:
-        """Return the nodes that hold slots."""
-        return sorted(set(self._slots.values()))
-
     def move(self, slot: int, address: Address) -> None:
         """Note where a slot is now."""
         self._slots[slot] = address
