@@ -74,8 +74,14 @@ RAISED = [
 @pytest.mark.parametrize("make", [raiser, sync_raiser])
 @pytest.mark.parametrize(("error", "type_", "message"), RAISED, ids=lambda value: type(value).__name__)
 async def test_whatever_a_handler_raises_fails_the_attempt_and_nothing_else(
-    lab: Lab, make: Callable[..., Any], error: BaseException, type_: str, message: str
+    lab: Lab,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[..., Any],
+    error: BaseException,
+    type_: str,
+    message: str,
 ) -> None:
+    monkeypatch.setattr("jobqueue.events.log.disabled", True)  # a lone surrogate has no place in a report
     queue = await lab.start(make(error), max_attempts=2, backoff=Backoff.fixed(0))
     events = Recorder(queue)
     with pytest.raises(MaxRetriesError) as caught:

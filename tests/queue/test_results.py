@@ -22,6 +22,11 @@ from jobqueue.storage.memory import MemoryStorage
 from jobqueue.testing import FakeClock
 from tests.queue.support import Gate, Lab, Recorder, echo, opened, within
 
+
+def kind(value: object) -> str:
+    return type(value).__name__
+
+
 # -- results ------------------------------------------------------------------------------------------
 
 
@@ -65,7 +70,9 @@ async def test_a_result_over_the_cap_fails_the_job(lab: Lab) -> None:
         await within(queue.enqueue_and_wait("over", 99))
 
 
-@pytest.mark.parametrize("data", [None, "text", bytearray(b"1"), memoryview(b"1"), 5], ids=repr)
+@pytest.mark.parametrize(
+    "data", [None, "text", bytearray(b"1"), memoryview(b"1"), 5], ids=lambda data: type(data).__name__
+)
 async def test_a_serde_that_gives_no_bytes(lab: Lab, data: Any) -> None:
     class Wrong:
         def dumps(self, value: Any) -> Any:
