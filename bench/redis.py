@@ -31,7 +31,7 @@ class Bench:
     def __init__(self, server: RedisServer, *, quick: bool) -> None:
         self.server = server
         self.scale = 10 if quick else 1
-        self.seconds = {"warmup": 0.3, "seconds": 0.7} if quick else {"warmup": 0.5, "seconds": 2.0}
+        self.seconds = {"warmup": 0.3, "seconds": 0.7} if quick else {"warmup": 0.5, "seconds": 1.5}
         self.results: dict[tuple[str, str], list[float]] = defaultdict(list)
 
     def round(self, peer: Peer) -> None:

@@ -45,15 +45,15 @@ PEERS = {
     peer.name: peer
     for peer in (
         Peer("ours", "jobqueue", 20_000, 100_000),
-        Peer("bullmq", "BullMQ 6.7.0 (Node)", 10_000, 50_000),
-        Peer("platformatic", "@platformatic/job-queue 0.5.0 (Node)", 10_000, 50_000),
-        Peer("saq", "SAQ 0.26.4", 3_000, 12_000, ("saq[redis,hiredis]==0.26.4", "typing_extensions")),
-        Peer("taskiq", "taskiq-redis 1.2.4", 3_000, 12_000, ("taskiq-redis==1.2.4", "hiredis", "orjson")),
-        Peer("arq", "arq 0.28.0", 3_000, 12_000, ("arq==0.28.0", "redis[hiredis]")),
-        Peer("streaq", "streaQ 7.2.0", 3_000, 12_000, ("streaq==7.2.0",)),
+        Peer("bullmq", "BullMQ 6.7.0 (Node)", 5_000, 25_000),
+        Peer("platformatic", "@platformatic/job-queue 0.5.0 (Node)", 5_000, 25_000),
+        Peer("saq", "SAQ 0.26.4", 1_500, 6_000, ("saq[redis,hiredis]==0.26.4", "typing_extensions")),
+        Peer("taskiq", "taskiq-redis 1.2.4", 1_500, 6_000, ("taskiq-redis==1.2.4", "hiredis", "orjson")),
+        Peer("arq", "arq 0.28.0", 1_500, 6_000, ("arq==0.28.0", "redis[hiredis]")),
+        Peer("streaq", "streaQ 7.2.0", 1_500, 6_000, ("streaq==7.2.0",)),
     )
 }
-"""Each has just under a power of two in jobs, 2¹⁷, 2¹⁶ or 2¹⁴, so that the server's hash tables, which grow
+"""Each has just under a power of two in jobs, 2¹⁷, 2¹⁵ or 2¹³, so that the server's hash tables, which grow
 by doubling, are as full for one as for another."""
 
 
