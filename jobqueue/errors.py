@@ -34,7 +34,6 @@ __all__ = [
     "StorageError",
     "StorageUnavailableError",
     "WaitTimeoutError",
-    "own_copy",
 ]
 
 E = TypeVar("E", bound=BaseException)
