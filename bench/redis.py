@@ -34,8 +34,17 @@ class Bench:
         self.seconds = {"warmup": 0.3, "seconds": 0.7} if quick else {"warmup": 0.5, "seconds": 1.5}
         self.results: dict[tuple[str, str], list[float]] = defaultdict(list)
 
+    def all(self, peers: list[Peer], number: int) -> None:
+        """Measure all peers once."""
+        # Whoever begins a round has no advantage that would last.
+        for peer in peers[number % len(peers) :] + peers[: number % len(peers)]:
+            started = time.monotonic()
+            self.round(peer)
+            took = time.monotonic() - started
+            print(f"round {number + 1}, {peer.title}: {took:.0f} s", file=sys.stderr)
+
     def round(self, peer: Peer) -> None:
-        """Measure everything once."""
+        """Measure everything of one peer once."""
         for concurrency in (100, 10):
             self.server.empty()
             self._enqueue(peer)
@@ -106,15 +115,17 @@ def main() -> None:
     with RedisServer() as server:
         bench = Bench(server, quick=options.quick)
         rounds = 1 if options.quick else options.rounds
-        for number in range(rounds):
-            # Whoever begins a round has no advantage that would last.
-            for peer in peers[number % len(peers) :] + peers[: number % len(peers)]:
-                started = time.monotonic()
-                bench.round(peer)
-                took = time.monotonic() - started
-                print(f"round {number + 1} of {rounds}, {peer.title}: {took:.0f} s", file=sys.stderr)
+        done = 0
+        try:
+            while done < rounds:
+                bench.all(peers, done)
+                done += 1
+        except KeyboardInterrupt:
+            print(f"ended after {done} of {rounds} rounds", file=sys.stderr)
+        if not done:
+            return
         medians = {key: statistics.median(values) for key, values in bench.results.items()}
-        told = f"{machine()}, Redis {server.version}, medians of {rounds}"
+        told = f"{machine()}, Redis {server.version}, medians of {done}"
     print(told, report(medians, peers), sep="\n\n")
     if options.svg:
         options.svg.write_text(draw(told, medians, peers))
