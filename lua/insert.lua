@@ -4,6 +4,7 @@
 -- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled meta
 -- ARGV: now nonce reply_to max_length confirm runs, then the ids, then the payloads
 --   nonce       6 bytes that name the call; a repeated call answers "created" for what it created
+--               (and, of an id given twice, "found" as created for one that was found ended and then replaced)
 --   reply_to    address to register for the jobs that wait; "" for none
 --   max_length  most jobs that may wait, "" for no limit
 --   confirm     "1" if the caller goes on to WAIT, which looks at the last write of its connection: there is
