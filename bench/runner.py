@@ -38,7 +38,12 @@ class Runner:
         self._limit.start()
 
     def __enter__(self) -> Self:
-        if self._line() != "ready\n":
+        try:
+            line = self._line()
+        except BaseException:
+            self.__exit__(KeyboardInterrupt)
+            raise
+        if line != "ready\n":
             self._fail()
         return self
 
