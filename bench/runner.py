@@ -35,6 +35,7 @@ class Runner:
             env=environ,
         )
         self._limit = threading.Timer(LONGEST, self._process.kill)
+        self._limit.daemon = True
         self._limit.start()
 
     def __enter__(self) -> Self:
