@@ -24,6 +24,7 @@ from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,7 +111,8 @@ class Server:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(10)
             sock.connect(self.socket_path)
-            sock.sendall(hiredis.pack_command(args))
+            words: tuple[Any, ...] = args
+            sock.sendall(hiredis.pack_command(words))
             reader = hiredis.Reader()
             while (reply := reader.gets()) is False:
                 reader.feed(sock.recv(65536))
@@ -198,7 +200,9 @@ class Cluster:
     def __init__(self, binary: str, *options: str) -> None:
         mode = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--appendonly", "yes")
         partial = ("--cluster-require-full-coverage", "no")
-        self.nodes = [Server(binary, *mode, *partial, *options) for _ in self.SLOTS]
+        # The default, the client's port + 10000, lies where the kernel picks ports for others.
+        self.buses = [str(free_port()) for _ in self.SLOTS]
+        self.nodes = [Server(binary, *mode, "--cluster-port", bus, *partial, *options) for bus in self.buses]
 
     @property
     def url(self) -> str:
@@ -208,8 +212,8 @@ class Cluster:
         for node, (first, last) in zip(self.nodes, self.SLOTS, strict=True):
             node.start()
             node.command("CLUSTER", "ADDSLOTSRANGE", str(first), str(last))
-        for node in self.nodes[1:]:
-            self.nodes[0].command("CLUSTER", "MEET", "127.0.0.1", str(node.port))
+        for node, bus in zip(self.nodes[1:], self.buses[1:], strict=True):
+            self.nodes[0].command("CLUSTER", "MEET", "127.0.0.1", str(node.port), bus)
         wait_until(lambda: all(self._complete(node) for node in self.nodes), "the cluster")
         return self
 
