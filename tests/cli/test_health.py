@@ -73,9 +73,11 @@ async def test_a_client_that_says_nothing_is_dropped(monkeypatch):
     assert await served(monkeypatch, b"GET /readyz", eof=False) == [b""]
 
 
-async def test_without_a_port_nothing_is_served():
+async def test_without_a_port_nothing_is_served(monkeypatch):
+    served = []
+    monkeypatch.setattr("asyncio.start_server", lambda *args, **options: served.append(args))
     async with health_server("127.0.0.1", None, lambda: True):
-        pass
+        assert served == []
 
 
 def test_systemd_by_path_and_by_abstract_name(tmp_path):
@@ -87,7 +89,7 @@ def test_systemd_by_path_and_by_abstract_name(tmp_path):
 
 
 def test_a_manager_that_has_gone_stops_no_work(tmp_path):
-    Systemd(f"{tmp_path}/nobody", None).tell("READY=1")
+    assert Systemd(f"{tmp_path}/nobody", None).tell("READY=1") is None, "told in vain, without an error"
 
 
 def test_who_is_told_is_read_from_the_environment_once():
