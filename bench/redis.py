@@ -54,8 +54,10 @@ class Bench:
             self._request(peer, in_flight)
 
     def _sizes(self, peer: Peer) -> dict[str, int]:
-        sizes = {"warmup": peer.warmup // self.scale, "jobs": peer.jobs // self.scale}
-        return {"port": self.server.port, **sizes}
+        def scaled(jobs: int) -> int:
+            return -(-jobs // self.scale // 100) * 100  # in whole hundreds: each of the callers makes as many
+
+        return {"port": self.server.port, "warmup": scaled(peer.warmup), "jobs": scaled(peer.jobs)}
 
     def _note(self, peer: Peer, **values: float) -> None:
         for name, value in values.items():
