@@ -46,7 +46,6 @@ __all__ = [
     "decode_error",
     "encode_error",
     "settle",
-    "transition",
 ]
 
 MAX_MESSAGE = 4096
@@ -111,14 +110,10 @@ TRANSITIONS: dict[tuple[JobState | None, Action], JobState] = {
     (JobState.QUEUED, Action.CANCEL): JobState.CANCELLED,
     (JobState.FAILING, Action.CANCEL): JobState.CANCELLED,
 }
+"""Where an action leads. What is not here does not happen."""
 
 
 _COMPLETE = Action.COMPLETE
-
-
-def transition(state: JobState | None, action: Action) -> JobState:
-    """Return the state that ``action`` leads to. A move that the table lacks raises `KeyError`."""
-    return TRANSITIONS[state, action]
 
 
 class FailureReason(StrEnum):

@@ -24,7 +24,6 @@ from jobqueue.job import (
     decode_error,
     encode_error,
     settle,
-    transition,
 )
 from jobqueue.storage.base import Claimed
 
@@ -46,10 +45,6 @@ def test_every_state_is_live_or_ended() -> None:
 
 def test_nothing_leads_out_of_an_ended_state() -> None:
     assert {state for state, _ in TRANSITIONS} & ENDED == set()
-    for state in ENDED:
-        for action in Action:
-            with pytest.raises(KeyError):
-                transition(state, action)
 
 
 def test_the_moves_of_a_running_job() -> None:
@@ -63,7 +58,9 @@ def test_the_moves_of_a_running_job() -> None:
         "abandon": "failed",
         "cancel": "cancelled",
     }
-    assert transition(JobState.QUEUED, Action.CLAIM) is JobState.PROCESSING
+    assert {move for move, to in TRANSITIONS.items() if to is JobState.PROCESSING} == {
+        (JobState.QUEUED, Action.CLAIM)
+    }
 
 
 CASES: list[tuple[Any, int, Any]] = [
