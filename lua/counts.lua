@@ -13,6 +13,21 @@ local jobs, running, ready, staged, prio, scheduled, failing, completed, failed,
 -- include: meta
 -- include: record
 -- include: ready
+-- include: packs
+
+-- Completed jobs are what is left: their index holds packs, which have no number.
+local function completed_count()
+  local count = call('HLEN', jobs) - ready_count() - call('HLEN', running)
+  for _, key in ipairs({ scheduled, failing, failed, cancelled }) do count = count - call('ZCARD', key) end
+  local ids, from = {}, 0
+  repeat
+    local packs = call('ZRANGEBYSCORE', completed, '-inf', now, 'LIMIT', from, 64)
+    for _, pack in ipairs(packs) do open_pack(pack, ids) end
+    from = from + #packs
+    count, ids = count - #ids, {}
+  until #packs < 64
+  return math.max(0, count)
+end
 
 local function unexpired(key) return call('ZCOUNT', key, string.format('(%.0f', now), '+inf') end
 
@@ -44,6 +59,6 @@ while true do
 end
 return {
   call('ZCARD', scheduled), ready_count(), call('HLEN', running), call('ZCARD', failing),
-  unexpired(completed), unexpired(failed), unexpired(cancelled),
+  completed_count(), unexpired(failed), unexpired(cancelled),
   oldest and string.format('%.0f', oldest) or -1, string.format('%.0f', ended_ever),
 }

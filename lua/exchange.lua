@@ -26,6 +26,7 @@ local runs, fences = ARGV[8], ARGV[9]
 -- include: record
 -- include: ready
 -- include: ended
+-- include: packs
 -- include: settle
 -- include: promote
 
@@ -63,14 +64,14 @@ end
 local status, slow = {}, {}
 if count > 0 then
   local hot = call('HMGET', running, unpack(ARGV, FIXED + 1, FIXED + count))
-  local done, fields, expiry, n = {}, {}, {}, 0
+  local done, fields, n = {}, {}, 0
+  local packs = {} -- expiry and number of its last job in `done`, in turns
   local seen, tails = {}, {}
   local nothing = spack('>I3I4', 0, 0)
   local i = 0
   for at = 1, #runs, RUN do
     local plain, ttl = byte(runs, at + 2) == 99, sunpack('>I6', runs, at + 3)
     local opening = 'C' .. spack('>BI6I7', 0, now, now + ttl)
-    local score = string.format('%.0f', now + ttl)
     for _ = 1, (sunpack('>I2', runs, at)) do
       i = i + 1
       local id, record = ARGV[FIXED + i], hot[i]
@@ -86,7 +87,6 @@ if count > 0 then
         end
         n = n + 1
         done[n] = id
-        expiry[2 * n - 1], expiry[2 * n] = score, id
         fields[2 * n - 1] = id
         if flags == 0 then
           fields[2 * n] = opening .. sub(record, 16, 80) .. tail .. data
@@ -101,12 +101,18 @@ if count > 0 then
       end
       seen[id] = true
     end
+    packs[#packs + 1] = now + ttl
+    packs[#packs + 1] = n
   end
   if i ~= count then return redis.error_reply('ERR exchange: bad runs') end
   if n > 0 then
     call('HDEL', running, unpack(done))
     call('HSET', jobs, unpack(fields))
-    call('ZADD', completed, unpack(expiry))
+    local filed = 0
+    for at = 1, #packs, 2 do
+      file(string.format('%.0f', packs[at]), done, filed + 1, packs[at + 1])
+      filed = packs[at + 1]
+    end
     ended_ever = ended_ever + n
   end
 end

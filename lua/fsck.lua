@@ -17,8 +17,10 @@ local source, cursor = ARGV[2], ARGV[3]
 -- include: record
 -- include: ready
 -- include: search
+-- include: packs
 
 local PAGE = 200
+local PACKS = 16
 local answer = { '0' }
 local function breach(id, text)
   answer[#answer + 1] = id
@@ -34,16 +36,25 @@ local function in_list(element)
   return false
 end
 
--- Where an id is indexed, as a set of names; and the scores.
-local function places(id, job)
+local function in_pack(id, expires)
+  expires = string.format('%.0f', expires)
+  for _, pack in ipairs(call('ZRANGEBYSCORE', completed, expires, expires)) do
+    if string.find('\n' .. pack .. '\n', '\n' .. id .. '\n', 1, true) then return true end
+  end
+  return false
+end
+
+-- Where an id is indexed, as a set of names; and the scores. `filed`: the score of a pack that it was seen in.
+local function places(id, job, filed)
   local there, scores = {}, {}
   local function set(name, key, member)
     local score = call('ZSCORE', key, member)
     if score then there[name], scores[name] = true, tonumber(score) end
   end
-  set('completed', completed, id)
   set('failed', failed, id)
   set('cancelled', cancelled, id)
+  if job and not filed and in_pack(id, job.mark) then filed = job.mark end
+  there.completed, scores.completed = filed and true, filed
   if job then
     set('scheduled', scheduled, seq_of(job) .. id)
     set('failing', failing, seq_of(job) .. id)
@@ -63,7 +74,7 @@ local expected = {
   Q = 'ready', S = 'scheduled', R = 'failing', P = 'running', C = 'completed', F = 'failed', X = 'cancelled',
 }
 
-local function check(id)
+local function check(id, filed)
   local record, live = call('HGET', jobs, id), call('HGET', running, id)
   if not record then
     breach(id, (live and 'runs' or 'is indexed') .. ' but has no record')
@@ -74,7 +85,7 @@ local function check(id)
     breach(id, 'has a record that cannot be read')
     return
   end
-  local there, scores = places(id, job)
+  local there, scores = places(id, job, filed)
   if live then there.running = true end
   local name = expected[job.state]
   for found in pairs(there) do
@@ -94,8 +105,11 @@ end
 
 if source == 'totals' then
   local indexed = ready_count() + call('HLEN', running)
-  for _, key in ipairs({ scheduled, failing, completed, failed, cancelled }) do
-    indexed = indexed + call('ZCARD', key)
+  for _, key in ipairs({ scheduled, failing, failed, cancelled }) do indexed = indexed + call('ZCARD', key) end
+  for from = 0, call('ZCARD', completed) - 1, 64 do
+    for _, pack in ipairs(call('ZRANGE', completed, from, from + 63)) do
+      indexed = indexed + 1 + select(2, string.gsub(pack, '\n', ''))
+    end
   end
   local records = call('HLEN', jobs)
   if indexed ~= records then breach('', indexed .. ' jobs are indexed, but there are ' .. records .. ' records') end
@@ -112,9 +126,17 @@ elseif source == 'ready' then
     if page[i] ~= '' then check(sub(page[i], 8)) end
   end
   if #page == PAGE then answer[1] = string.format('%.0f', cursor + PAGE) end
+elseif source == 'completed' then
+  local page = call('ZSCAN', completed, cursor, 'COUNT', PACKS)
+  answer[1] = page[1]
+  for i = 1, #page[2], 2 do
+    local ids = {}
+    open_pack(page[2][i], ids)
+    for _, id in ipairs(ids) do check(id, tonumber(page[2][i + 1])) end
+  end
 else
   local sets = {
-    completed = { completed, 1 }, failed = { failed, 1 }, cancelled = { cancelled, 1 },
+    failed = { failed, 1 }, cancelled = { cancelled, 1 },
     prio = { prio, 8 }, scheduled = { scheduled, 8 }, failing = { failing, 8 },
   }
   local key, from = sets[source][1], sets[source][2]

@@ -25,9 +25,10 @@ local nonce, reply_to, max_length, confirm, runs = ARGV[2], ARGV[3], tonumber(AR
 -- include: meta
 -- include: record
 -- include: ready
+-- include: packs
 
 local RUN, FIXED = 27, 6
-local ended_keys = { C = completed, F = failed, X = cancelled }
+local ended_keys = { C = true, F = failed, X = cancelled }
 local count = (#ARGV - FIXED) / 2
 local waiter = reply_to ~= '' and string.char(#reply_to) .. reply_to or ''
 if #runs % RUN ~= 0 or count % 1 ~= 0 or #nonce ~= 6 then return redis.error_reply('ERR insert: bad arguments') end
@@ -42,6 +43,7 @@ local first, created = tick + 1, 0
 local status, found = {}, {}
 local fields, places, size = {}, {}, 0 -- what to HSET; where a job of this call stands in it
 local pushed, prioritised, planned, freed = {}, {}, {}, {}
+local unfiled = {} -- replaced completed jobs, by expiry
 local joined = {} -- running records that get a waiter
 
 local function put(id, record)
@@ -106,8 +108,14 @@ for at = 1, #runs, RUN do
     else
       if record then
         local key = ended_keys[sub(record, 1, 1)]
-        freed[key] = freed[key] or {}
-        table.insert(freed[key], id)
+        if key == true then
+          local expires = sunpack('>I7', record, 9)
+          unfiled[expires] = unfiled[expires] or {}
+          unfiled[expires][id] = true
+        else
+          freed[key] = freed[key] or {}
+          table.insert(freed[key], id)
+        end
       end
       created = created + 1
       local seq = spack('>I7', tick + created)
@@ -135,6 +143,7 @@ if size > 0 then call('HSET', jobs, unpack(fields)) end
 if #joined > 0 then call('HSET', running, unpack(joined)) end
 if created > 0 then
   for key, gone in pairs(freed) do call('ZREM', key, unpack(gone)) end
+  for expires, gone in pairs(unfiled) do unfile(expires, gone) end
   if #pushed > 0 then call('RPUSH', ready, unpack(pushed)) end
   if #prioritised > 0 then
     call('ZADD', prio, unpack(prioritised))
@@ -146,12 +155,15 @@ if created > 0 then
     call('ZADD', scheduled, unpack(planned))
     if head(scheduled) < before then wake() end
   end
-  local expiring = us % 4 > 0 and completed or us % 8 > 0 and failed or cancelled
-  local gone = call('ZRANGEBYSCORE', expiring, '-inf', now, 'LIMIT', 0, 2 * created + 8)
-  if #gone > 0 then
-    call('ZREM', expiring, unpack(gone))
-    call('HDEL', jobs, unpack(gone))
+  local most, gone = 2 * created + 8, nil
+  if us % 4 > 0 then
+    gone = unfile_expired(most)
+  else
+    local expiring = us % 8 > 0 and failed or cancelled
+    gone = call('ZRANGEBYSCORE', expiring, '-inf', now, 'LIMIT', 0, most)
+    if #gone > 0 then call('ZREM', expiring, unpack(gone)) end
   end
+  if #gone > 0 then call('HDEL', jobs, unpack(gone)) end
   save_meta()
 elseif confirm and #found > 0 then
   save_meta()

@@ -9,8 +9,9 @@
 -- include: base
 local jobs, completed, failed, cancelled = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 -- include: record
+-- include: packs
 
-local keys = { C = completed, F = failed, X = cancelled }
+local keys = { C = true, F = failed, X = cancelled }
 local status = {}
 for i = 2, #ARGV, 2 do
   local id, expires = ARGV[i], now + tonumber(ARGV[i + 1])
@@ -21,7 +22,12 @@ for i = 2, #ARGV, 2 do
   elseif not key then
     status[#status + 1] = 'L'
   else
-    call('ZADD', key, expires, id)
+    if key == true then
+      unfile(sunpack('>I7', record, 9), { [id] = true })
+      file(string.format('%.0f', expires), { id }, 1, 1)
+    else
+      call('ZADD', key, expires, id)
+    end
     call('HSET', jobs, id, sub(record, 1, 8) .. spack('>I7', expires) .. sub(record, 16))
     status[#status + 1] = 'U'
   end

@@ -3,6 +3,7 @@
 --
 -- KEYS: lock
 -- ARGV: now owner channel
+--   channel  a shard channel if it has the name of the key
 -- Returns: 1, or 0 if the owner does not hold it
 -- Invariants: the term stays, so that the next one is larger.
 
@@ -13,5 +14,5 @@ local owner, channel = ARGV[2], ARGV[3]
 local held = call('HMGET', lock, 'owner', 'until')
 if held[1] ~= owner or tonumber(held[2]) <= now then return 0 end
 call('HSET', lock, 'until', 0)
-call('PUBLISH', channel, '')
+call(channel == lock and 'SPUBLISH' or 'PUBLISH', channel, '')
 return 1

@@ -10,11 +10,14 @@
 -- include: base
 local jobs, completed, failed, cancelled, workers, meta = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local limit, seen_for = tonumber(ARGV[2]), tonumber(ARGV[3])
+-- include: packs
 
-local dropped = 0
-for _, key in ipairs({ completed, failed, cancelled }) do
+local gone = unfile_expired(limit)
+local dropped = #gone
+if dropped > 0 then call('HDEL', jobs, unpack(gone)) end
+for _, key in ipairs({ failed, cancelled }) do
   if dropped < limit then
-    local gone = call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, limit - dropped)
+    gone = call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, limit - dropped)
     if #gone > 0 then
       call('ZREM', key, unpack(gone))
       call('HDEL', jobs, unpack(gone))

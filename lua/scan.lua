@@ -15,6 +15,7 @@ local jobs, running, ready, staged, prio, scheduled, failing, completed, failed,
 local state, limit, cursor = ARGV[2], tonumber(ARGV[3]), ARGV[4]
 -- include: record
 -- include: search
+-- include: packs
 
 local BIAS = 4503599627370496 -- 2^52, so that negative scores sort as bytes too
 
@@ -59,6 +60,25 @@ local function list_set(key, from, to, source, id_at)
   end
 end
 
+-- Completed jobs, by expiry, then by id: a cursor is expiry .. id.
+local function list_completed()
+  local from = cursor == '' and '-inf' or string.format('%.0f', sunpack('>I7', cursor) - BIAS)
+  while not full() do
+    local one = call('ZRANGEBYSCORE', completed, from, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+    if #one == 0 then return end
+    local ids, expires = {}, spack('>I7', BIAS + one[2])
+    for _, pack in ipairs(call('ZRANGEBYSCORE', completed, one[2], one[2])) do open_pack(pack, ids) end
+    table.sort(ids)
+    for _, id in ipairs(ids) do
+      if expires .. id > cursor and not full() then
+        local record = call('HGET', jobs, id)
+        if record and not expired(record) then add(id, record, expires .. id) end
+      end
+    end
+    from = '(' .. one[2]
+  end
+end
+
 if state == 'Q' then
   while call('LMOVE', staged, ready, 'RIGHT', 'LEFT') do end
   local zero = spack('>I7', BIAS)
@@ -90,8 +110,10 @@ elseif state == 'P' then
   for i = 1, math.min(limit + 1, #list) do add(list[i][2], list[i][3], list[i][1]) end
 elseif state == 'S' or state == 'R' then
   list_set(state == 'S' and scheduled or failing, cursor, math.huge, jobs, 8)
+elseif state == 'C' then
+  list_completed()
 else
-  list_set(state == 'C' and completed or state == 'F' and failed or cancelled, cursor, math.huge, jobs, 1)
+  list_set(state == 'F' and failed or cancelled, cursor, math.huge, jobs, 1)
 end
 if full() then
   answer[1] = keys[limit]

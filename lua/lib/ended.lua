@@ -1,11 +1,12 @@
--- Ending jobs, and telling who waits. Needs: base, meta, record, KEYS completed failed cancelled.
+-- Ending jobs, and telling who waits. Needs: base, meta, record, KEYS failed cancelled.
 --
 -- A message is a row of frames. "r", a job has ended: size of queue 1, queue, size of id 2, id, seq 7,
 -- state 1, attempts 4, size of data 4 (one too large; 0: none, or too large to push), data.
 -- "c", end the job that you run: size of queue 1, queue, size of id 2, id, fence 7.
 local INLINE, MESSAGE = 16384, 262144
-local ended_keys = { C = completed, F = failed, X = cancelled }
+local ended_keys = { F = failed, X = cancelled }
 local outbox = {}
+local PUBLISH = byte(channel) == 123 and 'SPUBLISH' or 'PUBLISH' -- 123: "{", shard channels have the queue's tag
 
 local function post(address, frame)
   local frames = outbox[address]
@@ -13,7 +14,7 @@ local function post(address, frame)
     frames = { size = 0 }
     outbox[address] = frames
   elseif frames.size > MESSAGE then
-    call('PUBLISH', channel .. address, table.concat(frames))
+    call(PUBLISH, channel .. address, table.concat(frames))
     frames = { size = 0 }
     outbox[address] = frames
   end
@@ -39,15 +40,16 @@ end
 
 local function publish()
   for address, frames in pairs(outbox) do
-    call('PUBLISH', channel .. address, table.concat(frames))
+    call(PUBLISH, channel .. address, table.concat(frames))
   end
 end
 
--- Turn a job into an ended one, index it and tell its waiters; the caller stores the record.
+-- Turn a job into an ended one, index it unless it is completed (see packs.lua), and tell its waiters; the
+-- caller stores the record.
 local function finish(job, id, state, data, expires)
   job.state, job.data, job.mark, job.updated, job.worker = state, data, expires, now, ''
   if state ~= 'F' then job.payload = '' end
-  call('ZADD', ended_keys[state], expires, id)
+  if state ~= 'C' then call('ZADD', ended_keys[state], expires, id) end
   ended_ever = ended_ever + 1
   if job.waiters ~= '' then
     post_reply(job.waiters, id, seq_of(job), state, spack('>I4', job.attempts), data)

@@ -1,4 +1,5 @@
--- Ending a run in any way but the plain "completed". Needs: base, record, ended, KEYS jobs running failing.
+-- Ending a run in any way but the plain "completed". Needs: base, record, ended,
+-- packs, KEYS jobs running failing.
 local released = {} -- jobs to put in front; and by id, the fences of these
 local retried -- the earliest due time among the retries
 
@@ -14,6 +15,7 @@ local function settle(id, job, action, data, ttl, delay)
   job.updated = now
   if action == 'c' then
     finish(job, id, 'C', data, now + ttl)
+    file(string.format('%.0f', now + ttl), { id }, 1, 1)
   elseif action == 'x' then
     finish_cancelled(job, id)
   else

@@ -98,8 +98,27 @@ MUTANTS = [
     Mutant(
         "a replaced job keeps its place among the ended",
         "insert.lua",
-        "call('ZREM', key, unpack(gone)) end\n  if #pushed",
-        "call('ZCARD', key) end\n  if #pushed",
+        "call('ZREM', key, unpack(gone)) end\n  for expires",
+        "call('ZCARD', key) end\n  for expires",
+    ),
+    Mutant(
+        "a replaced completed job keeps its place in its pack",
+        "insert.lua",
+        "for expires, gone in pairs(unfiled) do unfile(expires, gone) end",
+        "",
+    ),
+    Mutant("a pack loses who stays", "lib/packs.lua", "file(expires, left, 1, #left)", ""),
+    Mutant(
+        "a purge that ends within a pack loses the rest",
+        "lib/packs.lua",
+        "file(one[2], ids, taken + 1, #ids)",
+        "",
+    ),
+    Mutant(
+        "a job with another TTL stays in its pack",
+        "keep.lua",
+        "unfile(sunpack('>I7', record, 9), { [id] = true })",
+        "",
     ),
     Mutant(
         "staged jobs are forgotten",

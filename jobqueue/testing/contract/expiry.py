@@ -194,6 +194,41 @@ class ExpiryCases(Cases):
         assert sum(dropped) <= 20
         assert await jobs.storage.get("q", ids) == [None] * 20
 
+    @pytest.mark.parametrize("action", [Action.COMPLETE, Action.FAIL])
+    async def test_jobs_that_ended_together_part_one_by_one(self, jobs: Jobs, action: Action) -> None:
+        """A store may index them as one: then each has to leave it alone."""
+        ids = [f"{n:03}" for n in range(150)]
+        state = JobState.COMPLETED if action is Action.COMPLETE else JobState.FAILED
+        await jobs.put_all(ids)
+        await jobs.exchange(
+            *(Settlement(run.id, run.fence, action, b"d", TTL) for run in await jobs.claim(150))
+        )
+        assert await jobs.ids_in(state) == ids
+        kept = [("003", 2 * TTL), ("000", TTL // 2), ("149", TTL), ("003", 3 * TTL), ("077", TTL + 1)]
+        assert await jobs.storage.keep("q", kept) == [UPDATED] * 5
+        for id in ("001", "148"):
+            assert (await jobs.put(id, reuse=Reuse.RERUN)).status is InsertStatus.CREATED
+        assert await jobs.ids_in(state) == [id for id in ids if id not in {"001", "148"}]
+        assert (await jobs.storage.counts("q"))[4:7] == (
+            (148, 0) if state is JobState.COMPLETED else (0, 148)
+        ) + (0,)
+
+        jobs.clock.move(TTL / 2000)
+        assert await jobs.ids_in(state) == [id for id in ids if id not in {"000", "001", "148"}]
+        jobs.clock.move(TTL / 2000)
+        assert await jobs.ids_in(state) == ["003", "077"]
+        counts = await jobs.storage.counts("q")
+        assert (counts.queued, counts.completed + counts.failed) == (2, 2)
+        dropped = [await jobs.storage.purge("q", 7) for _ in range(30)]
+        assert max(dropped) <= 7
+        assert dropped[-1] == 0
+        assert await jobs.ids_in(state) == ["003", "077"]
+        assert await jobs.storage.counts("q") == counts
+        jobs.clock.move(2 * TTL / 1000)
+        assert await jobs.storage.purge("q", 100) <= 2
+        assert await jobs.ids_in(state) == []
+        assert await jobs.claim_ids() == ["001", "148"]
+
     async def test_purge_of_nothing(self, jobs: Jobs) -> None:
         assert await jobs.storage.purge("q", 10) == 0
         await jobs.put("a")
