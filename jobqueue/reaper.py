@@ -35,6 +35,12 @@ __all__ = ["REAPER_LOCK", "Reaper"]
 REAPER_LOCK = "reaper"
 """Name of the lock that reapers of one store contend for."""
 BATCH = 500
+SPREAD = (0.8, 0.95)
+"""From the start of one sweep to that of the next, in parts of the interval.
+
+Drawn, so that reapers do not sweep in step. Less than one, so that the sweep itself, and the claim after it,
+fit into the interval: it is part of a promise.
+"""
 
 _EVENTS = (JobStalled, LeadershipAcquired, LeadershipLost, ErrorOccurred)
 
@@ -45,7 +51,8 @@ class Reaper:
     Args:
         storage: a store, or a URL for `open_storage`.
         queues: names of the queues to look after; ``None``: all that the store holds.
-        sweep_interval: seconds between two sweeps, spread by a tenth.
+        sweep_interval: seconds from the start of one sweep to that of the next, at most; it begins up to
+            a fifth earlier, and only later if the sweep before takes longer.
         leader_election: sweep only while this reaper is the elected one; ``None``: always.
 
     Raises `InvalidArgumentError`.
@@ -76,21 +83,21 @@ class Reaper:
         self._leadership: Leadership | None = None
         self._swept = False
         self._defect: BaseException | None = None
-        self._broken = asyncio.Event()
+        self._over = asyncio.Event()
         self._changing = asyncio.Lock()
         self._in_child = False
 
     @property
     def is_leader(self) -> bool:
         """Whether it sweeps now: always without an election, while started."""
-        if self._supervisor is None or self._broken.is_set():
+        if self._supervisor is None or self._defect is not None:
             return False
         return self._leadership is None or self._leadership.term is not None
 
     @property
     def ready(self) -> bool:
         """Whether it works: started, and the store answered the last sweep and election."""
-        if self._supervisor is None or self._broken.is_set():
+        if self._supervisor is None or self._defect is not None:
             return False
         if self._leadership is None:
             return self._swept
@@ -115,7 +122,7 @@ class Reaper:
                 return
             await self._storage.open()
             tell_in_child(self)
-            self._broken.clear()
+            self._over, self._defect = asyncio.Event(), None
             self._swept = False
             self._supervisor = Supervisor(self._break)
             await self._supervisor.start()
@@ -140,7 +147,10 @@ class Reaper:
                 await supervisor.stop()
             finally:
                 self._leadership = None
-                await self._storage.close()
+                try:
+                    await self._storage.close()
+                finally:
+                    self._over.set()
         await self._emitter.drain()
 
     async def __aenter__(self) -> Self:
@@ -151,49 +161,76 @@ class Reaper:
         await self.stop()
 
     async def run(self) -> None:
-        """Start, serve until SIGTERM or SIGINT, stop."""
+        """Start, serve until SIGTERM or SIGINT, stop. Also returns when another task calls `stop`.
+
+        Raises what broke the reaper, if it broke.
+        """
         await serve_until_signal(self.start, self.stop, lambda: None, self.until_broken)
 
     async def sweep(self) -> int:
         """Do one round now: recover and purge until nothing is left; return how many jobs stalled.
 
-        Needs an open store: call it between `start` and `stop`. Raises `StorageError`.
+        A queue that fails is told by an ``error`` event and keeps no other from being swept; the first
+        such error is raised in the end. Needs an open store: call it between `start` and `stop`.
+        Raises `StorageError`.
         """
+        try:
+            queues = self._queues if self._queues is not None else await self._storage.queues()
+        except JobQueueError as error:
+            self._report(error, "sweeping")
+            raise
+        stalled, first = 0, None
+        for queue in queues:
+            try:
+                stalled += await self._sweep(queue)
+            except JobQueueError as error:
+                self._report(error, f"sweeping queue {queue!r}", queue)
+                first = first or error
+        if first is not None:
+            raise first
+        return stalled
+
+    async def _sweep(self, queue: str) -> int:
         stalled = 0
-        for queue in self._queues if self._queues is not None else await self._storage.queues():
-            while swept := await self._storage.sweep(queue, BATCH):
-                stalled += len(swept)
-                for job in swept:
-                    failed = job.state is JobState.FAILED
-                    self._emitter.emit(JobStalled(job.id, queue, job.worker, job.stalls, failed))
-            while await self._storage.purge(queue, BATCH) == BATCH:
-                pass
+        while swept := await self._storage.sweep(queue, BATCH):
+            stalled += len(swept)
+            for job in swept:
+                failed = job.state is JobState.FAILED
+                self._emitter.emit(JobStalled(job.id, queue, job.worker, job.stalls, failed))
+        while await self._storage.purge(queue, BATCH) == BATCH:
+            pass
         return stalled
 
     async def _sweep_forever(self) -> None:
         clock = self._storage.clock
         while True:
+            due = clock.monotonic() + self._interval * clock.uniform(*SPREAD)
             try:
                 await self.sweep()
                 self._swept = True
-            except JobQueueError as error:
+            except JobQueueError:  # told by `sweep`
                 self._swept = False
-                self._report(error, "sweeping")
-            await clock.sleep(self._interval * clock.uniform(0.9, 1.1))
+            await clock.sleep(max(0.0, due - clock.monotonic()))
 
     def forked(self) -> None:
         """Neither sweep nor stop: tasks, sockets and event loop are the parent's."""
         self._in_child = self._supervisor is not None
 
-    def _report(self, error: BaseException, doing: str) -> None:
-        self._emitter.emit(ErrorOccurred(error, doing))
+    def _report(self, error: BaseException, doing: str, queue: str | None = None) -> None:
+        self._emitter.emit(ErrorOccurred(error, doing, queue))
 
     def _break(self, defect: BaseException) -> None:
         self._defect = defect
         self._report(defect, "running the reaper")
-        self._broken.set()
+        self._over.set()
 
     async def until_broken(self) -> None:
-        """Wait for what only a restart heals, a defect in the background tasks, and raise it."""
-        await self._broken.wait()
-        raise JobQueueError(f"the reaper broke: {self._defect!r}") from self._defect
+        """Wait for what only a restart heals, a defect in the background tasks, and raise it.
+
+        Returns when the reaper is stopped.
+        """
+        if self._supervisor is not None:
+            await self._over.wait()
+        if self._defect is not None:
+            raise JobQueueError(f"the reaper broke: {self._defect!r}") from self._defect
+        await self._emitter.drain()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -26,6 +28,7 @@ from tests.queue.support import (
     die,
     echo,
     state,
+    until,
     within,
 )
 
@@ -119,6 +122,85 @@ async def test_any_number_of_reapers_recover_each_job_once(
     assert sorted(told) == sorted(f"j{n}" for n in range(10))
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.5])
+async def test_a_sweep_begins_within_the_interval_whatever_the_last_one_took(
+    wire: WireStorage, clock: FakeClock, reapers: Reapers, seconds: float
+) -> None:
+    begun: list[float] = []
+
+    async def take_time() -> None:
+        begun.append(clock.monotonic())
+        await clock.sleep(seconds)
+
+    wire.fault("queues", before=take_time)
+    await reapers.start(sweep_interval=1)
+    await clock.advance(100)
+    pauses = sorted(after - before for before, after in pairwise(begun))
+    assert 0.8 <= pauses[0] < 0.85, "it is spread"
+    assert 0.9 < pauses[-1] <= 0.951, "the rest of the interval is for the sweep and the claim"
+
+
+async def test_sweeps_that_take_longer_than_the_interval_follow_each_other(
+    wire: WireStorage, clock: FakeClock, reapers: Reapers
+) -> None:
+    async def take_long() -> None:
+        await clock.sleep(3)
+
+    wire.fault("queues", before=take_long)
+    await reapers.start(sweep_interval=1)
+    await clock.advance(29)
+    assert wire.calls("queues") == 10
+
+
+async def test_a_job_is_recovered_within_lease_and_sweep_interval(
+    wire: WireStorage, clock: FakeClock, reapers: Reapers
+) -> None:
+    await reapers.start(sweep_interval=1)
+    for n in range(100):
+        await clock.advance(n / 100)  # to meet the sweeps at every point of their interval
+        await die(wire, "a")
+        await clock.advance(1 + 1)
+        assert await state(wire, "a") == "queued"
+        await wire.cancel("q", ["a"])
+
+
+async def test_a_queue_that_fails_keeps_no_other_from_being_swept(
+    wire: WireStorage, clock: FakeClock, reapers: Reapers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for queue in ("one", "two", "three", "four"):
+        await die(wire, "a", queue=queue)
+    sweep, purge = wire.inner.sweep, wire.inner.purge
+
+    async def sweep_but_one(queue: str, limit: int) -> Any:
+        if queue == "one":
+            raise StorageUnavailableError("one is away")
+        return await sweep(queue, limit)
+
+    async def purge_but_two(queue: str, limit: int) -> int:
+        if queue == "two":
+            raise StorageError("two cannot be purged")
+        return await purge(queue, limit)
+
+    monkeypatch.setattr(wire.inner, "sweep", sweep_but_one)
+    monkeypatch.setattr(wire.inner, "purge", purge_but_two)
+    names = ["one", "two", "three", "four"]
+    reaper, events = await reapers.start(names, sweep_interval=5)
+    await clock.advance(1.5)
+    events.events.clear()
+    with pytest.raises(StorageUnavailableError, match="one is away"):
+        await reaper.sweep()
+    assert [await state(wire, "a", name) for name in names] == ["processing", "queued", "queued", "queued"]
+    assert [(event.queue, event.doing, str(event.error)) for event in events.of("error")] == [
+        ("one", "sweeping queue 'one'", "one is away"),
+        ("two", "sweeping queue 'two'", "two cannot be purged"),
+    ]
+    assert not reaper.ready
+    monkeypatch.undo()
+    await clock.advance(5)
+    assert reaper.ready
+    assert await state(wire, "a", "one") == "queued"
+
+
 async def test_a_sweep_that_fails_is_reported_and_the_next_works(
     wire: WireStorage, clock: FakeClock, reapers: Reapers
 ) -> None:
@@ -184,6 +266,17 @@ async def test_a_stop_cancelled_half_way_closes_the_store(wire: WireStorage, clo
     assert wire.calls("close") == 1
     hold.go.set()
     await clock.settle()
+
+
+async def test_run_returns_when_another_task_stops_it(wire: WireStorage) -> None:
+    reaper = Reaper(wire)
+    await within(reaper.until_broken())
+    for _ in range(2):
+        serving = asyncio.create_task(reaper.run())
+        await until(lambda: reaper.ready)
+        await within(reaper.stop())
+        await within(serving)
+    assert wire.calls("close") == 2
 
 
 async def test_a_sweep_needs_an_open_store(clock: FakeClock) -> None:
