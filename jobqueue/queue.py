@@ -257,7 +257,10 @@ class Queue(Generic[P, R]):
                 try:
                     await session.close()
                 finally:
-                    await self._storage.close()
+                    try:
+                        await self._storage.close()
+                    finally:
+                        session.over.set()
         self._emitter.emit(QueueStopped(self.name, self.worker_id))
         await self._emitter.drain()
 
@@ -271,7 +274,8 @@ class Queue(Generic[P, R]):
     async def run(self) -> None:
         """Start, serve until SIGTERM or SIGINT, let running jobs end, stop.
 
-        A second signal gives the running jobs back at once. Raises what broke the queue, if it broke.
+        A second signal gives the running jobs back at once. Also returns when another task calls `stop`.
+        Raises what broke the queue, if it broke.
         """
         await serve_until_signal(self.start, self.stop, self.hurry, self.until_broken)
 
@@ -281,18 +285,26 @@ class Queue(Generic[P, R]):
             self._session.hurry()
 
     async def until_broken(self) -> None:
-        """Wait for what only a restart heals, a defect in the background tasks, and raise it."""
-        session = self._started()
-        await session.broken.wait()
-        assert session.defect is not None
-        raise own_copy(session.defect)
+        """Wait for what only a restart heals, a defect in the background tasks, and raise it.
+
+        Returns when the queue is stopped.
+        """
+        session = self._session
+        if session is None:
+            return
+        if session.defect is None:
+            await session.over.wait()
+        if session.defect is not None:
+            raise own_copy(session.defect)
+        await self._emitter.drain()
 
     # -- handlers and events ----------------------------------------------------------------------
 
     def execute(self, handler: H) -> H:
         """Register the handler of this queue; a method and a decorator, before or after `start`.
 
-        An ``async def`` runs in the event loop; a plain function runs in a thread for each job.
+        An ``async def`` runs in the event loop; a plain function runs in a thread for each job. After
+        `start` the worker begins in the background: while the store refuses, it tries again every second.
         Raises `JobQueueError` if there is one already.
         """
         threaded = not is_async(handler)
@@ -304,7 +316,8 @@ class Queue(Generic[P, R]):
         self._handler = handler
         self._threaded = threaded
         if session is not None:
-            session.supervisor.spawn(session.work(self._execution(session), self._options), "start-worker")
+            work = session.work_soon(self._execution(session), self._options)
+            session.supervisor.spawn(work, "start-worker")
         return handler
 
     @overload

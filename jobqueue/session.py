@@ -39,7 +39,8 @@ class Session:
         self.supervisor = Supervisor(self._break)
         self.waiters = Waiters(storage, queue, worker_id, self.timers, self._cancel_run, self._report_poll)
         self.worker: Worker | None = None
-        self.broken = asyncio.Event()
+        self.over = asyncio.Event()
+        """Set when it has broken, and when the queue has stopped."""
         self.defect: BaseException | None = None
         self.in_child = False
         """Whether this is a copy in a forked child, which can neither be used nor stopped."""
@@ -69,18 +70,21 @@ class Session:
         self.supervisor.spawn(self.waiters.poll(), "waiters")
 
     async def work(self, execution: Execution, options: WorkerOptions) -> None:
-        """Claim and run jobs. Returns when it has begun."""
-        while True:
-            try:
-                await self.waiters.subscribe()
-                break
-            except JobQueueError as error:
-                self.report(error, "subscribing to cancel requests")
-                await self._storage.clock.sleep(1.0)
+        """Claim and run jobs. Returns when it has begun. Raises what the store raises at a subscription."""
+        await self.waiters.subscribe()
         if self._stopping:  # since this began: nobody would end what the worker begins
             return
         self.worker = Worker(self._storage, execution, options, self._emitter, self.timers, self.supervisor)
         self.worker.start()
+
+    async def work_soon(self, execution: Execution, options: WorkerOptions) -> None:
+        """As `work`, and again every second while the store refuses: for when there is nobody to tell."""
+        while True:
+            try:
+                return await self.work(execution, options)
+            except JobQueueError as error:
+                self.report(error, "subscribing to cancel requests")
+                await self._storage.clock.sleep(1.0)
 
     def runs(self, task: asyncio.Task[Any] | None) -> bool:
         """Whether a task is the run of a job here."""
@@ -185,4 +189,4 @@ class Session:
         self.defect.__cause__ = defect
         self.report(defect, "running the queue's background tasks")
         self.waiters.fail_all(self.defect)
-        self.broken.set()
+        self.over.set()

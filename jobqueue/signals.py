@@ -20,8 +20,9 @@ async def serve_until_signal(
     hurry: Callable[[], None],
     broken: Callable[[], Awaitable[None]],
 ) -> None:
-    """Start, wait for SIGTERM or SIGINT (or for ``broken`` to raise), stop.
+    """Start, wait for SIGTERM or SIGINT, stop. Stops as well when ``broken`` raises, and raises that.
 
+    Ends without stopping when ``broken`` returns: then somebody else has stopped what is served.
     A second signal calls ``hurry``, a third ends the process with 128 + its number.
     """
     loop = asyncio.get_running_loop()
@@ -43,11 +44,11 @@ async def serve_until_signal(
             await asyncio.wait({breaking, waiting}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting.cancel()
-            broke = breaking.done()
-            if not broke:
-                breaking.cancel()
-            await stop()
-        if broke:
+            over = breaking.done()
+            breaking.cancel()
+            if not over or breaking.exception() is not None:
+                await stop()
+        if over:
             breaking.result()
 
 

@@ -70,6 +70,38 @@ async def test_a_worker_that_is_about_to_start_does_not_when_its_queue_stops() -
         assert await lab.state("a") == "queued"
 
 
+async def test_a_start_raises_when_the_store_refuses_the_subscription(clock: FakeClock) -> None:
+    wire, before = WireStorage(MemoryStorage(clock=clock)), left_tasks()
+    queue: Queue[Any, Any] = Queue(wire, "q")
+    queue.execute(echo)
+    events = Recorder(queue)
+    wire.break_down("subscribe")
+    for _ in range(2):
+        with pytest.raises(StorageUnavailableError, match="no connection"):
+            await within(queue.start())
+    assert wire.calls("open") == wire.calls("close") == 2
+    assert events.names == []
+    assert left_tasks() == before
+    wire.heal()
+    await within(queue.start())
+    assert await within(queue.enqueue_and_wait("a", 1)) == 1
+    await within(queue.stop())
+
+
+async def test_a_handler_registered_later_waits_for_a_subscription_and_a_stop_ends_that(
+    clock: FakeClock,
+) -> None:
+    async with opened(WireStorage(MemoryStorage(clock=clock))) as storage:
+        lab, before = Lab(storage), left_tasks()
+        storage.break_down("subscribe")
+        queue = await lab.start()
+        queue.execute(echo)
+        await clock.advance(60)
+        assert storage.calls("subscribe") >= 60
+        await within(queue.stop())
+        assert left_tasks() == before
+
+
 async def test_a_worker_whose_subscription_fails_tries_again(clock: FakeClock) -> None:
     async with opened(WireStorage(MemoryStorage(clock=clock))) as storage:
         lab = Lab(storage)

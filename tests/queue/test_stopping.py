@@ -63,6 +63,33 @@ async def test_concurrent_starts_and_stops_come_to_rest(lab: Lab) -> None:
     assert events.names.count("started") == events.names.count("stopped") + 1 == 4
 
 
+async def test_run_returns_when_another_task_stops_it(lab: Lab) -> None:
+    gate = Gate()
+    queue = lab.queue(gate)
+    await within(queue.until_broken())
+    serving = asyncio.create_task(queue.run())
+    await until(lambda: queue.ready)
+    await queue.enqueue("a", 1)
+    await within(gate.began.wait())
+    stopping = asyncio.create_task(queue.stop())
+    await asyncio.sleep(0.01)
+    assert not serving.done(), "a job still runs"
+    gate.go.set()
+    await within(stopping)
+    await within(serving)
+    assert await lab.state("a") == "completed"
+
+
+async def test_run_leaves_a_queue_alone_that_another_task_restarts(lab: Lab) -> None:
+    queue = lab.queue(echo)
+    serving = asyncio.create_task(queue.run())
+    await until(lambda: queue.ready)
+    await lab.finish(queue.stop())
+    await within(queue.start())
+    await within(serving)
+    assert await within(queue.enqueue_and_wait("a", 1)) == 1
+
+
 async def test_the_context_manager_starts_and_stops(lab: Lab) -> None:
     queue = lab.queue(echo)
     async with queue as entered:

@@ -103,6 +103,15 @@ async def test_what_broke_is_raised_after_a_stop() -> None:
     assert service.log == ["start", "stop", "stopped"]
 
 
+async def test_what_another_has_stopped_is_not_stopped_again() -> None:
+    service = Service()
+    serving = asyncio.create_task(
+        serve_until_signal(service.start, service.stop, service.hurry, service.started.wait)  # type: ignore[arg-type]
+    )
+    await soon(serving)
+    assert service.log == ["start"]
+
+
 async def test_a_start_that_fails_is_raised() -> None:
     service = Service()
 
