@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Self
 
 from jobqueue.errors import StorageError
+from jobqueue.forks import tell_in_child
 from jobqueue.job import JobState, Settlement
 from jobqueue.runtime import SYSTEM_CLOCK, Clock
 from jobqueue.storage.base import (
@@ -51,12 +52,14 @@ class MemoryStorage:
         self._lock = threading.Lock()
         self._hints = Hints(clock)
         self._opened = 0
+        self._in_child = False
 
     def __repr__(self) -> str:
         return "MemoryStorage()"
 
     def _now(self) -> int:
         if not self._opened:
+            self._check_process()
             raise StorageError("the memory store is not open: call open() first")
         return int(self.clock.time() * 1000)
 
@@ -67,11 +70,27 @@ class MemoryStorage:
             self._hints.publish(effects)
             effects.clear()
 
+    def _check_process(self) -> None:
+        if self._in_child:
+            raise StorageError(
+                "this memory store was opened before a fork, and its jobs are the parent's: "
+                "make a new MemoryStorage in the child process, or use a store that processes share"
+            )
+
+    def forked(self) -> None:
+        """Refuse every use: the jobs would run twice, and a thread may have held the lock for ever."""
+        self._in_child = True
+        self._opened = 0
+
     async def open(self) -> None:
+        self._check_process()
+        tell_in_child(self)
         with self._lock:
             self._opened += 1
 
     async def close(self) -> None:
+        if self._in_child:
+            return  # it has nothing of its own to close
         with self._lock:
             self._opened = max(0, self._opened - 1)
 

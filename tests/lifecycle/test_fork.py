@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.lifecycle.processes import Start
+from tests.lifecycle.processes import Process, Start
 
 CALLS = [
     "enqueue",
@@ -14,6 +14,22 @@ CALLS = [
     "another queue",
     "start after stop",
 ]
+MEMORY_CALLS = ["open", "insert", "exchange", "acquire", "wait_for_work", "queue", "closed", "after close"]
+
+
+async def test_a_memory_store_is_of_one_process() -> None:
+    process = await Process.start("-W", "ignore::DeprecationWarning", "forking_memory.py")
+    try:
+        for name in MEMORY_CALLS:
+            told = await process.expect(f"^{name}: ")
+            assert "before a fork" in told.string, process.said
+            assert "make a new MemoryStorage in the child" in told.string
+        await process.expect("^fresh: 42")  # nobody had opened it before the fork: it is the child's own
+        await process.expect("^child exit 0")
+        await process.expect(r"^parent: \['a'\]")
+        assert await process.wait() == 0
+    finally:
+        await process.end()
 
 
 async def test_a_forked_child_is_told_to_make_its_own(shared, start: Start) -> None:
