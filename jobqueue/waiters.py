@@ -163,7 +163,7 @@ class Waiters:
 
     async def _subscribe(self) -> None:
         try:
-            await self._storage.subscribe(self.address, self)
+            await self._storage.subscribe(self._queue, self.address, self)
             self.subscribed = True
         finally:
             self._subscribing = None
@@ -173,7 +173,7 @@ class Waiters:
         if self._subscribing is not None:
             await asyncio.wait([self._subscribing])
         if self.subscribed:
-            await self._storage.unsubscribe(self.address, self)
+            await self._storage.unsubscribe(self._queue, self.address, self)
 
     def add(self, id: str, timeout: float) -> Waiter:
         """Stand as a waiter. Every `add` needs a `remove`."""

@@ -433,15 +433,15 @@ class Storage(Protocol):
         """
         ...
 
-    async def subscribe(self, address: str, sink: Sink) -> None:
-        """Push replies and cancel requests for ``address`` to ``sink``, from this return on.
+    async def subscribe(self, queue: str, address: str, sink: Sink) -> None:
+        """Push to ``sink`` what concerns jobs of ``queue`` and is for ``address``, from this return on.
 
-        An address may have several sinks; each gets everything. Hints: any may be lost.
-        ``sink.resync`` follows every reconnection. A sink must not call the store.
+        That is replies and cancel requests. An address may have several sinks; each gets everything. Hints:
+        any may be lost. ``sink.resync`` follows every reconnection. A sink must not call the store.
         """
         ...
 
-    async def unsubscribe(self, address: str, sink: Sink) -> None:
+    async def unsubscribe(self, queue: str, address: str, sink: Sink) -> None:
         """Stop pushing to this sink. Harmless if it is not subscribed."""
         ...
 

@@ -22,6 +22,7 @@ Topic = tuple[str, str]
 
 
 class _Subscription(NamedTuple):
+    queue: str
     sink: Sink
     loop: asyncio.AbstractEventLoop
 
@@ -48,15 +49,16 @@ class Hints:
         """Whether anybody waits for any topic."""
         return bool(self._waiting)
 
-    def subscribe(self, address: str, sink: Sink) -> None:
+    def subscribe(self, queue: str, address: str, sink: Sink) -> None:
         """Add a sink, called in the running loop."""
-        self.unsubscribe(address, sink)
-        new = _Subscription(sink, asyncio.get_running_loop())
+        self.unsubscribe(queue, address, sink)
+        new = _Subscription(queue, sink, asyncio.get_running_loop())
         self._sinks[address] = (*self._sinks.get(address, ()), new)
 
-    def unsubscribe(self, address: str, sink: Sink) -> None:
+    def unsubscribe(self, queue: str, address: str, sink: Sink) -> None:
         """Remove a sink, if it is there."""
-        left = tuple(s for s in self._sinks.pop(address, ()) if s.sink is not sink)
+        standing = self._sinks.pop(address, ())
+        left = tuple(s for s in standing if s.sink is not sink or s.queue != queue)
         if left:
             self._sinks[address] = left
 
@@ -95,16 +97,19 @@ class Hints:
             for lock in effects.unlocked:
                 self.wake(("lock", lock))
         for request in effects.cancels:
-            for sink, loop in self._sinks.get(request.address, ()):
-                _call_in(loop, partial(sink.cancel, request.queue, request.id, request.fence))
+            for queue, sink, loop in self._sinks.get(request.address, ()):
+                if queue == request.queue:
+                    _call_in(loop, partial(sink.cancel, queue, request.id, request.fence))
         for address, replies in effects.replies.items():
-            for sink, loop in self._sinks.get(address, ()):
-                _call_in(loop, partial(sink.deliver, tuple(replies)))
+            for queue, sink, loop in self._sinks.get(address, ()):
+                mine = tuple([reply for reply in replies if reply.queue == queue])
+                if mine:
+                    _call_in(loop, partial(sink.deliver, mine))
 
     def resync(self) -> None:
         """Tell every sink that messages may have been missed."""
         for subscriptions in tuple(self._sinks.values()):
-            for sink, loop in subscriptions:
+            for _, sink, loop in subscriptions:
                 _call_in(loop, sink.resync)
 
 

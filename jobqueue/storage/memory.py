@@ -201,12 +201,12 @@ class MemoryStorage:
                 ready = self._engine.has_work(queue, now)
             return ready or await self._hints.wait(hint, timeout)
 
-    async def subscribe(self, address: str, sink: Sink) -> None:
+    async def subscribe(self, queue: str, address: str, sink: Sink) -> None:
         self._now()
-        self._hints.subscribe(address, sink)
+        self._hints.subscribe(queue, address, sink)
 
-    async def unsubscribe(self, address: str, sink: Sink) -> None:
-        self._hints.unsubscribe(address, sink)
+    async def unsubscribe(self, queue: str, address: str, sink: Sink) -> None:
+        self._hints.unsubscribe(queue, address, sink)
 
     async def acquire(self, lock: str, owner: str, ttl: int) -> int | None:
         now = self._now()

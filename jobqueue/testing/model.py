@@ -120,7 +120,8 @@ class StoreMachine(RuleBasedStateMachine):
         for handle in self.handles:
             await handle.open()
         for address, box in self.boxes.items():
-            await storage.subscribe(address, box)
+            for queue in QUEUES:
+                await storage.subscribe(queue, address, box)
 
     def teardown(self) -> None:
         async def close() -> None:

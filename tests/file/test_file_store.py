@@ -534,7 +534,7 @@ async def test_who_fell_behind_loads_anew(make: Make) -> None:
 
     heard = Heard()
     sleeper = await make()
-    await sleeper.subscribe("me", heard)
+    await sleeper.subscribe("q", "me", heard)
     core = sleeper._pump._core
     assert core is not None
     producer_core = producer._pump._core

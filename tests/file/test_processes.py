@@ -89,7 +89,7 @@ async def test_a_waiting_process_is_woken_and_answers(tmp_path: Path) -> None:
     """There and back; long before anybody would look by himself."""
     directory, answers = tmp_path / "store", Answers()
     async with opened(directory) as store:
-        await store.subscribe("me", answers)
+        await store.subscribe("q", "me", answers)
         server = await spawn(*command("serve", directory, "w"))
         assert await news(server) == {"ready": True}
         ways, trips = [], []

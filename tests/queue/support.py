@@ -310,7 +310,7 @@ for _name in WIRED:
 class DeafStorage(MemoryStorage):
     """A memory store that loses every reply, cancel request and wake-up."""
 
-    async def subscribe(self, address: str, sink: Any) -> None:
+    async def subscribe(self, queue: str, address: str, sink: Any) -> None:
         self._now()
 
     async def wait_for_work(self, queue: str, worker: str, timeout: float) -> bool:

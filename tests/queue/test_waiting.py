@@ -174,10 +174,10 @@ class _Thin:
 class TooLarge(WireStorage):
     """Pushes no result, as if all were too large."""
 
-    async def subscribe(self, address: str, sink: Any) -> None:
-        await self.inner.subscribe(address, _Thin(sink))
+    async def subscribe(self, queue: str, address: str, sink: Any) -> None:
+        await self.inner.subscribe(queue, address, _Thin(sink))
 
-    async def unsubscribe(self, address: str, sink: Any) -> None:
+    async def unsubscribe(self, queue: str, address: str, sink: Any) -> None:
         return None
 
 
@@ -279,10 +279,10 @@ async def test_who_moved_on_to_a_new_job_is_pushed_its_outcome(lab: Lab, clock: 
     await clock.settle()
     assert queue._session is not None
     waiters = queue._session.waiters
-    await lab.storage.unsubscribe(waiters.address, waiters)
+    await lab.storage.unsubscribe(queue.name, waiters.address, waiters)
     await other.cancel("a")
     await other.enqueue("a", "new")
-    await lab.storage.subscribe(waiters.address, waiters)
+    await lab.storage.subscribe(queue.name, waiters.address, waiters)
     await clock.advance(5.1)
     other.execute(echo)
     await clock.settle()

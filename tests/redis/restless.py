@@ -52,6 +52,9 @@ class RestlessTransport:
     async def command(self, *command: bytes, key: bytes | None = None) -> Any:
         return await self._inner.command(*command, key=key)
 
+    async def everywhere(self, *command: bytes) -> dict[str, Any]:
+        return await self._inner.everywhere(*command)
+
     async def close(self) -> None:
         await self._inner.close()
 

@@ -47,7 +47,7 @@ def test_slots() -> None:
 
 async def test_queues_are_spread_and_work(cluster: Cluster, storage: RedisStorage) -> None:
     box = Box()
-    await storage.subscribe("me", box)
+    await storage.subscribe("q", "me", box)
     names = [f"q{i}" for i in range(12)]
     for name in names:
         waiting = asyncio.create_task(storage.wait_for_work(name, "w", 30))

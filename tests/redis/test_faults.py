@@ -40,7 +40,7 @@ async def test_flushed_scripts_are_sent_again(server: Server, storage: RedisStor
 async def test_killed_connections_are_replaced(server: Server, storage: RedisStorage, kind: str) -> None:
     killer = await raw_connection(server.url, "killer")
     box, kills = Box(), 0
-    await storage.subscribe("me", box)
+    await storage.subscribe("q", "me", box)
 
     async def kill() -> None:
         nonlocal kills
@@ -68,7 +68,7 @@ async def test_after_a_lost_subscription_sinks_are_told_and_replies_come_again(
     server: Server, storage: RedisStorage
 ) -> None:
     box = Box()
-    await storage.subscribe("me", box)
+    await storage.subscribe("q", "me", box)
     server.command("CLIENT", "KILL", "TYPE", "pubsub")
     async with asyncio.timeout(10):
         while not box.resyncs:

@@ -51,7 +51,7 @@ async def nothing() -> None:
 
 async def test_the_documented_rights_suffice(limited: RedisStorage) -> None:
     box = Box()
-    await limited.subscribe("me", box)
+    await limited.subscribe("q", "me", box)
     load = Load(limited, 50)
     await load.run(nothing)
     load.verify()
@@ -121,7 +121,7 @@ async def test_a_lacking_right_is_reported(server: Server, user_url: str) -> Non
     with pytest.raises(StorageError, match="rights"):
         await storage.wait_for_work("q", "w", 10)
     with pytest.raises(StorageError, match="rights"):
-        await storage.subscribe("me", Box())
+        await storage.subscribe("q", "me", Box())
     findings = {finding.name: finding for finding in await storage.diagnose()}
     assert findings["rights"].severity is Severity.ERROR
     await storage.close()

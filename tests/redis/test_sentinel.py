@@ -30,7 +30,7 @@ async def test_a_failover(sentinels: Sentinels) -> None:
     storage = RedisStorage(sentinels.url, retry_for=30.0)
     await storage.open()
     box = Box()
-    await storage.subscribe("me", box)
+    await storage.subscribe("q", "me", box)
     load = Load(storage, 30)
     await load.run(lambda: SYSTEM_CLOCK.sleep(0.05))
     load.verify()

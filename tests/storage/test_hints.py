@@ -15,8 +15,9 @@ async def test_resync_reaches_every_sink() -> None:
     hints = Hints(FakeClock())
     boxes = [Box() for _ in range(4)]
     for address, box in zip("aabc", boxes, strict=True):
-        hints.subscribe(address, box)
-    hints.unsubscribe("c", boxes[3])
+        hints.subscribe("q", address, box)
+    hints.unsubscribe("other", "b", boxes[2])
+    hints.unsubscribe("q", "c", boxes[3])
     hints.resync()
     assert [box.resyncs for box in boxes] == [1, 1, 1, 0]
 

@@ -227,12 +227,12 @@ class FileStorage:
     ) -> bool:
         return await self._wait(("work", queue), timeout, lambda engine, now: engine.has_work(queue, now))
 
-    async def subscribe(self, address: str, sink: Sink) -> None:
+    async def subscribe(self, queue: str, address: str, sink: Sink) -> None:
         self._check_open()
-        self._hints.subscribe(address, sink)
+        self._hints.subscribe(queue, address, sink)
 
-    async def unsubscribe(self, address: str, sink: Sink) -> None:
-        self._hints.unsubscribe(address, sink)
+    async def unsubscribe(self, queue: str, address: str, sink: Sink) -> None:
+        self._hints.unsubscribe(queue, address, sink)
 
     async def acquire(self, lock: str, owner: str, ttl: int) -> int | None:
         return await self._call(commands.Acquire(lock, owner, ttl))

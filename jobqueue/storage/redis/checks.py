@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
-__all__ = ["Finding", "Severity", "judge", "parse_info", "version_of"]
+__all__ = ["Finding", "Severity", "is_modern", "judge", "judge_all", "parse_info", "version_of"]
 
 MIN_VERSION = (6, 2)
 """The first with ``LMOVE`` and ``LPOP count``."""
-FLAGS_VERSION = (7, 0)
-"""The first that knows script flags."""
+MODERN_VERSION = (7, 0)
+"""The first with script flags and sharded pub/sub."""
 
 
 class Severity(StrEnum):
@@ -44,6 +44,41 @@ def version_of(info: Mapping[str, str]) -> tuple[int, int]:
     # Valkey gives the Redis version that it is compatible with.
     found = re.match(r"(\d+)\.(\d+)", info.get("redis_version", ""))
     return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def is_modern(infos: Mapping[str, bytes | None]) -> bool:
+    """Whether all masters, by their INFOs, know script flags and sharded pub/sub.
+
+    One that tells nothing is taken for a current one.
+    """
+    known = (parse_info(reply) for reply in infos.values() if reply is not None)
+    return all(version_of(info) >= MODERN_VERSION for info in known if info)
+
+
+def judge_all(infos: Mapping[str, bytes | None], *, allow_eviction: bool) -> list[Finding]:
+    """Judge all masters by their INFOs: one finding for each thing, the worst; it names those that differ.
+
+    Where a master did not answer (``None``), that is a finding too.
+    """
+    found: dict[str, dict[Finding, list[str]]] = {}
+    for address, reply in infos.items():
+        if reply is not None:
+            for finding in judge(parse_info(reply), allow_eviction=allow_eviction):
+                found.setdefault(finding.name, {}).setdefault(finding, []).append(address)
+    findings = [_merged(name, alike) for name, alike in found.items()]
+    silent = [address for address, reply in infos.items() if reply is None]
+    if silent:
+        text = f"no answer from {', '.join(silent)}: not checked, and calls for its queues wait"
+        findings.append(Finding("nodes", Severity.WARNING, text))
+    return findings
+
+
+def _merged(name: str, alike: Mapping[Finding, list[str]]) -> Finding:
+    if len(alike) == 1:
+        return next(iter(alike))
+    worst = max((finding.severity for finding in alike), key=list(Severity).index)
+    text = "; ".join(f"{', '.join(addresses)}: {finding.text}" for finding, addresses in alike.items())
+    return Finding(name, worst, text)
 
 
 def judge(info: Mapping[str, str], *, allow_eviction: bool) -> list[Finding]:

@@ -2,13 +2,15 @@
 
 All keys of a queue have one hash tag and so one slot; a call goes to the node of that slot. ``MOVED``
 corrects the map and the call goes on at once; ``ASK`` is followed for the one call; a lost node makes the
-map be read again from any other. Replies use plain pub/sub: any node delivers what any other publishes.
+map be read again from any other. Messages use sharded pub/sub: they stay on the node of their queue or lock,
+where plain ones are sent to every other node of the cluster.
 """
 
 from __future__ import annotations
 
 import asyncio
 import binascii
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -18,11 +20,14 @@ from jobqueue.storage.redis.connection import Connection, Login, ReplyError, con
 from jobqueue.storage.redis.connector import Timeouts
 from jobqueue.storage.redis.faults import ConnectionLostError, code_of
 from jobqueue.storage.redis.link import Link, run_confirmed, run_script
+from jobqueue.storage.redis.pubsub import Words
 from jobqueue.storage.redis.scripts import Script
 from jobqueue.storage.redis.transport import Retries
 from jobqueue.storage.redis.url import Address, Target
 
-__all__ = ["ClusterNodes", "ClusterTransport", "slot_of"]
+__all__ = ["ClusterNodes", "ClusterTransport", "ShardRoute", "slot_of"]
+
+log = logging.getLogger("jobqueue.redis")
 
 SLOTS = 16384
 _MOST_REDIRECTS = 5
@@ -52,7 +57,7 @@ class ClusterNodes:
     async def __call__(self, kind: str, key: bytes | None = None) -> Connection:
         """Connect outside the shared connections; the map is read anew, since this follows a fault."""
         await self.refresh()
-        return await self._connect(self._node(None if key is None else slot_of(key)), kind)
+        return await self.connect(self._node(None if key is None else slot_of(key)), kind)
 
     async def node(self, slot: int | None) -> Address:
         """Return the node of a slot, or any node."""
@@ -60,12 +65,27 @@ class ClusterNodes:
             await self.refresh()
         return self._node(slot)
 
+    async def masters(self) -> list[Address]:
+        """Return all nodes that hold slots, read anew."""
+        await self.refresh()
+        return list(dict.fromkeys(self._slots.values()))
+
     def link_to(self, address: Address, kind: str = "command") -> Link:
         """Return the shared connection to a node, one for each kind of use."""
         link = self._links.get((address, kind))
         if link is None:
-            link = self._links[address, kind] = Link(lambda: self._connect(address, kind))
+            link = self._links[address, kind] = Link(lambda: self.connect(address, kind))
         return link
+
+    async def connect(self, address: Address, kind: str) -> Connection:
+        """Connect to a node, outside the shared connections."""
+        return await connect(
+            address,
+            self._login,
+            f"jobqueue-{kind}-{os.getpid()}",
+            connect_timeout=self._timeouts.connect,
+            reply_timeout=self._timeouts.reply,
+        )
 
     def move(self, slot: int, address: Address) -> None:
         """Note where a slot is now."""
@@ -121,15 +141,6 @@ class ClusterNodes:
             problem = f"{address} knows no slots"
         raise ConnectionLostError(f"no node tells where the slots are; the last problem: {problem}")
 
-    async def _connect(self, address: Address, kind: str) -> Connection:
-        return await connect(
-            address,
-            self._login,
-            f"jobqueue-{kind}-{os.getpid()}",
-            connect_timeout=self._timeouts.connect,
-            reply_timeout=self._timeouts.reply,
-        )
-
 
 class _Send(Protocol):
     async def __call__(self, connection: Connection, *, asking: bool) -> Any: ...
@@ -140,6 +151,27 @@ def _redirect(message: str, asked: Address) -> tuple[int, Address]:
     _, slot, address = message.split()[:3]
     host, _, port = address.rpartition(":")
     return int(slot), Address(host or asked.host, int(port))
+
+
+class ShardRoute:
+    """Messages come to the node of their channel's slot."""
+
+    words = Words(b"SSUBSCRIBE", b"SUNSUBSCRIBE", b"smessage")
+
+    def __init__(self, nodes: ClusterNodes) -> None:
+        self._nodes = nodes
+
+    async def find(self, channel: bytes) -> Address:
+        return await self._nodes.node(slot_of(channel))
+
+    async def connect(self, place: Address) -> Connection:
+        return await self._nodes.connect(place, "pubsub")
+
+    def doubt(self) -> None:
+        self._nodes.doubt()
+
+    def moved(self, message: str, place: Address) -> None:
+        self._nodes.move(*_redirect(message, place))
 
 
 class ClusterTransport:
@@ -175,6 +207,25 @@ class ClusterTransport:
             return await connection.send(*command)
 
         return await self._follow(send, None if key is None else slot_of(key), command[0].decode())
+
+    async def everywhere(self, *command: bytes) -> dict[str, Any]:
+        async def ask(address: Address) -> Any:
+            try:
+                return await (await self._nodes.link_to(address).connected()).send(*command)
+            except ConnectionLostError as error:
+                log.warning("%s: %s does not answer: %s", self._where, address, error)
+                return None
+
+        async def attempt() -> dict[str, Any]:
+            masters = await self._nodes.masters()
+            replies = await asyncio.gather(*map(ask, masters))
+            if all(reply is None for reply in replies):
+                self._nodes.doubt()
+                raise ConnectionLostError("no master answers")
+            return dict(zip(map(str, masters), replies, strict=True))
+
+        replies: dict[str, Any] = await self._retries.run(attempt, f"{self._where}: {command[0].decode()}")
+        return replies
 
     async def close(self) -> None:
         await self._nodes.close()

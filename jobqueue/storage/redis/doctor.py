@@ -8,7 +8,7 @@ from jobqueue.errors import JobQueueError
 from jobqueue.job import Action, Settlement
 from jobqueue.runtime import SYSTEM_CLOCK, unique_id
 from jobqueue.storage.base import NewJob
-from jobqueue.storage.redis.checks import Finding, Severity, judge, parse_info
+from jobqueue.storage.redis.checks import Finding, Severity, judge_all
 from jobqueue.storage.redis.keys import queues_key
 from jobqueue.storage.redis.session import Session, Settings
 
@@ -56,9 +56,9 @@ class Breach(NamedTuple):
 
 async def diagnose(session: Session, settings: Settings) -> list[Finding]:
     """Look at the server, the way to it, and the rights of this user."""
-    info = parse_info(await session.transport.command(b"INFO"))
+    infos = await session.transport.everywhere(b"INFO")
     return [
-        *judge(info, allow_eviction=settings.allow_eviction),
+        *judge_all(infos, allow_eviction=settings.allow_eviction),
         await _round_trip(session),
         await _clock(session),
         await _rights(session),

@@ -66,11 +66,14 @@ def lock_key(prefix: str, lock: str) -> bytes:
     return f"{prefix}:lock:{lock}".encode()
 
 
-def lock_channel(prefix: str, lock: str) -> bytes:
-    """Return the channel on which the release of a lock is announced."""
-    return f"{prefix}:unlocked:{lock}".encode()
+def lock_channel(prefix: str, lock: str, *, sharded: bool = False) -> bytes:
+    """Return the channel on which the release of a lock is announced.
+
+    A shard channel has the name of the lock's key, and so is served where the lock is.
+    """
+    return lock_key(prefix, lock) if sharded else f"{prefix}:unlocked:{lock}".encode()
 
 
-def channel_base(prefix: str) -> bytes:
-    """Return what precedes an address in the name of its channel."""
-    return f"{prefix}:to:".encode()
+def channel_base(prefix: str, queue: str | None = None) -> bytes:
+    """Return what precedes an address in the name of its channel; with a queue, of its shard channel."""
+    return f"{prefix}:to:".encode() if queue is None else f"{{{prefix}:{queue}}}:to:".encode()

@@ -1,30 +1,40 @@
-"""The one subscribed connection of a store: pushes replies, cancel requests and unlock notices.
+"""The channels that this process listens to: replies, cancel requests and unlock notices.
 
-Duties: keep a connection subscribed to every channel somebody listens to; hand each message to its
-listeners; notice a dead connection by a ping that is not answered; after every reconnection subscribe
-again and tell the listeners that messages may be missing. Messages are hints: losing one is harmless.
+Duties: keep every channel that somebody listens to subscribed, at the server that its messages come to;
+hand each message to its listeners; notice a dead connection by a ping that is not answered; after every
+new subscription tell the listeners that messages may be missing. Messages are hints: losing one is harmless.
+
+One server, or the master that Sentinel names, delivers the messages of all channels on one connection. On a
+cluster a channel belongs to a slot, and its messages come only to the node of that slot: there is one
+connection for each node that is listened to. A channel is always in one of two places: with a `_Line`, which
+is one such connection from its beginning to its end, or on its way to one, in `PubSub._bring`. Whatever
+separates the two, a lost connection, a slot that has moved, sends the channel on its way again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Protocol, cast
+from collections.abc import Collection, Coroutine
+from typing import Any, NamedTuple, Protocol, cast
 
 from jobqueue.errors import StorageUnavailableError
 from jobqueue.runtime import SYSTEM_CLOCK
 from jobqueue.storage.base import Reply, Sink
 from jobqueue.storage.redis import codec
 from jobqueue.storage.redis.connection import Connection, ReplyError
-from jobqueue.storage.redis.faults import ConnectionLostError, code_of, error_for
+from jobqueue.storage.redis.faults import ConnectionLostError, Remedy, code_of, error_for, remedy_for
 from jobqueue.storage.redis.transport import Connector
+from jobqueue.storage.redis.url import Address
 
-__all__ = ["Listener", "PubSub", "SinkListener"]
+__all__ = ["Listener", "OneServer", "PubSub", "Route", "SinkListener", "Words"]
 
 log = logging.getLogger("jobqueue.redis")
 
 _PING_EVERY, _PONG_WITHIN = 10.0, 5.0
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+_UNSETTLED_PAUSE = 0.5
+"""Until a server is asked again that cannot serve a channel now."""
 
 
 class Listener(Protocol):
@@ -38,23 +48,26 @@ class Listener(Protocol):
 
 
 class SinkListener:
-    """Hands messages to a `Sink`."""
+    """Hands the messages about one queue to a `Sink`."""
 
-    __slots__ = ("_sink",)
+    __slots__ = ("_queue", "_sink")
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, queue: str, sink: Sink) -> None:
+        self._queue = queue
         self._sink = sink
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, SinkListener) and other._sink is self._sink
+        return isinstance(other, SinkListener) and other._sink is self._sink and other._queue == self._queue
 
     def __hash__(self) -> int:
-        return id(self._sink)
+        return hash((self._queue, id(self._sink)))
 
     def message(self, data: bytes) -> None:
-        replies: list[Reply] = []
+        queue, replies = self._queue, list[Reply]()
         try:
             for item in codec.frames(data):
+                if item[0] != queue:  # the address may be used in other queues too
+                    continue
                 if isinstance(item, Reply):
                     replies.append(item)
                 else:
@@ -68,18 +81,66 @@ class SinkListener:
         self._sink.resync()
 
 
+class Words(NamedTuple):
+    """The commands of a kind of pub/sub. The server confirms them by their names in small letters."""
+
+    subscribe: bytes
+    unsubscribe: bytes
+    message: bytes
+    """What a message is called."""
+
+
+class Route(Protocol):
+    """Where the messages of a channel come to, and how to listen there."""
+
+    words: Words
+
+    async def find(self, channel: bytes) -> Address:
+        """Return the place of a channel. Raises `ConnectionLostError` or a `ReplyError`."""
+        ...
+
+    async def connect(self, place: Address) -> Connection:
+        """Connect to a place. Raises `ConnectionLostError` or a `ReplyError`."""
+        ...
+
+    def doubt(self) -> None:
+        """Learn that channels may have other places now."""
+
+    def moved(self, message: str, place: Address) -> None:
+        """Learn from ``MOVED ...``, the answer at a place, where a channel is now."""
+
+
+class OneServer:
+    """All messages come to where the connector leads."""
+
+    words = Words(b"SUBSCRIBE", b"UNSUBSCRIBE", b"message")
+
+    def __init__(self, connector: Connector) -> None:
+        self._connector = connector
+
+    async def find(self, channel: bytes) -> Address:  # noqa: ARG002 - there is one place
+        return Address("", 0)
+
+    async def connect(self, place: Address) -> Connection:  # noqa: ARG002
+        return await self._connector("pubsub")
+
+    def doubt(self) -> None:
+        pass
+
+    def moved(self, message: str, place: Address) -> None:
+        pass
+
+
 class PubSub:
     """See the module. Connects when the first channel is wanted."""
 
-    def __init__(self, connector: Connector, confirm_within: float) -> None:
-        self._connector = connector
+    def __init__(self, route: Route, confirm_within: float) -> None:
+        self.route = route
         self._confirm_within = confirm_within
         self._listeners: dict[bytes, list[Listener]] = {}
         self._confirmed: dict[bytes, asyncio.Future[None]] = {}
-        self._connection: Connection | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._heard = False
-        self._missed = False  # whether this connection follows a lost one
+        self._lines: dict[Address, _Line] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def subscribe(self, channel: bytes, listener: Listener) -> None:
         """Listen to a channel; returns when the server has confirmed it.
@@ -92,10 +153,7 @@ class PubSub:
         future = self._confirmed.get(channel)
         if future is None:
             future = self._confirmed[channel] = asyncio.get_running_loop().create_future()
-            if self._connection is not None:
-                self._connection.post(b"SUBSCRIBE", channel)
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="jobqueue-redis-pubsub")
+            self.bring({channel}, 0.0)
         try:
             async with asyncio.timeout(self._confirm_within):
                 await asyncio.shield(future)
@@ -118,48 +176,134 @@ class PubSub:
         future = self._confirmed.pop(channel, None)
         if future is not None:
             future.cancel()
-        if self._connection is not None:
-            self._connection.post(b"UNSUBSCRIBE", channel)
+        for line in self._lines.values():
+            line.drop(channel)
 
     async def close(self) -> None:
-        """End the connection; listeners are forgotten."""
+        """End the connections; listeners are forgotten."""
         self._listeners.clear()
-        task, self._task = self._task, None
-        if task is not None:
+        tasks = set(self._tasks)
+        for task in tasks:
             task.cancel()
-            await asyncio.wait([task])
+        if tasks:
+            await asyncio.wait(tasks)
         for future in self._confirmed.values():
             future.cancel()
         self._confirmed.clear()
 
-    async def _run(self) -> None:
-        """Stay connected until cancelled."""
-        pause, first = _SHORTEST_PAUSE, True
-        while True:
-            try:
-                connection = await self._connector("pubsub")
-            except (ConnectionLostError, ReplyError) as error:
-                log.warning("replies are not pushed now, waiters poll instead: %s", error)
-                await SYSTEM_CLOCK.sleep(SYSTEM_CLOCK.uniform(0, pause))
-                pause = min(_LONGEST_PAUSE, pause * 2)
-                continue
-            pause = _SHORTEST_PAUSE
-            try:
-                self._missed = not first
-                await self._listen(connection)
-            finally:
-                self._connection = None
-                await connection.close("the subscription ended")
-            first = False
+    # -- for the lines ----------------------------------------------------------------------------
 
-    async def _listen(self, connection: Connection) -> None:
-        """Serve one connection until it is lost."""
+    def bring(self, channels: Collection[bytes], pause: float) -> None:
+        """Bring channels to their lines, after a random part of ``pause`` seconds."""
+        self._spawn(self._bring(set(channels), pause))
+
+    def deliver(self, channel: bytes, data: bytes) -> None:
+        """Hand a message to the listeners."""
+        for listener in tuple(self._listeners.get(channel, ())):
+            listener.message(data)
+
+    def confirm(self, channel: bytes) -> None:
+        """Note that from now on the messages of a channel come."""
+        future = self._confirmed.get(channel)
+        if future is not None and not future.done():
+            future.set_result(None)
+            return
+        # Not the first time. Only now nothing can slip between what is read again and what is pushed.
+        for listener in tuple(self._listeners.get(channel, ())):
+            listener.resync()
+
+    def refuse(self, channels: Collection[bytes], error: ReplyError) -> None:
+        """Tell those who want to listen to channels that the server does not let them."""
+        log.error("the server refuses to push replies, waiters poll instead: %s", error)
+        where = self.route.words.subscribe.decode()
+        for channel in channels:
+            future = self._confirmed.get(channel)
+            if future is not None and not future.done():
+                future.set_exception(error_for(code_of(str(error)), str(error), where))
+
+    # -- tasks ------------------------------------------------------------------------------------
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="jobqueue-redis-pubsub")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _bring(self, channels: set[bytes], pause: float) -> None:
+        while channels:
+            await SYSTEM_CLOCK.sleep(SYSTEM_CLOCK.uniform(0, pause))
+            for channel in tuple(channels):
+                if channel in self._listeners:
+                    try:
+                        place = await self.route.find(channel)
+                    except (ConnectionLostError, ReplyError) as error:
+                        log.warning("replies are not pushed now, waiters poll instead: %s", error)
+                        continue
+                    self._line(place, pause).add(channel)
+                channels.remove(channel)
+            pause = _longer(pause)
+
+    def _line(self, place: Address, pause: float) -> _Line:
+        line = self._lines.get(place)
+        if line is None:
+            line = self._lines[place] = _Line(self, place)
+            self._spawn(self._serve(line, pause))
+        return line
+
+    async def _serve(self, line: _Line, pause: float) -> None:
+        """Lead a line from its beginning to its end."""
+        try:
+            connection = await self.route.connect(line.place)
+        except (ConnectionLostError, ReplyError) as error:
+            log.warning("replies are not pushed now, waiters poll instead: %s", error)
+            pause = _longer(pause)
+        else:
+            try:
+                await line.listen(connection)
+            finally:
+                await connection.close("the subscription ended")
+            pause = _SHORTEST_PAUSE
+        del self._lines[line.place]
+        self.route.doubt()
+        await self._bring(line.channels, pause)
+
+
+class _Line:
+    """One subscribed connection."""
+
+    def __init__(self, hub: PubSub, place: Address) -> None:
+        self.place = place
+        self.channels: set[bytes] = set()
+        """What it listens to or will."""
+        self._hub = hub
+        self._route, self._words = hub.route, hub.route.words
+        self._confirmed: set[bytes] = set()
+        self._leaving: set[bytes] = set()
+        self._connection: Connection | None = None
+        self._heard = False
+
+    def add(self, channel: bytes) -> None:
+        """Listen to a channel from now on."""
+        self.channels.add(channel)
+        if self._connection is not None and channel not in self._confirmed:
+            self._connection.post(self._words.subscribe, channel)
+
+    def drop(self, channel: bytes) -> None:
+        """Listen to a channel no longer."""
+        if channel not in self.channels:
+            return
+        self._forget({channel})
+        if self._connection is not None:
+            self._leaving.add(channel)
+            self._connection.post(self._words.unsubscribe, channel)
+
+    async def listen(self, connection: Connection) -> None:
+        """Serve until the connection is lost."""
         lost = asyncio.Event()
         connection.on_lost = lost.set
         connection.on_push = self._push
         self._connection = connection
-        if self._listeners:
-            connection.post(b"SUBSCRIBE", *self._listeners)
+        for channel in self.channels:  # one by one: a command on a cluster is for one slot
+            connection.post(self._words.subscribe, channel)
         while not connection.closed:
             if await _set_within(lost, _PING_EVERY):
                 return
@@ -173,29 +317,46 @@ class PubSub:
     def _push(self, reply: Any) -> None:
         self._heard = True
         if isinstance(reply, ReplyError):
-            self._refused(reply)
-        elif isinstance(reply, list) and reply[0] in {b"message", b"subscribe"}:
-            kind, channel, data = cast("tuple[bytes, bytes, Any]", reply)
-            if kind == b"message":
-                for listener in tuple(self._listeners.get(channel, ())):
-                    listener.message(data)
-            else:
-                self._subscribed(channel)
+            self._failed(str(reply), reply)
+            return
+        if not isinstance(reply, list) or reply[0] == b"pong":
+            return
+        kind, channel, data = cast("tuple[bytes, bytes, Any]", reply)
+        if kind == self._words.message:
+            self._hub.deliver(channel, data)
+        elif kind == self._words.subscribe.lower():
+            if channel in self.channels:
+                self._confirmed.add(channel)
+            self._hub.confirm(channel)
+        elif channel in self._leaving:
+            self._leaving.remove(channel)
+        elif channel in self.channels:  # the node has given the slot away
+            self._route.doubt()
+            self._send_away({channel}, _SHORTEST_PAUSE)
 
-    def _subscribed(self, channel: bytes) -> None:
-        future = self._confirmed.get(channel)
-        if future is not None and not future.done():
-            future.set_result(None)
-        # Only now nothing can slip between what is read again and what is pushed.
-        if self._missed:
-            for listener in tuple(self._listeners.get(channel, ())):
-                listener.resync()
+    def _failed(self, message: str, error: ReplyError) -> None:
+        code, unconfirmed = code_of(message), self.channels - self._confirmed
+        if code == "MOVED":
+            self._route.moved(message, self.place)
+            self._send_away(unconfirmed, _SHORTEST_PAUSE)
+        elif remedy_for(code) is Remedy.RAISE:
+            self._hub.refuse(unconfirmed, error)
+        else:
+            self._route.doubt()
+            self._send_away(unconfirmed, _UNSETTLED_PAUSE)
 
-    def _refused(self, error: ReplyError) -> None:
-        log.error("the server refuses to push replies, waiters poll instead: %s", error)
-        for future in self._confirmed.values():
-            if not future.done():
-                future.set_exception(error_for(code_of(str(error)), str(error), "SUBSCRIBE"))
+    def _send_away(self, channels: set[bytes], pause: float) -> None:
+        self._forget(channels)
+        if channels:
+            self._hub.bring(channels, pause)
+
+    def _forget(self, channels: set[bytes]) -> None:
+        self.channels -= channels
+        self._confirmed -= channels
+
+
+def _longer(pause: float) -> float:
+    return min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, 2 * pause))
 
 
 async def _set_within(event: asyncio.Event, seconds: float) -> bool:

@@ -11,12 +11,12 @@ from jobqueue.errors import JobQueueError, StorageError
 from jobqueue.job import Action, Settlement
 from jobqueue.runtime import Clock
 from jobqueue.storage.redis.blocking import WorkSignal, resolve, wake
-from jobqueue.storage.redis.checks import FLAGS_VERSION, Severity, judge, parse_info, version_of
-from jobqueue.storage.redis.cluster import ClusterNodes, ClusterTransport
+from jobqueue.storage.redis.checks import Severity, is_modern, judge_all, parse_info
+from jobqueue.storage.redis.cluster import ClusterNodes, ClusterTransport, ShardRoute
 from jobqueue.storage.redis.confirm import Confirm, check_server
 from jobqueue.storage.redis.connector import SingleConnector, Timeouts
-from jobqueue.storage.redis.keys import lock_channel, queues_key
-from jobqueue.storage.redis.pubsub import PubSub
+from jobqueue.storage.redis.keys import queues_key
+from jobqueue.storage.redis.pubsub import OneServer, PubSub
 from jobqueue.storage.redis.sentinel import SentinelConnector
 from jobqueue.storage.redis.steps import Exchange, Steps
 from jobqueue.storage.redis.transport import Connector, Retries, SingleTransport, Transport
@@ -74,7 +74,7 @@ class Session:
         self._retries = Retries(settings.retry_for)
         self.transport, self._connector = _connect_by(settings, self._retries)
         self.steps = Steps(self.transport, settings.prefix, now)
-        self.pubsub = PubSub(self._connector, settings.timeouts.connect + settings.timeouts.reply)
+        self.pubsub = PubSub(OneServer(self._connector), settings.timeouts.connect + settings.timeouts.reply)
         self._signals: dict[str, WorkSignal] = {}
         self._unlocks: dict[str, set[asyncio.Future[bool]]] = {}
         self._background: set[asyncio.Task[None]] = set()
@@ -83,12 +83,15 @@ class Session:
         """Connect and refuse a server that must not hold jobs."""
         # Whoever starts wants to hear soon that the address is wrong.
         self._retries.total = min(_START_FOR, self._settings.retry_for)
-        info = parse_info(await self.transport.command(b"INFO"))
+        infos = await self.transport.everywhere(b"INFO")
         self._retries.total = self._settings.retry_for
-        self.transport.flags = version_of(info) >= FLAGS_VERSION or not info
-        if self._settings.confirm is not None:
-            check_server(self._settings.confirm, info)
-        for finding in judge(info, allow_eviction=self._settings.allow_eviction):
+        self.transport.flags = is_modern(infos)
+        if isinstance(self._connector, ClusterNodes) and self.transport.flags:
+            self.steps.sharded, self.pubsub.route = True, ShardRoute(self._connector)
+        for info in infos.values():
+            if self._settings.confirm is not None and info is not None:
+                check_server(self._settings.confirm, parse_info(info))
+        for finding in judge_all(infos, allow_eviction=self._settings.allow_eviction):
             if finding.severity is Severity.ERROR:
                 raise StorageError(f"{self._settings.target}: {finding.text}")
             if finding.severity is Severity.WARNING:
@@ -161,7 +164,7 @@ class Session:
         future: asyncio.Future[bool] = loop.create_future()
         waiters = self._unlocks.setdefault(lock, set())
         waiters.add(future)
-        channel = lock_channel(self._settings.prefix, lock)
+        channel = self.steps.lock_channel(lock)
         timer = self._settings.clock.call_later(timeout, lambda: resolve(future, woken=False))
         try:
             if len(waiters) == 1:

@@ -82,6 +82,8 @@ class Steps:
         self._prefix = prefix
         self._now = now
         self._channel = channel_base(prefix)
+        self.sharded = False
+        """Whether messages go to shard channels."""
         self._keys: dict[str, QueueKeys] = {}
 
     def keys(self, queue: str) -> QueueKeys:
@@ -92,6 +94,14 @@ class Steps:
                 self._keys.clear()
             keys = self._keys[queue] = queue_keys(self._prefix, queue)
         return keys
+
+    def channel_base(self, queue: str) -> bytes:
+        """Return what precedes an address in the name of its channel."""
+        return channel_base(self._prefix, queue) if self.sharded else self._channel
+
+    def lock_channel(self, lock: str) -> bytes:
+        """Return the channel on which the release of a lock is announced."""
+        return lock_channel(self._prefix, lock, sharded=self.sharded)
 
     async def _call(self, name: str, queue: str, *args: bytes, confirm: Confirm | None = None) -> Any:
         code, keys = script(name), self.keys(queue)
@@ -132,7 +142,7 @@ class Steps:
             codec.make_nonce(),
             b"%d" % limit,
             b"%d" % lease,
-            self._channel,
+            self.channel_base(queue),
             queue.encode(),
             *codec.settlement_args(settlements),
         )
@@ -168,7 +178,9 @@ class Steps:
         return behind, [(entry[:7], entry[7:]) for entry in found]
 
     async def sweep(self, queue: str, ids: Sequence[bytes]) -> list[Swept]:
-        reply = await self._call("sweep", queue, self._channel, queue.encode(), STALLED_ERROR, *ids)
+        reply = await self._call(
+            "sweep", queue, self.channel_base(queue), queue.encode(), STALLED_ERROR, *ids
+        )
         return [
             Swept(reply[i].decode(), _SWEPT[reply[i + 1]], reply[i + 2], reply[i + 3], reply[i + 4].decode())
             for i in range(0, len(reply), 5)
@@ -179,7 +191,7 @@ class Steps:
             "cancel",
             queue,
             b"1" if running else b"0",
-            self._channel,
+            self.channel_base(queue),
             queue.encode(),
             *(id.encode() for id in ids),
         )
@@ -236,8 +248,7 @@ class Steps:
         return bool(await self._lock("lock_renew", lock, owner.encode(), b"%d" % ttl))
 
     async def release(self, lock: str, owner: str) -> bool:
-        channel = lock_channel(self._prefix, lock)
-        return bool(await self._lock("lock_release", lock, owner.encode(), channel))
+        return bool(await self._lock("lock_release", lock, owner.encode(), self.lock_channel(lock)))
 
     async def holder(self, lock: str) -> LockInfo | None:
         reply = await self._lock("lock_holder", lock)

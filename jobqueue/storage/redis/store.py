@@ -35,7 +35,7 @@ from jobqueue.storage.redis.checks import Finding
 from jobqueue.storage.redis.confirm import Confirm, NotConfirmedError, Reached, check_confirm
 from jobqueue.storage.redis.connector import Timeouts
 from jobqueue.storage.redis.doctor import Breach, check_queue, diagnose
-from jobqueue.storage.redis.keys import channel_base, check_prefix, queues_key
+from jobqueue.storage.redis.keys import check_prefix, queues_key
 from jobqueue.storage.redis.pubsub import SinkListener
 from jobqueue.storage.redis.session import Session, Settings
 from jobqueue.storage.redis.url import parse_url
@@ -307,17 +307,16 @@ class RedisStorage:
     async def wait_for_work(self, queue: str, worker: str, timeout: float) -> bool:  # noqa: ARG002
         return await self._open_session().signal(queue).wait(timeout)
 
-    async def subscribe(self, address: str, sink: Sink) -> None:
+    async def subscribe(self, queue: str, address: str, sink: Sink) -> None:
         session = self._open_session()
         _check_address(address)
+        channel = session.steps.channel_base(queue) + address.encode()
+        await session.pubsub.subscribe(channel, SinkListener(queue, sink))
 
-        await session.pubsub.subscribe(self._channel(address), SinkListener(sink))
-
-    async def unsubscribe(self, address: str, sink: Sink) -> None:
-        self._open_session().pubsub.unsubscribe(self._channel(address), SinkListener(sink))
-
-    def _channel(self, address: str) -> bytes:
-        return channel_base(self._settings.prefix) + address.encode()
+    async def unsubscribe(self, queue: str, address: str, sink: Sink) -> None:
+        session = self._open_session()
+        channel = session.steps.channel_base(queue) + address.encode()
+        session.pubsub.unsubscribe(channel, SinkListener(queue, sink))
 
     # -- locks ------------------------------------------------------------------------------------
 

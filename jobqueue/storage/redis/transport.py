@@ -44,6 +44,10 @@ class Transport(Protocol):
     async def command(self, *command: bytes, key: bytes | None = None) -> Any:
         """Run an idempotent command; ``key`` says which node of a cluster it concerns."""
 
+    async def everywhere(self, *command: bytes) -> dict[str, Any]:
+        """Run an idempotent command at every master: the replies by address, ``None`` where none came."""
+        ...
+
     async def close(self) -> None:
         """End all connections."""
 
@@ -131,6 +135,9 @@ class SingleTransport:
             return await (await self._link.connected()).send(*command)
 
         return await self._retries.run(attempt, f"{self._where}: {command[0].decode()}")
+
+    async def everywhere(self, *command: bytes) -> dict[str, Any]:
+        return {self._where: await self.command(*command)}
 
     async def close(self) -> None:
         await self._link.close()

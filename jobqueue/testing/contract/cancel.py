@@ -79,8 +79,8 @@ class CancelCases(Cases):
 
     async def test_the_worker_is_told(self, jobs: Jobs) -> None:
         worker, neighbour = Box(), Box()
-        await jobs.storage.subscribe("w1", worker)
-        await jobs.storage.subscribe("w2", neighbour)
+        await jobs.storage.subscribe("q", "w1", worker)
+        await jobs.storage.subscribe("q", "w2", neighbour)
         await jobs.put_all("ab")
         run = await jobs.claim_one(worker="w1")
         other = await jobs.claim_one(worker="w2")
@@ -95,7 +95,7 @@ class CancelCases(Cases):
 
     async def test_the_worker_on_another_handle_is_told(self, jobs: Jobs, other: Storage) -> None:
         worker = Box()
-        await other.subscribe("w1", worker)
+        await other.subscribe("q", "w1", worker)
         await jobs.put("a")
         run = await jobs.claim_one(worker="w1")
         await jobs.cancel("a", running=True)

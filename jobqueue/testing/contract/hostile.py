@@ -71,7 +71,7 @@ class HostileCases(Cases):
     @pytest.mark.parametrize("id", IDS.values(), ids=IDS)
     async def test_any_id_lives_a_whole_life(self, jobs: Jobs, id: str) -> None:
         box = Box()
-        await jobs.storage.subscribe("me", box)
+        await jobs.storage.subscribe("q", "me", box)
         (inserted,) = await jobs.insert(job(id, wait=True), reply_to="me")
         assert inserted.status is InsertStatus.CREATED
         run = await jobs.claim_one()

@@ -30,7 +30,7 @@ CALLS: dict[str, Callable[[Storage], Awaitable[object]]] = {
     "queues": lambda store: store.queues(),
     "workers": lambda store: store.workers("q"),
     "wait_for_work": lambda store: store.wait_for_work("q", "w", 0.01),
-    "subscribe": lambda store: store.subscribe("me", Box()),
+    "subscribe": lambda store: store.subscribe("q", "me", Box()),
     "acquire": lambda store: store.acquire("lock", "me", TTL),
     "renew": lambda store: store.renew("lock", "me", TTL),
     "release": lambda store: store.release("lock", "me"),

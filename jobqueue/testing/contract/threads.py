@@ -92,10 +92,10 @@ class ThreadCases(Cases):
 
         async def listen(store: Storage, ready: Callable[[], None]) -> tuple[Box, int]:
             box = Here()
-            await store.subscribe("w", box)
+            await store.subscribe("q", "w", box)
             ready()
             await box.take(replies=1, cancels=1)
-            await store.unsubscribe("w", box)
+            await store.unsubscribe("q", "w", box)
             return box, threading.get_ident()
 
         task = await self.in_thread(jobs.storage, listen)
@@ -109,11 +109,11 @@ class ThreadCases(Cases):
 
     async def test_a_thread_that_ended_without_a_word_harms_nobody(self, jobs: Jobs) -> None:
         async def subscribe(store: Storage, ready: Callable[[], None]) -> None:
-            await store.subscribe("me", Box())
+            await store.subscribe("q", "me", Box())
 
         await (await self.in_thread(jobs.storage, subscribe))
         box = Box()
-        await jobs.storage.subscribe("me", box)
+        await jobs.storage.subscribe("q", "me", box)
         await jobs.insert(job("a", wait=True), reply_to="me")
         await jobs.complete(await jobs.claim_one())
         assert (await box.reply()).id == "a"

@@ -18,7 +18,7 @@ class WaiterCases(Cases):
     async def waiting(self, jobs: Jobs, id: str = "a", *, address: str = "me") -> tuple[Box, Inserted]:
         """Subscribe, and insert a job that is waited for."""
         box = Box()
-        await jobs.storage.subscribe(address, box)
+        await jobs.storage.subscribe("q", address, box)
         (inserted,) = await jobs.insert(job(id, wait=True), reply_to=address)
         assert inserted.status is InsertStatus.CREATED
         return box, inserted
@@ -52,7 +52,7 @@ class WaiterCases(Cases):
     async def test_cancelled(self, jobs: Jobs, state: JobState) -> None:
         await jobs.bring(state)
         box = Box()
-        await jobs.storage.subscribe("me", box)
+        await jobs.storage.subscribe("q", "me", box)
         (record,) = await jobs.storage.get("q", ["a"], reply_to="me")
         assert record is not None
         await jobs.cancel("a")
@@ -77,7 +77,7 @@ class WaiterCases(Cases):
 
     async def test_stalled(self, jobs: Jobs) -> None:
         box = Box()
-        await jobs.storage.subscribe("me", box)
+        await jobs.storage.subscribe("q", "me", box)
         (inserted,) = await jobs.insert(job("a", wait=True, max_stalls=1), reply_to="me")
         for _ in range(2):
             assert box.replies == []
@@ -90,7 +90,7 @@ class WaiterCases(Cases):
     async def test_a_waiter_of_a_found_job(self, jobs: Jobs) -> None:
         first, inserted = await self.waiting(jobs, address="one")
         second = Box()
-        await jobs.storage.subscribe("two", second)
+        await jobs.storage.subscribe("q", "two", second)
         (found,) = await jobs.insert(job("a", wait=True), reply_to="two")
         assert (found.status, found.seq) == (InsertStatus.FOUND, inserted.seq)
         await jobs.complete(await jobs.claim_one())
@@ -104,7 +104,7 @@ class WaiterCases(Cases):
     async def test_get_registers_a_waiter(self, jobs: Jobs, state: JobState) -> None:
         run = await jobs.bring(state)
         box = Box()
-        await jobs.storage.subscribe("me", box)
+        await jobs.storage.subscribe("q", "me", box)
         (record,) = await jobs.storage.get("q", ["a"], reply_to="me")
         assert record is not None
         assert record.state is state
@@ -124,7 +124,7 @@ class WaiterCases(Cases):
 
     async def test_who_does_not_ask_is_not_told(self, jobs: Jobs) -> None:
         box = Box()
-        await jobs.storage.subscribe("me", box)
+        await jobs.storage.subscribe("q", "me", box)
         await jobs.insert(job("a", wait=False), job("b", wait=True), reply_to="me")
         await jobs.insert(job("c", wait=True), reply_to=None)
         await jobs.insert(job("c", wait=False), reply_to="me")
@@ -137,7 +137,7 @@ class WaiterCases(Cases):
     async def test_an_ended_job_has_no_waiters(self, jobs: Jobs, state: JobState) -> None:
         await jobs.bring(state)
         box = Box()
-        await jobs.storage.subscribe("me", box)
+        await jobs.storage.subscribe("q", "me", box)
         (found,) = await jobs.insert(job("a", wait=True), reply_to="me")
         assert (found.status, found.state) == (InsertStatus.FOUND, state)
         await jobs.storage.get("q", ["a"], reply_to="me")
@@ -165,7 +165,7 @@ class WaiterCases(Cases):
 
     async def test_a_refused_job_has_no_waiters(self, jobs: Jobs) -> None:
         box = Box()
-        await jobs.storage.subscribe("me", box)
+        await jobs.storage.subscribe("q", "me", box)
         await jobs.insert(job("a", wait=True), reply_to="me", max_length=0)
         await jobs.put("a")
         await jobs.complete(await jobs.claim_one())
@@ -192,7 +192,7 @@ class WaiterCases(Cases):
 
     async def test_a_batch_tells_of_each(self, jobs: Jobs) -> None:
         box = Box()
-        await jobs.storage.subscribe("me", box)
+        await jobs.storage.subscribe("q", "me", box)
         ids = [f"{n}" for n in range(30)]
         inserted = await jobs.insert(*(job(id, wait=True) for id in ids), reply_to="me")
         for run in await jobs.claim(30):
@@ -213,9 +213,10 @@ class WaiterCases(Cases):
         assert (await mine.reply()).id == "a"
         assert (await yours.reply()).id == "b"
 
-    async def test_replies_come_from_every_queue(self, jobs: Jobs) -> None:
+    async def test_replies_come_from_every_queue_that_was_subscribed_to(self, jobs: Jobs) -> None:
         box = Box()
-        await jobs.storage.subscribe("me", box)
+        for queue in ("q1", "q2"):
+            await jobs.storage.subscribe(queue, "me", box)
         for queue in ("q1", "q2"):
             there = jobs.at(queue)
             await there.insert(job("a", wait=True), reply_to="me")
@@ -223,9 +224,26 @@ class WaiterCases(Cases):
         await box.take(replies=2)
         assert sorted(reply.queue for reply in box.replies) == ["q1", "q2"]
 
+    async def test_replies_come_from_the_queue_that_was_subscribed_to_only(self, jobs: Jobs) -> None:
+        box, both = Box(), Box()
+        for queue in ("q1", "q2"):
+            await jobs.storage.subscribe(queue, "me", both)
+        await jobs.storage.subscribe("q1", "me", box)
+        await jobs.storage.unsubscribe("q2", "me", box)
+        for queue in ("q2", "q1"):
+            there = jobs.at(queue)
+            await there.insert(job("a", wait=True), reply_to="me")
+            run = await there.claim_one(worker="me")
+            await there.cancel("a", running=True)
+            await there.settle(run, Action.CANCEL)
+        await both.take(replies=2, cancels=2)
+        await box.take(replies=1, cancels=1)
+        assert [reply.queue for reply in box.replies] == ["q1"]
+        assert [cancel[0] for cancel in box.cancels] == ["q1"]
+
     async def test_replies_reach_another_handle(self, jobs: Jobs, other: Storage) -> None:
         box = Box()
-        await other.subscribe("me", box)
+        await other.subscribe("q", "me", box)
         await other.insert("q", [job("a", wait=True)], reply_to="me")
         await jobs.complete(await jobs.claim_one())
         assert (await box.reply()).data == b"result"
@@ -233,7 +251,7 @@ class WaiterCases(Cases):
     async def test_an_address_may_have_several_sinks(self, jobs: Jobs) -> None:
         first, inserted = await self.waiting(jobs)
         second = Box()
-        await jobs.storage.subscribe("me", second)
+        await jobs.storage.subscribe("q", "me", second)
         await jobs.complete(await jobs.claim_one())
         reply = Reply("q", "a", inserted.seq, JobState.COMPLETED, b"result", 1)
         assert await first.reply() == reply
@@ -241,16 +259,16 @@ class WaiterCases(Cases):
 
     async def test_a_sink_that_subscribes_twice_is_told_once(self, jobs: Jobs) -> None:
         box, _ = await self.waiting(jobs)
-        await jobs.storage.subscribe("me", box)
+        await jobs.storage.subscribe("q", "me", box)
         await jobs.complete(await jobs.claim_one())
         await self.expect_only(jobs, box, ["a"])
 
     async def test_after_unsubscribing_nothing_comes(self, jobs: Jobs) -> None:
         gone, _ = await self.waiting(jobs)
         stays = Box()
-        await jobs.storage.subscribe("me", stays)
+        await jobs.storage.subscribe("q", "me", stays)
         for _ in range(2):
-            await jobs.storage.unsubscribe("me", gone)
+            await jobs.storage.unsubscribe("q", "me", gone)
         await jobs.complete(await jobs.claim_one())
         await self.expect_only(jobs, stays, ["a"])
         assert gone.replies == []
@@ -258,22 +276,22 @@ class WaiterCases(Cases):
     async def test_of_two_who_wait_one_may_leave(self, jobs: Jobs) -> None:
         leaves, _ = await self.waiting(jobs, address="leaves")
         stays = Box()
-        await jobs.storage.subscribe("me", stays)
+        await jobs.storage.subscribe("q", "me", stays)
         await jobs.insert(job("a", wait=True), reply_to="me")
-        await jobs.storage.unsubscribe("leaves", leaves)
+        await jobs.storage.unsubscribe("q", "leaves", leaves)
         await jobs.complete(await jobs.claim_one())
         await self.expect_only(jobs, stays, ["a"])
         assert leaves.replies == []
 
     async def test_unsubscribing_what_is_not_subscribed_is_harmless(self, jobs: Jobs) -> None:
         box, _ = await self.waiting(jobs)
-        await jobs.storage.unsubscribe("me", Box())
-        await jobs.storage.unsubscribe("never", box)
+        await jobs.storage.unsubscribe("q", "me", Box())
+        await jobs.storage.unsubscribe("q", "never", box)
         await jobs.complete(await jobs.claim_one())
         assert (await box.reply()).id == "a"
-        await jobs.storage.unsubscribe("me", box)
-        await jobs.storage.unsubscribe("me", box)
-        await jobs.storage.subscribe("me", box)
+        await jobs.storage.unsubscribe("q", "me", box)
+        await jobs.storage.unsubscribe("q", "me", box)
+        await jobs.storage.subscribe("q", "me", box)
         await jobs.insert(job("b", wait=True), reply_to="me")
         await jobs.complete(await jobs.claim_one())
         await box.take(replies=2)
