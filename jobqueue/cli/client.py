@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from jobqueue.cli.exits import Failure
+from jobqueue.cli.opening import announced
 from jobqueue.queue import Queue
 from jobqueue.serde import JsonSerde, MsgpackSerde, Serde
 from jobqueue.storage.base import Storage
@@ -21,8 +22,8 @@ SERDES: dict[str, type[Serde[Any]]] = {"json": JsonSerde, "msgpack": MsgpackSerd
 
 
 def shared_storage(url: str) -> Storage:
-    """Return the unopened store of a URL, if other processes can see it too."""
-    storage = open_storage(url)
+    """Return the unopened store of a URL, if other processes can see it too. It tells of long reading."""
+    storage = announced(open_storage(url))
     require_shared(storage, redact(url))
     return storage
 
@@ -37,9 +38,8 @@ def require_shared(storage: Storage, name: str) -> None:
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncGenerator[Storage]:
-    """Open the shared store of a URL."""
-    storage = shared_storage(url)
+async def opened(storage: Storage) -> AsyncGenerator[Storage]:
+    """Open a store, and close it."""
     await storage.open()
     try:
         yield storage

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobqueue.cli.client import opened
+from jobqueue.cli.client import opened, shared_storage
 from jobqueue.cli.options import option, output_option, queue_name, seconds, seconds_or_zero, storage_option
 from jobqueue.cli.output import emit_json, fitted, show
 from jobqueue.reaper import REAPER_LOCK
@@ -39,7 +39,7 @@ def stats(
     """Count the jobs of every queue by state; list workers and the leading reaper."""
 
     async def run() -> None:
-        async with opened(storage) as store:
+        async with opened(shared_storage(storage)) as store:
             rates = Rates(store)
             if sample:
                 await rates.look(queue or await store.queues())

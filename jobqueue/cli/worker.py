@@ -18,6 +18,7 @@ from jobqueue.cli.health import health_options
 from jobqueue.cli.loading import load_queue
 from jobqueue.cli.logs import configure_logging, log_options
 from jobqueue.cli.notify import notifiers
+from jobqueue.cli.opening import announced
 from jobqueue.cli.options import option, seconds_or_zero, storage_option
 from jobqueue.cli.serving import Service, serve
 from jobqueue.queue import MAX_CONCURRENCY, Queue
@@ -76,7 +77,7 @@ def worker(
     else:
         queue = load_queue(target)
         queue.configure(storage=storage, concurrency=concurrency)
-        require_shared(queue.storage, f"the store of {target}")
+        require_shared(announced(queue.storage), f"the store of {target}")
         calm_collector()
         run_fast(_serve_queue(queue, timeout, health_host, health_port))
 

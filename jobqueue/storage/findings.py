@@ -1,11 +1,11 @@
-"""What a store may offer beyond the contract: to judge its server, and to check what it holds."""
+"""What a store may offer beyond the contract: to judge, check and tell of what it holds or rests on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
-__all__ = ["Checkable", "Diagnosable", "Finding"]
+__all__ = ["Checkable", "Diagnosable", "Finding", "Loading"]
 
 
 class Finding(Protocol):
@@ -46,5 +46,18 @@ class Checkable(Protocol):
         Needs a store that is *not* open, since one that is damaged may refuse to open. With
         ``repair``, breaches are mended where possible and found as ``warning``. Raises
         `StorageError`, also if the store cannot repair.
+        """
+        ...
+
+
+@runtime_checkable
+class Loading(Protocol):
+    """A store that reads all that it holds when it is opened or checked, which may take seconds."""
+
+    def report_loading(self, progress: Callable[[int, int], None]) -> None:
+        """Call ``progress`` with the bytes read and the bytes to read, equal at the end.
+
+        From the next opening or check on, from any thread. A function that the store was given before
+        stays.
         """
         ...

@@ -42,7 +42,7 @@ OWNERS: dict[str, Any] = {
 
 NOT_FOR_USERS = {"tell_aborted", "forked"}
 """Members without an underscore that only other modules of the package use."""
-FOR_TESTS = {"files", "rotate_at", "progress"}
+FOR_TESTS = {"files", "rotate_at"}
 """Arguments of stores that are not for users."""
 
 

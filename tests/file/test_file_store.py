@@ -563,8 +563,30 @@ async def test_progress_is_told(tmp_path: Path) -> None:
     await again.open()
     assert (await again.counts("q")).queued == 100
     await again.close()
-    assert seen
     assert seen[-1][0] == seen[-1][1]
+    assert seen == sorted(seen), "it never goes back"
+    assert all(done < total for done, total in seen[:-1]), "only the end is the end"
+    assert len({total for _, total in seen}) == 1
+
+
+@pytest.mark.parametrize("check", [False, True])
+async def test_progress_of_a_journal_is_told(tmp_path: Path, check: bool) -> None:
+    seen: list[tuple[int, int]] = []
+    store = FileStorage(tmp_path / "store")
+    await store.open()
+    for number in range(20):
+        await store.insert("q", [NewJob(str(number), bytes(2000))])
+    await store.close()
+    store.report_loading(lambda done, total: seen.append((done, total)))
+    store.report_loading(lambda _done, _total: pytest.fail("the first one stays"))
+    if check:
+        await store.check()
+    else:
+        await store.open()
+        await store.close()
+    assert len(seen) > 20
+    assert seen[-1][0] == seen[-1][1]
+    assert any(0.2 < done / total < 0.9 for done, total in seen)
 
 
 async def test_states_survive_a_closing(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from jobqueue.cli.client import opened, shared_storage
 from jobqueue.cli.demo.chaos_check import Kill, judge_chaos
 from jobqueue.cli.demo.chaos_processes import Child
 from jobqueue.cli.demo.chaos_view import View, viewing
@@ -27,7 +28,7 @@ from jobqueue.queue import Queue
 from jobqueue.reaper import REAPER_LOCK
 from jobqueue.runtime import SYSTEM_CLOCK, unique_id
 from jobqueue.storage.base import Record, Storage
-from jobqueue.storage.urls import open_storage, redact
+from jobqueue.storage.urls import redact
 
 __all__ = ["run_chaos"]
 
@@ -48,9 +49,10 @@ async def run_chaos(found: Found, url: str | None, concurrency: int) -> dict[str
     """Do all of it on the store of ``url``, or on files in a temporary directory. Return the numbers."""
     with tempfile.TemporaryDirectory(prefix="jobqueue-chaos-") as directory:
         used = url or Path(directory, "store").as_uri()
-        with viewing(console(stderr=True)) as view:
-            chaos = Chaos(open_storage(used), used, found, concurrency, Path(directory, "runs"), view)
-            await chaos.run()
+        async with opened(shared_storage(used)) as storage:
+            with viewing(console(stderr=True)) as view:
+                chaos = Chaos(storage, used, found, concurrency, Path(directory, "runs"), view)
+                await chaos.run()
         with progress(console(stderr=True)) as begin:
             expected = await asyncio.to_thread(direct, found, begin)
         return chaos.numbers(expected, redact(url) if url else "a temporary file store")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
 
-from jobqueue.cli.client import require_shared, run_fast
+from jobqueue.cli.client import opened, require_shared, run_fast
 from jobqueue.cli.demo.chaos import run_chaos
 from jobqueue.cli.demo.chaos_view import chaos_table
 from jobqueue.cli.demo.check import direct, judge
@@ -19,6 +19,7 @@ from jobqueue.cli.demo.report import progress, table
 from jobqueue.cli.demo.scenario import Scenario
 from jobqueue.cli.demo.summary import summary
 from jobqueue.cli.exits import Failure
+from jobqueue.cli.opening import announced
 from jobqueue.cli.options import option, output_option, storage_option
 from jobqueue.cli.output import console, emit_json, show
 from jobqueue.cli.text import printable
@@ -82,11 +83,11 @@ def demo(
 
 
 async def _run(found: Found, url: str | None, concurrency: int) -> dict[str, Any]:
-    with ExitStack() as stack:
+    async with AsyncExitStack() as stack:
         if url is None:
             storage: Storage = FileStorage(stack.enter_context(TemporaryDirectory(prefix="jobqueue-demo-")))
         else:
-            storage = open_storage(url)
+            storage = await stack.enter_async_context(opened(announced(open_storage(url))))
         begin = stack.enter_context(progress(console(stderr=True)))
         scenario = Scenario(storage, found, concurrency, begin)
         seen = await scenario.run()

@@ -13,7 +13,7 @@ same order. The contract is `jobqueue.storage.base`; how it is kept is told in d
 
 from __future__ import annotations
 
-from jobqueue.storage.file.snapshot import Progress
+from jobqueue.storage.file.progress import Progress
 from jobqueue.storage.file.storage import FileStorage
 
 __all__ = ["FileStorage", "Progress"]

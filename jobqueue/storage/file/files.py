@@ -79,6 +79,9 @@ class Files:
     def size(self, fd: int) -> int:
         return os.fstat(fd).st_size
 
+    def stat(self, path: Path) -> os.stat_result:
+        return path.lstat()
+
     def is_linked(self, fd: int) -> bool:
         """Whether the open file still has a name."""
         return os.fstat(fd).st_nlink > 0

@@ -19,6 +19,7 @@ from jobqueue.storage.file.files import Files
 from jobqueue.storage.file.frames import HEADER_SIZE, JOURNAL, SNAPSHOT, Frame, find_frames, parse_header
 from jobqueue.storage.file.journal import Journal, journal_path
 from jobqueue.storage.file.lock import LockFile, Published
+from jobqueue.storage.file.progress import Meter, Progress
 from jobqueue.storage.file.recovery import FENCE_GAP, LOCK_NAME
 from jobqueue.storage.file.replica import Names, parse_batch
 from jobqueue.storage.file.rotation import COMPACT_LOCK
@@ -41,7 +42,9 @@ class Finding(NamedTuple):
 class _Salvage:
     """The state that the sound parts of all files come to, and what is wrong with the others."""
 
-    def __init__(self, files: Files, directory: Path, page: Published | None) -> None:
+    def __init__(
+        self, files: Files, directory: Path, page: Published | None, progress: Progress | None
+    ) -> None:
         self._files = files
         self._directory = directory
         self._page = page
@@ -49,6 +52,7 @@ class _Salvage:
         self.state = State()
         self.broken = False
         self.names = Names(files.names(directory))
+        self._meter = Meter(files, self.names.needed(directory), progress)
 
     def read(self) -> None:
         """Read everything from the newest snapshot on."""
@@ -67,6 +71,7 @@ class _Salvage:
             if not sealed and len(data.rstrip(b"\0")) > HEADER_SIZE:
                 self._error(path.name, "goes on where the journal before it does not end")
             sealed = self._read_journal(path.name, data, last=number == journals[-1])
+        self._meter.finish()
 
     def _data(self, path: Path) -> bytes:
         fd = self._files.open(path, write=False)
@@ -115,6 +120,7 @@ class _Salvage:
         for frame in find_frames(data, HEADER_SIZE, 0, salt):
             if frame.offset > at:
                 self._error(name, f"is damaged from {at} to {frame.offset}")
+            self._meter.advance(frame.end - at)
             at = frame.end
             yield frame
 
@@ -174,13 +180,13 @@ def _no_compaction(files: Files, directory: Path) -> Generator[None]:
         files.close(fd)
 
 
-def check(files: Files, directory: Path) -> list[Finding]:
+def check(files: Files, directory: Path, progress: Progress | None = None) -> list[Finding]:
     """Read all files and say what is wrong. Holds the store's lock meanwhile."""
     lock = LockFile(files, directory / LOCK_NAME)
     try:
         with _no_compaction(files, directory), lock.held():
             page = lock.read()
-            salvage = _Salvage(files, directory, page)
+            salvage = _Salvage(files, directory, page, progress)
             if salvage.names.base is None and not salvage.names.journals:
                 return []
             salvage.read()
@@ -192,12 +198,12 @@ def check(files: Files, directory: Path) -> list[Finding]:
         lock.close()
 
 
-def repair(files: Files, directory: Path) -> list[Finding]:
+def repair(files: Files, directory: Path, progress: Progress | None = None) -> list[Finding]:
     """Write what can be read as a new store, beside the damaged files, which are kept."""
     lock = LockFile(files, directory / LOCK_NAME)
     try:
         with _no_compaction(files, directory), lock.held():
-            salvage = _Salvage(files, directory, lock.read())
+            salvage = _Salvage(files, directory, lock.read(), progress)
             salvage.read()
             if not salvage.broken:
                 return salvage.findings

@@ -14,8 +14,9 @@ from jobqueue.storage.file.files import Files, fault
 from jobqueue.storage.file.frames import HEADER_SIZE
 from jobqueue.storage.file.journal import Journal, Tail, journal_path
 from jobqueue.storage.file.lock import LockFile, Published
+from jobqueue.storage.file.progress import Progress
 from jobqueue.storage.file.replica import Names, Replica, pack_batch
-from jobqueue.storage.file.snapshot import Progress, write_snapshot
+from jobqueue.storage.file.snapshot import write_snapshot
 from jobqueue.storage.file.state import State
 from jobqueue.storage.file.timekeeper import Reading
 

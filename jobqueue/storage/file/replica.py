@@ -15,8 +15,9 @@ from jobqueue.storage.file.codec import Reader
 from jobqueue.storage.file.commands import Command, Seal, parse_command
 from jobqueue.storage.file.files import Files
 from jobqueue.storage.file.frames import HEADER_SIZE, Frame
-from jobqueue.storage.file.journal import Journal
-from jobqueue.storage.file.snapshot import Progress, Snapshot, read_snapshot
+from jobqueue.storage.file.journal import Journal, journal_path
+from jobqueue.storage.file.progress import Meter, Progress
+from jobqueue.storage.file.snapshot import Snapshot, read_snapshot, snapshot_path
 from jobqueue.storage.file.state import State
 
 __all__ = ["Names", "Replica", "pack_batch", "parse_batch"]
@@ -79,6 +80,12 @@ class Names:
         """The newest snapshot; what is older is not needed any more."""
         return self.snapshots[-1] if self.snapshots else None
 
+    def needed(self, directory: Path) -> list[Path]:
+        """Return the files that hold the state: the newest snapshot and the journals from it on."""
+        base = self.base or 0
+        snapshots = [snapshot_path(directory, base)] if base else []
+        return snapshots + [journal_path(directory, number) for number in self.journals if number >= base]
+
 
 class Replica:
     """The state up to a place in the journal."""
@@ -119,20 +126,22 @@ class Replica:
             raise StorageError(
                 f"{directory} has journals but no snapshot: files were removed; run `jobqueue fsck --repair`"
             )
-        base = read_snapshot(files, directory, names.base, progress)
+        meter = Meter(files, names.needed(directory), progress)
+        base = read_snapshot(files, directory, names.base, meter)
         replica = cls(files, directory, base, Journal.open(files, directory, names.base))
         try:
-            replica.follow(until)
+            replica.follow(until, meter)
         except BaseException:
             replica.close()
             raise
         replica.state.engine.take_effects()  # of long ago
+        meter.finish()
         return replica
 
     def close(self) -> None:
         self.journal.close()
 
-    def follow(self, until: tuple[int, int] | None) -> bool:
+    def follow(self, until: tuple[int, int] | None, meter: Meter | None = None) -> bool:
         """Apply what has been written, up to (generation, offset) or the last sound frame.
 
         False if ``until`` was not reached: a frame before it is not sound. Raises `FileNotFoundError`
@@ -145,6 +154,8 @@ class Replica:
             sealed = False
             for frame in self.journal.frames(self.position, end):
                 sealed = self.apply(frame)
+                if meter is not None:
+                    meter.advance(frame.end - self.position)
                 self.position = frame.end
                 if sealed:
                     break

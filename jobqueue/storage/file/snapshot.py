@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,10 +28,10 @@ from jobqueue.storage.file.frames import (
     pack_header,
     parse_frame,
 )
+from jobqueue.storage.file.progress import Meter
 from jobqueue.storage.file.state import State
 
 __all__ = [
-    "Progress",
     "Snapshot",
     "parse_head",
     "parse_jobs",
@@ -40,9 +40,6 @@ __all__ = [
     "temporary_path",
     "write_snapshot",
 ]
-
-Progress = Callable[[int, int], None]
-"""Called with the bytes read so far and the bytes to read."""
 
 _BLOCK = 1 << 18
 _SYNC_EVERY = 1 << 20
@@ -149,16 +146,14 @@ def _pack_job(job: SavedJob) -> bytes:
 # -- reading --------------------------------------------------------------------------------------
 
 
-def read_snapshot(
-    files: Files, directory: Path, generation: int, progress: Progress | None = None
-) -> Snapshot:
+def read_snapshot(files: Files, directory: Path, generation: int, meter: Meter) -> Snapshot:
     """Read a snapshot. Raises `FileNotFoundError`, and `StorageError` if it cannot be used."""
     path = snapshot_path(directory, generation)
     fd = files.open(path, write=False)
     try:
         size = files.size(fd)
         salt = check_header(files.read(fd, HEADER_SIZE, 0), SNAPSHOT, generation, path)
-        blocks = _blocks(files, fd, path, salt, progress)
+        blocks = _blocks(files, fd, path, salt, meter)
         state = State()
         counters, locks = parse_head(next(blocks), state)
         state.engine.load(_jobs(blocks, path), locks, counters)
@@ -169,7 +164,7 @@ def read_snapshot(
     return Snapshot(state, size, state.engine.size())
 
 
-def _blocks(files: Files, fd: int, path: Path, salt: int, progress: Progress | None) -> Iterator[bytes]:
+def _blocks(files: Files, fd: int, path: Path, salt: int, meter: Meter) -> Iterator[bytes]:
     size = files.size(fd)
     at, data, base = HEADER_SIZE, b"", HEADER_SIZE
     while at < size:
@@ -179,9 +174,8 @@ def _blocks(files: Files, fd: int, path: Path, salt: int, progress: Progress | N
             frame = parse_frame(data, 0, base, salt)
         if not isinstance(frame, Frame):
             raise _damaged(path)
+        meter.advance(frame.end - at)
         at = frame.end
-        if progress is not None:
-            progress(at, size)
         yield frame.payload
 
 

@@ -37,10 +37,10 @@ from jobqueue.storage.file.core import Call, Core, Read
 from jobqueue.storage.file.files import Files, fault
 from jobqueue.storage.file.filesystem import check_filesystem, check_owner, probe
 from jobqueue.storage.file.fsck import Finding
+from jobqueue.storage.file.progress import Progress
 from jobqueue.storage.file.pump import Bundle, Pump
 from jobqueue.storage.file.recovery import LOCK_NAME, Home
 from jobqueue.storage.file.rotation import ROTATE_AT
-from jobqueue.storage.file.snapshot import Progress
 from jobqueue.storage.hints import Hints
 
 __all__ = ["STUCK_AFTER", "FileStorage"]
@@ -57,7 +57,7 @@ class FileStorage:
     ``path``: the directory; made if missing, with its parents, for the owner only.
     ``fsync=False``: faster, and safe when processes die, but a power cut may lose the last seconds.
     ``clock``: for tests. ``force``: use a network or user-space filesystem all the same.
-    ``progress``: called with (bytes read, bytes to read) while the state is loaded.
+    ``progress``: called with (bytes read, bytes to read) while the state is loaded, in another thread.
 
     `open` raises `StorageError` if the directory must not be used (network filesystem, damage, another
     version, permissions) and says what to do. Calls raise `QueueFullError` when the disk has no room for
@@ -84,7 +84,7 @@ class FileStorage:
         self.clock = clock
         self.path = Path(name).absolute()
         self._shared = _Shared(
-            _Options(self.path, clock, fsync, force, progress, files or Files(), rotate_at)
+            _Options(self.path, clock, fsync, force, files or Files(), rotate_at), progress
         )
         self._begin()
 
@@ -149,6 +149,10 @@ class FileStorage:
         if self._opened:
             raise StorageError("close the file store before it is checked")
         return await asyncio.to_thread(self._shared.check, repair=repair)
+
+    def report_loading(self, progress: Progress) -> None:
+        """Call ``progress`` from the next opening or check on, if the store was made without one."""
+        self._shared.progress = self._shared.progress or progress
 
     def clone(self) -> Self:
         clone = type(self).__new__(type(self))
@@ -356,8 +360,9 @@ class FileStorage:
 class _Shared:
     """The pump that a store and its clones share."""
 
-    def __init__(self, options: _Options) -> None:
+    def __init__(self, options: _Options, progress: Progress | None) -> None:
         self._options = options
+        self.progress = progress
         self._guard = threading.Lock()
         self._users = 0
         self._pump: Pump | None = None
@@ -367,7 +372,7 @@ class _Shared:
             self._users += 1
             if self._pump is None:
                 options = self._options
-                self._pump = Pump(options.open_core, options.files, options.path)
+                self._pump = Pump(partial(options.open_core, self.progress), options.files, options.path)
             return self._pump
 
     def check(self, *, repair: bool) -> list[Finding]:
@@ -375,7 +380,7 @@ class _Shared:
         if not (options.path / LOCK_NAME).is_file():
             raise StorageError(f"{options.path} is not the directory of a file store")
         try:
-            return (fsck.repair if repair else fsck.check)(options.files, options.path)
+            return (fsck.repair if repair else fsck.check)(options.files, options.path, self.progress)
         except OSError as error:
             raise StorageError(str(fault(error, f"{options.path} could not be checked"))) from error
 
@@ -402,17 +407,16 @@ class _Options:
     clock: Clock
     fsync: bool
     force: bool
-    progress: Progress | None
     files: Files
     rotate_at: int
 
-    def open_core(self) -> Core:
+    def open_core(self, progress: Progress | None) -> Core:
         """Open the directory, in the pump's thread."""
         self.files.make_dir(self.path)
         check_filesystem(self.path, force=self.force)
         check_owner(self.path)
         probe(self.files, self.path)
-        home = Home(self.files, self.path, self.progress)
+        home = Home(self.files, self.path, progress)
         core = Core(home, self.clock, fsync=self.fsync, rotate_at=self.rotate_at)
         try:
             core.open()

@@ -1,0 +1,126 @@
+"""Saying that a store is being read: with a million jobs in its files that takes seconds."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import click
+
+from jobqueue.cli.notify import LINK_VARIABLE
+from jobqueue.cli.output import console
+from jobqueue.runtime import SYSTEM_CLOCK, Clock
+from jobqueue.storage.base import Storage
+from jobqueue.storage.findings import Loading
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+__all__ = ["Reading", "announced"]
+
+log = logging.getLogger("jobqueue.cli")
+
+SILENT = 0.3
+"""Seconds that it may take without a word."""
+REDRAWN = 0.1
+"""Seconds between two pictures of the bar."""
+LOGGED = 5.0
+"""Seconds between two lines of the log."""
+
+
+def announced(storage: Storage) -> Storage:
+    """Have a store tell on stderr how far it is when it takes long to read. Returns it.
+
+    As a bar on a terminal, which is gone afterwards, and as lines of the log elsewhere.
+    """
+    if isinstance(storage, Loading):
+        # The processes of a fleet have one terminal: their bars would overwrite each other.
+        bar = sys.stderr.isatty() and LINK_VARIABLE not in os.environ
+        reading = Reading(bar=bar)
+        storage.report_loading(reading.tell)
+        context = click.get_current_context(silent=True)
+        if context is not None:
+            context.call_on_close(reading.close)  # were it to end in the middle
+    return storage
+
+
+class Reading:
+    """What is shown of one store. Told by the thread that reads, closed by any."""
+
+    def __init__(self, *, bar: bool, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._bar = bar
+        self._clock = clock
+        self._guard = threading.Lock()
+        self._began: float | None = None
+        self._next = 0.0
+        self._spoke = self._closed = False
+        self._shown: tuple[Progress, TaskID] | None = None
+
+    def tell(self, done: int, total: int) -> None:
+        """Take the bytes read and the bytes to read."""
+        with self._guard:
+            now = self._clock.monotonic()
+            if self._began is None:
+                self._began, self._next = now, now + SILENT
+            if self._closed:
+                return
+            if done >= total:
+                self._end(now - self._began)
+            elif now >= self._next:
+                self._next = now + (REDRAWN if self._bar else LOGGED)
+                self._spoke = True
+                if self._bar:
+                    self._draw(done, total)
+                else:
+                    log.info("reading the store: %.0f %% of %.0f MB", 100 * done / total, total / 1e6)
+
+    def close(self) -> None:
+        """Take the bar away, and say no more."""
+        with self._guard:
+            self._closed = True
+            self._erase()
+
+    def _end(self, seconds: float) -> None:
+        self._erase()
+        if self._spoke and not self._bar:
+            log.info("the store is read, in %.1f s", seconds)
+        self._began, self._spoke = None, False  # it is read again if it falls far behind
+
+    def _erase(self) -> None:
+        if self._shown is not None:
+            self._shown[0].stop()
+            self._shown = None
+
+    def _draw(self, done: int, total: int) -> None:
+        if self._shown is None:
+            self._shown = _begin(done, total)
+        progress, task = self._shown
+        progress.update(task, completed=done, total=total, refresh=True)
+
+
+def _begin(done: int, total: int) -> tuple[Progress, TaskID]:
+    from rich.progress import (  # noqa: PLC0415 - a tenth of a second that most openings do not need
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=console(stderr=True),
+        auto_refresh=False,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    task = progress.add_task("Reading the store", completed=done, total=total)
+    progress.start()
+    return progress, task

@@ -1,0 +1,34 @@
+"""How far reading a store has come, for those who wait for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from jobqueue.storage.file.files import Files
+
+__all__ = ["Meter", "Progress"]
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes read so far and the bytes to read; with both equal when all is read."""
+
+
+class Meter:
+    """Adds up what is read of some files. Raises `FileNotFoundError` if one is gone."""
+
+    def __init__(self, files: Files, paths: Sequence[Path], progress: Progress | None) -> None:
+        self._progress = progress
+        self._total = sum(files.stat(path).st_size for path in paths) if progress is not None else 0
+        self._done = 0
+
+    def advance(self, size: int) -> None:
+        """Count so many bytes more."""
+        if self._progress is not None:
+            # Never all of it before the end: others may have written more since.
+            self._done = min(self._done + size, self._total - 1)
+            self._progress(self._done, self._total)
+
+    def finish(self) -> None:
+        """Tell that all is read. What was not is room that nobody has written to yet."""
+        if self._progress is not None:
+            self._progress(self._total, self._total)
