@@ -198,11 +198,13 @@ class Cluster:
     SLOTS = ((0, 5460), (5461, 10922), (10923, 16383))
 
     def __init__(self, binary: str, *options: str) -> None:
-        mode = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--appendonly", "yes")
-        partial = ("--cluster-require-full-coverage", "no")
+        self.mode = (
+            "--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--appendonly", "yes",
+            "--cluster-require-full-coverage", "no", *options,
+        )  # fmt: skip
         # The default, the client's port + 10000, lies where the kernel picks ports for others.
         self.buses = [str(free_port()) for _ in self.SLOTS]
-        self.nodes = [Server(binary, *mode, "--cluster-port", bus, *partial, *options) for bus in self.buses]
+        self.nodes = [Server(binary, *self.mode, "--cluster-port", bus) for bus in self.buses]
 
     @property
     def url(self) -> str:
@@ -225,8 +227,32 @@ class Cluster:
 
     def node_of(self, slot: int) -> Server:
         return next(
-            n for n, (first, last) in zip(self.nodes, self.SLOTS, strict=True) if first <= slot <= last
+            n for n, (first, last) in zip(self.nodes, self.SLOTS, strict=False) if first <= slot <= last
         )
+
+    def move_slot(self, slot: int, source: Server, target: Server) -> None:
+        """Move a slot as an operator does, with its keys."""
+        ids = {node: str(node.command("CLUSTER", "MYID"), "ascii") for node in (source, target)}  # type: ignore[arg-type]
+        target.command("CLUSTER", "SETSLOT", str(slot), "IMPORTING", ids[source])
+        source.command("CLUSTER", "SETSLOT", str(slot), "MIGRATING", ids[target])
+        while keys := source.command("CLUSTER", "GETKEYSINSLOT", str(slot), "100"):
+            assert isinstance(keys, list)
+            source.command("MIGRATE", "127.0.0.1", str(target.port), "", "0", "5000", "KEYS", *keys)
+        for node in (target, source, *self.nodes[: len(self.SLOTS)]):
+            node.command("CLUSTER", "SETSLOT", str(slot), "NODE", ids[target])
+
+    def add_replica(self, master: Server) -> Server:
+        """Add a node that takes over when a master fails."""
+        self.buses.append(str(free_port()))
+        replica = Server(master.binary, *self.mode, "--cluster-port", self.buses[-1])
+        self.nodes.append(replica)
+        replica.start()
+        id = str(master.command("CLUSTER", "MYID"), "ascii")  # type: ignore[arg-type]
+        replica.command("CLUSTER", "MEET", "127.0.0.1", str(self.nodes[0].port), self.buses[0])
+        wait_until(lambda: id.encode() in bytes(replica.command("CLUSTER", "NODES")), "the meeting")  # type: ignore[call-overload]
+        replica.command("CLUSTER", "REPLICATE", id)
+        wait_until(lambda: b"master_link_status:up" in info_of(replica, "replication"), "replication")
+        return replica
 
     def remove(self) -> None:
         for node in self.nodes:

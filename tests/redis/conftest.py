@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from jobqueue.storage.redis import RedisStorage
-from tests.services import BINARIES, Server
+from tests.services import BINARIES, Cluster, Server
 
 
 @pytest.fixture(params=["redis", "valkey"])
@@ -33,6 +33,15 @@ def start_server(flavour: str) -> Iterator[Callable[..., Server]]:
 @pytest.fixture
 def server(start_server: Callable[..., Server]) -> Server:
     return start_server()
+
+
+@pytest.fixture
+def cluster(flavour: str) -> Iterator[Cluster]:
+    cluster = Cluster(BINARIES[flavour]())
+    try:
+        yield cluster.start()
+    finally:
+        cluster.remove()
 
 
 @pytest_asyncio.fixture

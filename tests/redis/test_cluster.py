@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
@@ -16,18 +16,9 @@ from jobqueue.storage.redis import Confirm, NotConfirmedError, RedisStorage
 from jobqueue.storage.redis.cluster import slot_of
 from jobqueue.testing.contract.support import Box
 from tests.redis.load import LEASE, Load
-from tests.services import BINARIES, Cluster
+from tests.services import Cluster
 
 SLOT = slot_of(b"{jq:q}:jobs")
-
-
-@pytest.fixture
-def cluster(flavour: str) -> Iterator[Cluster]:
-    cluster = Cluster(BINARIES[flavour]())
-    try:
-        yield cluster.start()
-    finally:
-        cluster.remove()
 
 
 @pytest_asyncio.fixture
@@ -47,9 +38,9 @@ def test_slots() -> None:
 
 async def test_queues_are_spread_and_work(cluster: Cluster, storage: RedisStorage) -> None:
     box = Box()
-    await storage.subscribe("q", "me", box)
     names = [f"q{i}" for i in range(12)]
     for name in names:
+        await storage.subscribe(name, "me", box)
         waiting = asyncio.create_task(storage.wait_for_work(name, "w", 30))
         await storage.insert(
             name, [NewJob("a", b"p", wait=True), NewJob("b", b"p", priority=3)], reply_to="me"
@@ -88,7 +79,6 @@ async def test_a_slot_moves_under_load(cluster: Cluster, storage: RedisStorage) 
     load = Load(storage, 200)
     source = cluster.node_of(SLOT)
     target = next(node for node in cluster.nodes if node is not source)
-    ids = {node: str(node.command("CLUSTER", "MYID"), "ascii") for node in cluster.nodes}  # type: ignore[arg-type]
     moved = False
 
     async def move() -> None:
@@ -97,16 +87,7 @@ async def test_a_slot_moves_under_load(cluster: Cluster, storage: RedisStorage) 
         if moved:
             return
         moved = True
-        await asyncio.to_thread(move_slot)
-
-    def move_slot() -> None:
-        target.command("CLUSTER", "SETSLOT", str(SLOT), "IMPORTING", ids[source])
-        source.command("CLUSTER", "SETSLOT", str(SLOT), "MIGRATING", ids[target])
-        while keys := source.command("CLUSTER", "GETKEYSINSLOT", str(SLOT), "100"):
-            assert isinstance(keys, list)
-            source.command("MIGRATE", "127.0.0.1", str(target.port), "", "0", "5000", "KEYS", *keys)
-        for node in (target, source, *cluster.nodes):
-            node.command("CLUSTER", "SETSLOT", str(SLOT), "NODE", ids[target])
+        await asyncio.to_thread(cluster.move_slot, SLOT, source, target)
 
     await load.run(move)
     load.verify()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import NamedTuple
 
 from jobqueue.errors import JobQueueError
@@ -9,13 +11,13 @@ from jobqueue.job import Action, Settlement
 from jobqueue.runtime import SYSTEM_CLOCK, unique_id
 from jobqueue.storage.base import NewJob
 from jobqueue.storage.redis.checks import Finding, Severity, judge_all
-from jobqueue.storage.redis.keys import queues_key
+from jobqueue.storage.redis.keys import lock_key, queues_key
 from jobqueue.storage.redis.session import Session, Settings
 
 __all__ = ["Breach", "check_queue", "diagnose"]
 
 _PINGS = 50
-_SLOW, _SKEW = 0.010, 1.0
+_SLOW, _SKEW, _PUSHED_WITHIN = 0.010, 1.0, 2.0
 _MOST_BREACHES = 1000
 _SOURCES = (
     "jobs",
@@ -61,7 +63,7 @@ async def diagnose(session: Session, settings: Settings) -> list[Finding]:
         *judge_all(infos, allow_eviction=settings.allow_eviction),
         await _round_trip(session),
         await _clock(session),
-        await _rights(session),
+        await _rights(session, settings.prefix),
     ]
 
 
@@ -88,23 +90,63 @@ async def _clock(session: Session) -> Finding:
     return Finding("clock", Severity.OK, text)
 
 
-async def _rights(session: Session) -> Finding:
-    """Take a job of a queue of its own through its life."""
-    queue, id = f"doctor-{unique_id()}", "probe"
+async def _rights(session: Session, prefix: str) -> Finding:
+    """Take a job of a queue of its own through its life, and a lock; hear of the end of both."""
+    queue, pushed = f"doctor-{unique_id()}", _Pushed()
     steps = session.steps
+    channels = (steps.channel_base(queue) + b"doctor", steps.lock_channel(queue))
     try:
-        await steps.insert(queue, [NewJob(id, b"", ttl=0)], None, None)
+        for channel in channels:
+            await session.pubsub.subscribe(channel, pushed)
+        await steps.insert(queue, [NewJob("probe", b"", ttl=0, wait=True)], "doctor", None)
         await session.register(queue)
+        keys = steps.keys(queue)
+        wake_up = (b"BLMOVE", keys.ready, keys.staged, b"LEFT", b"RIGHT", b"0.01")
+        await session.transport.command(*wake_up, key=keys.ready)
         answer = await steps.exchange(queue, "doctor", (), 1, 1000)
         settlements = [Settlement(job.id, job.fence, Action.COMPLETE) for job in answer.jobs]
         await steps.exchange(queue, "doctor", settlements, 0, 1000)
-        await steps.purge(queue, 1)
-        await session.forget(queue)
+        await steps.acquire(queue, "doctor", 1000)
+        await steps.release(queue, "doctor")
         if not settlements:
             return Finding("rights", Severity.ERROR, "a job that was stored could not be claimed")
+        if not await pushed.within(_PUSHED_WITHIN, times=len(channels)):
+            text = f"its end was not pushed within {_PUSHED_WITHIN:g} s: results come late, by polling"
+            return Finding("rights", Severity.WARNING, f"a job was stored, claimed and completed, but {text}")
     except JobQueueError as error:
         return Finding("rights", Severity.ERROR, str(error))
-    return Finding("rights", Severity.OK, "a job was stored, claimed, completed and deleted")
+    finally:
+        for channel in channels:
+            session.pubsub.unsubscribe(channel, pushed)
+        with suppress(JobQueueError):
+            await steps.purge(queue, 1)
+            await session.forget(queue)
+            lock = lock_key(prefix, queue)
+            await session.transport.command(b"DEL", lock, key=lock)
+    return Finding("rights", Severity.OK, "a job was stored, claimed, completed, pushed and deleted")
+
+
+class _Pushed:
+    """Counts messages."""
+
+    def __init__(self) -> None:
+        self._came = asyncio.Semaphore(0)
+
+    def message(self, data: bytes) -> None:  # noqa: ARG002
+        self._came.release()
+
+    def resync(self) -> None:
+        pass
+
+    async def within(self, seconds: float, *, times: int) -> bool:
+        """Wait until so many have come; False if they do not in time."""
+        try:
+            async with asyncio.timeout(seconds):
+                for _ in range(times):
+                    await self._came.acquire()
+        except TimeoutError:
+            return False
+        return True
 
 
 async def check_queue(session: Session, prefix: str, queue: str) -> list[Breach]:
