@@ -7,7 +7,10 @@ The connection waits in ``BLMOVE ready staged``. The moved element is only a wak
   ``ready``. A process that dies after the move strands nothing; at most it swallows one wake-up, and the
   others go on sleeping until that next call or until their own timeout.
 * A waiter that is cancelled leaves the command running, and the next waiter joins it. An element
-  that arrives when nobody waits any more is given back at once, which wakes another process.
+  that arrives when nobody waits any more is given back at once, which wakes another process; unless an
+  exchange of this process is under way, which may have claimed it.
+* Who inserts and waits in one process need not wait for the server's word: `hint` sends the waiter to look,
+  and its exchange follows the insert on the same connection. That saves a fifth of a request's time.
 * On close the command is ended with ``CLIENT UNBLOCK``, so that it is known whether it moved something.
 """
 
@@ -15,12 +18,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from jobqueue.errors import JobQueueError
 from jobqueue.runtime import SYSTEM_CLOCK, Clock
+from jobqueue.storage.base import Claimed
+from jobqueue.storage.redis import codec
 from jobqueue.storage.redis.connection import Connection, ReplyError
 from jobqueue.storage.redis.faults import ConnectionLostError, Remedy, code_of, error_for, remedy_for
 from jobqueue.storage.redis.keys import QueueKeys
@@ -56,6 +61,9 @@ class WorkSignal:
         self._client_id: int | None = None
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self._exchanging = 0
+        self._exchanged: asyncio.Future[None] | None = None
+        self._claimed: Sequence[Claimed] = ()
 
     async def wait(self, timeout: float) -> bool:
         """Return True early if there may be work, False after ``timeout`` seconds."""
@@ -69,6 +77,22 @@ class WorkSignal:
         finally:
             timer.cancel()
             self._waiters.discard(future)
+
+    def hint(self) -> None:
+        """Say that this process is sending jobs: who waits may look, behind them on the same connection."""
+        if self._waiters:
+            wake(self._waiters)
+
+    def begin_exchange(self) -> None:
+        """Say that an exchange is sent."""
+        self._exchanging += 1
+
+    def end_exchange(self, claimed: Sequence[Claimed]) -> None:
+        """Say what it has claimed."""
+        self._exchanging -= 1
+        self._claimed = claimed
+        if self._exchanged is not None and not self._exchanged.done():
+            self._exchanged.set_result(None)
 
     async def close(self) -> None:
         """End the blocked command; whoever waits is woken."""
@@ -91,7 +115,7 @@ class WorkSignal:
         pause = 0.05
         while self._waiters and not self._closing:
             try:
-                moved = await self._block()
+                element = await self._block()
             except (ConnectionLostError, ReplyError) as error:
                 if isinstance(error, ReplyError) and self._final(error):
                     return
@@ -99,12 +123,26 @@ class WorkSignal:
                 await SYSTEM_CLOCK.sleep(SYSTEM_CLOCK.uniform(0, pause))
                 pause = min(1.0, pause * 2)
                 continue
-            if moved:
+            if element is not None and not await self._is_claimed(element):
                 await self._moved()
                 return
 
+    async def _is_claimed(self, element: bytes) -> bool:
+        """Whether an exchange of this process has taken what was moved, before this told of it."""
+        tick, id = codec.element(element)
+        while True:
+            if any(job.id == id and job.fence > tick for job in self._claimed):
+                return True
+            if not self._exchanging or self._anybody_waits():
+                return False
+            self._exchanged = asyncio.get_running_loop().create_future()
+            await self._exchanged
+
+    def _anybody_waits(self) -> bool:
+        return any(not future.done() for future in self._waiters)
+
     async def _moved(self) -> None:
-        if any(not future.done() for future in self._waiters):
+        if self._anybody_waits():
             wake(self._waiters)
             return
         try:
@@ -124,14 +162,14 @@ class WorkSignal:
                 future.set_exception(error_for(code, str(error), "BLMOVE"))
         return True
 
-    async def _block(self) -> bool:
+    async def _block(self) -> bytes | None:
         connection = self._connection
         if connection is None or connection.closed:
             self._client_id = None
             connection = self._connection = await self._connector("blocking", self._keys.ready)
             with suppress(ReplyError):  # without the right to ask, close() just ends the connection
                 self._client_id = await connection.send(b"CLIENT", b"ID")
-        reply = await connection.send(
+        element: bytes | None = await connection.send(
             b"BLMOVE",
             self._keys.ready,
             self._keys.staged,
@@ -140,7 +178,7 @@ class WorkSignal:
             _BLOCK,
             timeout=_BLOCK + connection.reply_timeout,
         )
-        return reply is not None
+        return element
 
 
 def wake(waiters: Iterable[asyncio.Future[bool]]) -> None:

@@ -16,6 +16,7 @@ __all__ = [
     "LETTERS",
     "chunks",
     "claimed",
+    "element",
     "fence_bytes",
     "frames",
     "insert_args",
@@ -50,6 +51,7 @@ _FULL = struct.Struct(">BB6s7sII7s hII6s6s6s6sH7s 3sIIH")
 _SHORT = struct.Struct(">BhII6s6s6s6sH7s3s")
 _SHORT_READY = frozenset(b"qw")
 _CANCELLING = 1
+_FLOOR = 1_750_000_000_000_000
 _BATCH, _BATCH_BYTES = 500, 8_388_608
 
 _int = int.from_bytes
@@ -199,6 +201,16 @@ def claimed(fences: bytes, reply: Sequence[Any], start: int) -> list[Claimed]:
                 )
             )
     return jobs
+
+
+def element(data: bytes) -> tuple[int, str]:
+    """Read an element of the ready list: when it was made, as a number below all later fences, and the id.
+
+    A position is such a number, or twice ``FLOOR`` less that of a job in front; see ``lua/lib/ready.lua``.
+    A blank has neither.
+    """
+    position = _int(data[:7])
+    return (position if position >= _FLOOR else 2 * _FLOOR - position), data[7:].decode()
 
 
 # -- records --------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 from jobqueue.errors import JobQueueError, StorageError
 from jobqueue.job import Action, Settlement
 from jobqueue.runtime import Clock
+from jobqueue.storage.base import Claimed
 from jobqueue.storage.redis.blocking import WorkSignal, resolve, wake
 from jobqueue.storage.redis.checks import Severity, is_modern, judge_all, parse_info
 from jobqueue.storage.redis.cluster import ClusterNodes, ClusterTransport, ShardRoute
@@ -130,13 +131,19 @@ class Session:
         if limit <= 0:
             answer = await step
         else:
+            signal = self.signal(queue)
+            signal.begin_exchange()
+            claimed: Sequence[Claimed] = ()
             claiming = asyncio.ensure_future(step)
             try:
                 answer = await asyncio.shield(claiming)
+                claimed = answer.jobs
             except asyncio.CancelledError:
                 # The claim may happen all the same; its jobs would wait until their lease ends.
                 self.run(self._give_back(claiming, queue, worker, lease), "giving jobs back")
                 raise
+            finally:
+                signal.end_exchange(claimed)
         if not answer.named and (answer.jobs or answer.settled):
             await self.register(queue)
         return answer

@@ -167,6 +167,8 @@ class RedisStorage:
         confirm = self._settings.confirm
         short: Reached | None = None
         answers: list[Inserted] = []
+        if confirm is None and not all(job.delay for job in jobs):
+            session.signal(queue).hint()
         for piece in codec.chunks(jobs, [len(job.payload) for job in jobs]):
             done = await session.steps.insert(queue, piece, reply_to, max_length, confirm)
             answers += done.answers
