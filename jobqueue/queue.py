@@ -402,10 +402,11 @@ class Queue(Generic[P, R]):
     ) -> R:
         """Create the job, join the live one, or replay the ended one; return the result.
 
-        ``timeout`` in seconds counts from the call. Other arguments as for `enqueue`.
+        ``timeout`` in seconds counts from the call, and includes the storing. Other arguments as for
+        `enqueue`.
 
-        Raises `WaitTimeoutError` (the job goes on), `JobFailedError` or its `MaxRetriesError`,
-        `JobCancelledError`, and what `enqueue` raises.
+        Raises `WaitTimeoutError` (the job goes on; the message says if the store has not even answered),
+        `JobFailedError` or its `MaxRetriesError`, `JobCancelledError`, and what `enqueue` raises.
         """
         session = self._session
         if session is None or session.defect is not None:
@@ -416,11 +417,11 @@ class Queue(Generic[P, R]):
             id, payload, max_attempts, result_ttl, delay, run_at, priority, reuse, wait=True
         )
         waiters = session.waiters
-        if not waiters.subscribed:
-            await waiters.subscribe()
         # It stands before the job does: the reply may come before the answer of the insert.
         waiter = waiters.add(new.id, timeout)
         try:
+            if not waiters.subscribed:
+                await waiters.subscribe()
             (inserted,) = await session.insert((new,))
             status, seq, state, _, _ = inserted
             if status is not _CREATED:
@@ -436,13 +437,16 @@ class Queue(Generic[P, R]):
             except TimeIsUpError:
                 reply = await waiters.last_look(waiter)
             return self._outcome(new.id, reply)
+        except asyncio.CancelledError:
+            waiter.check_late(f"job {new.id!r} may be stored or not; call again with this id")
+            raise
         finally:
             waiters.remove(waiter)
 
     # -- asking -----------------------------------------------------------------------------------
 
     async def wait(self, id: str, *, timeout: float = 30.0) -> R:
-        """Wait for a job's result.
+        """Wait for a job's result. ``timeout`` in seconds counts from the call.
 
         Raises `JobNotFoundError`, `WaitTimeoutError`, `JobFailedError`, `JobCancelledError`.
         """
@@ -450,10 +454,10 @@ class Queue(Generic[P, R]):
         check_id(id)
         check_seconds("timeout", timeout)
         waiters = session.waiters
-        if not waiters.subscribed:
-            await waiters.subscribe()
         waiter = waiters.add(id, timeout)
         try:
+            if not waiters.subscribed:
+                await waiters.subscribe()
             (record,) = await self._storage.get(self.name, [id], reply_to=waiters.address)
             waiter.read(self.name, record)
             if record is not None and waiter.bind(record.seq):
@@ -463,6 +467,9 @@ class Queue(Generic[P, R]):
             except TimeIsUpError:
                 reply = await waiters.last_look(waiter)
             return self._outcome(id, reply)
+        except asyncio.CancelledError:
+            waiter.check_late(f"nothing is known of job {id!r}; wait again")
+            raise
         finally:
             waiters.remove(waiter)
 

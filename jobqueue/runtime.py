@@ -14,10 +14,19 @@ import random
 import secrets
 import string
 import time as _time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-__all__ = ["SYSTEM_CLOCK", "Clock", "SystemClock", "Timer", "calm_collector", "make_tuple", "unique_id"]
+__all__ = [
+    "SYSTEM_CLOCK",
+    "Clock",
+    "SystemClock",
+    "Timer",
+    "all_end",
+    "calm_collector",
+    "make_tuple",
+    "unique_id",
+]
 
 T = TypeVar("T", bound="tuple[Any, ...]")
 
@@ -89,6 +98,23 @@ class SystemClock:
 
 
 SYSTEM_CLOCK = SystemClock()
+
+
+async def all_end(clock: Clock, tasks: Collection[asyncio.Task[Any]], seconds: float) -> bool:
+    """Wait for the end of tasks, for ``seconds`` at the most; say whether all have ended. Cancels none."""
+    waiting = asyncio.ensure_future(asyncio.wait(tasks))
+
+    def give_up() -> None:
+        waiting.cancel()
+
+    timer = clock.call_later(seconds, give_up)
+    try:
+        await asyncio.wait([waiting])
+    finally:
+        timer.cancel()
+        waiting.cancel()
+    return not waiting.cancelled()
+
 
 _ALPHABET = string.ascii_letters + string.digits
 _counter = itertools.count()

@@ -13,17 +13,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 from jobqueue.errors import JobQueueError, WaitTimeoutError, own_copy
 from jobqueue.job import ENDED, JobState
+from jobqueue.runtime import all_end
 from jobqueue.storage.base import Record, Reply, Storage
+from jobqueue.storage.memory import MemoryStorage
 from jobqueue.timers import Lane, Timers
 
 __all__ = ["POLL", "TimeIsUpError", "Waiter", "Waiters"]
 
 POLL = 5.0
 """Seconds after which a lost notification is made good at the latest."""
+LAST_LOOK = 1.0
+"""Seconds that the store gets to tell of a job whose waiter's time is up."""
 _CHUNK = 500
+_current_task = cast("Callable[[], asyncio.Task[Any]]", asyncio.current_task)
+"""For coroutines only: there always is one."""
 
 
 class Waiter:
@@ -36,6 +43,12 @@ class Waiter:
     lane: Lane | None = None
     other: Waiter | None = None
     """The one that waits for the same job and stood here before: a chain, mostly of one."""
+    task: asyncio.Task[Any] | None = None
+    """What makes the call, if the store may be silent; kept by `Waiters`."""
+    cancels = 0
+    """How often the task had been cancelled before the call; kept by `Waiters`."""
+    late = False
+    """Whether its time was up before the store had answered at all, so that the task was cancelled."""
     _early: Reply | None = None
 
     def __init__(self, id: str, future: asyncio.Future[Reply | None]) -> None:
@@ -80,6 +93,21 @@ class Waiter:
     def expire(self) -> None:
         """End the call: its time is up."""
         self.fail(TimeIsUpError())
+        if self.task is not None and not self.seq:
+            # It awaits the store's answer, and nobody looks at the future yet. This is what
+            # `asyncio.timeout` does, at a tenth of its cost for the calls that are answered.
+            self.late = True
+            self.task.cancel()
+
+    def check_late(self, meaning: str) -> None:
+        """Raise `WaitTimeoutError` if a cancellation that the call sees comes from `expire` alone."""
+        if self.late and self.task is not None and self.task.cancelling() - 1 <= self.cancels:
+            raise WaitTimeoutError(f"the store has not answered in time: {meaning}") from None
+
+    def leave(self) -> None:
+        """Take the cancellation back: another error tells of it."""
+        if self.task is not None:
+            self.task.uncancel()
 
     def fail(self, error: BaseException) -> None:
         """End the call with an error."""
@@ -111,6 +139,9 @@ class Waiters:
         self._report = report
         self._waiting: dict[str, Waiter] = {}
         self._future = asyncio.get_running_loop().create_future
+        # To ask for the running task takes 0.2 µs on Python 3.11, a fiftieth of a call on this one store,
+        # whose calls never await anything.
+        self._may_be_silent = type(storage) is not MemoryStorage
         self._stale = asyncio.Event()
         self._fetch: set[str] = set()
         self._subscribing: asyncio.Task[None] | None = None
@@ -176,8 +207,14 @@ class Waiters:
             await self._storage.unsubscribe(self._queue, self.address, self)
 
     def add(self, id: str, timeout: float) -> Waiter:
-        """Stand as a waiter. Every `add` needs a `remove`."""
+        """Stand as a waiter, for the running task. Every `add` needs a `remove`.
+
+        The task is cancelled if the time is up before the store has answered: see `Waiter.check_late`.
+        """
         waiter = Waiter(id, self._future())
+        if self._may_be_silent:
+            waiter.task = task = _current_task()
+            waiter.cancels = task.cancelling()
         standing = self._waiting.get(id)
         if standing is not None:
             waiter.other = standing
@@ -194,6 +231,8 @@ class Waiters:
     def remove(self, waiter: Waiter) -> None:
         """Wait no longer."""
         self._timers.stop(waiter)
+        if waiter.late:
+            waiter.leave()
         id = waiter.id
         standing = self._waiting[id]
         if standing is not waiter:
@@ -208,19 +247,27 @@ class Waiters:
 
     async def last_look(self, waiter: Waiter) -> Reply | None:
         """Read the store once more for a waiter whose time is up. Raises `WaitTimeoutError`."""
-        record: Record | None
+        look = asyncio.create_task(self._look(waiter.id), name="jobqueue-last-look")
         try:
-            (record,) = await self._storage.get(self._queue, [waiter.id])
+            answered = await all_end(self._storage.clock, [look], LAST_LOOK)
+            record = look.result() if answered else None
         except JobQueueError as error:
             raise WaitTimeoutError(
                 f"job {waiter.id!r} has no known outcome in time, and the store cannot be asked: {error}"
             ) from error
+        finally:
+            look.cancel()
+        if not answered:
+            raise WaitTimeoutError(f"job {waiter.id!r} has no known outcome in time, and the store is silent")
         last = Waiter(waiter.id, self._future())
         last.read(self._queue, record)
         if last.future.done():
             return last.future.result()
         state = "missing" if record is None else record.state.value
         raise WaitTimeoutError(f"job {waiter.id!r} is still {state}; it goes on: wait again, or cancel it")
+
+    async def _look(self, id: str) -> Record | None:
+        return (await self._storage.get(self._queue, [id]))[0]
 
     def fail_all(self, error: BaseException) -> None:
         """End every waiting call, and those to come, with an error: nothing waits for a stopped queue."""

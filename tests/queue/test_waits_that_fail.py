@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -21,11 +22,13 @@ from jobqueue import (
 )
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.testing import FakeClock
+from jobqueue.waiters import LAST_LOOK
 from tests.queue.support import (
     Hold,
     Lab,
     WireStorage,
     echo,
+    left_tasks,
     opened,
     standing,
     until,
@@ -196,3 +199,158 @@ async def test_a_result_that_cannot_be_read_says_so(lab: Lab) -> None:
         await queue.get_status("a")
     with pytest.raises(SerializationError):
         await queue.enqueue("a", 1)
+
+
+# -- a store that is silent ---------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[True, False], ids=["batched", "single"])
+async def silent(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator[WireStorage]:
+    async with opened(WireStorage(MemoryStorage(clock=clock), batched=request.param)) as storage:
+        yield storage
+        storage.heal()
+
+
+@pytest.mark.parametrize("call", ["insert", "subscribe"])
+async def test_the_timeout_bounds_a_call_that_the_store_never_answers(
+    silent: WireStorage, clock: FakeClock, call: str
+) -> None:
+    lab, hold, before = Lab(silent), Hold(), left_tasks()
+    queue = await lab.start()
+    silent.fault(call, before=hold)
+
+    async def caller() -> int:
+        with pytest.raises(WaitTimeoutError, match=r"not answered in time: job 'a' may be stored or not"):
+            await queue.enqueue_and_wait("a", 1, timeout=3)
+        task = asyncio.current_task()
+        assert task is not None
+        await asyncio.sleep(0)  # nothing of a cancellation is left
+        return task.cancelling()
+
+    calling = asyncio.create_task(caller())
+    await within(hold.reached.wait())
+    await clock.advance(2.9)
+    assert not calling.done()
+    await clock.advance(0.2)
+    assert await within(calling) == 0
+    assert standing(queue) == 0
+    silent.heal()
+    hold.go.set()
+    await clock.settle()
+    queue.execute(echo)
+    assert await within(queue.enqueue_and_wait("a", 1)) == 1
+    await lab.close()
+    assert left_tasks() == before
+
+
+async def test_a_job_whose_answer_came_too_late_is_joined_by_the_next_call(
+    silent: WireStorage, clock: FakeClock
+) -> None:
+    lab, hold = Lab(silent), Hold()
+    queue = await lab.start()
+    silent.fault("insert", times=1, after=hold)
+    call = asyncio.create_task(queue.enqueue_and_wait("a", "first", timeout=3))
+    await within(hold.reached.wait())
+    await clock.advance(3)
+    with pytest.raises(WaitTimeoutError):
+        await within(call)
+    hold.go.set()
+    queue.execute(echo)
+    assert await within(queue.enqueue_and_wait("a", "second")) == "first"
+    await lab.close()
+
+
+async def test_the_timeout_bounds_a_wait_that_the_store_never_answers(
+    silent: WireStorage, clock: FakeClock
+) -> None:
+    lab, hold = Lab(silent), Hold()
+    queue = await lab.start()
+    await queue.enqueue("a", 1)
+    silent.fault("get", before=hold)
+    call = asyncio.create_task(queue.wait("a", timeout=3))
+    await within(hold.reached.wait())
+    await clock.advance(3)
+    with pytest.raises(WaitTimeoutError, match="nothing is known of job 'a'"):
+        await within(call)
+    silent.heal()
+    hold.go.set()
+    await lab.close()
+
+
+async def test_the_last_look_at_a_silent_store_is_bounded(silent: WireStorage, clock: FakeClock) -> None:
+    lab, hold, before = Lab(silent), Hold(), left_tasks()
+    queue = await lab.start()
+    silent.fault("get", before=hold)
+    call = asyncio.create_task(queue.enqueue_and_wait("a", 1, timeout=3))
+    await clock.advance(3 + LAST_LOOK - 0.1)
+    assert not call.done()
+    await clock.advance(0.2)
+    with pytest.raises(WaitTimeoutError, match="the store is silent"):
+        await within(call)
+    silent.heal()
+    hold.go.set()
+    await lab.close()
+    assert left_tasks() == before
+
+
+async def test_a_cancellation_stays_one_when_the_store_is_silent(
+    silent: WireStorage, clock: FakeClock
+) -> None:
+    lab, hold = Lab(silent), Hold()
+    queue = await lab.start()
+    silent.fault("insert", before=hold)
+    early = asyncio.create_task(queue.enqueue_and_wait("a", 1, timeout=3))
+    late = asyncio.create_task(queue.enqueue_and_wait("b", 1, timeout=3))
+    await within(hold.reached.wait())
+    early.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await within(early)
+    await clock.advance(2.9)
+    clock.move(0.2)  # its time is up, and before it can run it is cancelled too
+    late.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await within(late)
+    silent.heal()
+    hold.go.set()
+    await lab.close()
+
+
+async def test_a_call_in_the_clean_up_of_a_cancelled_task_is_bounded_too(
+    silent: WireStorage, clock: FakeClock
+) -> None:
+    lab, hold = Lab(silent), Hold()
+    queue = await lab.start()
+    silent.fault("insert", before=hold)
+
+    async def caller() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            with pytest.raises(WaitTimeoutError):
+                await queue.enqueue_and_wait("a", 1, timeout=3)
+
+    calling = asyncio.create_task(caller())
+    await clock.settle()
+    calling.cancel()
+    await within(hold.reached.wait())
+    await clock.advance(3)
+    with pytest.raises(asyncio.CancelledError):
+        await within(calling)
+    assert calling.cancelling() == 1
+    silent.heal()
+    hold.go.set()
+    await lab.close()
+
+
+async def test_a_memory_store_of_ones_own_may_be_silent_too(clock: FakeClock) -> None:
+    class Hanging(MemoryStorage):
+        async def insert(self, *args: Any, **options: Any) -> Any:
+            await asyncio.Event().wait()
+
+    lab = Lab(Hanging(clock=clock))
+    queue = await lab.start()
+    call = asyncio.create_task(queue.enqueue_and_wait("a", 1, timeout=3))
+    await clock.advance(3)
+    with pytest.raises(WaitTimeoutError, match="may be stored or not"):
+        await within(call)
+    await lab.close()
