@@ -29,10 +29,13 @@ class Finding(Protocol):
 
 @runtime_checkable
 class Diagnosable(Protocol):
-    """A store that can say whether its server and settings are fit."""
+    """A store that can say whether its server or disk, and its settings, are fit."""
 
     async def diagnose(self) -> Sequence[Finding]:
-        """Look at server and settings. Needs an open store. Raises `StorageError`."""
+        """Look at them. Needs an open store. Raises `StorageError`.
+
+        A finding on the round trip has the name ``latency``.
+        """
         ...
 
 

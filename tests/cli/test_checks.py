@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -40,8 +41,24 @@ def test_doctor_of_a_good_store(store, cli, data):
     found = data("doctor", "-s", store, "--samples", "20")
     assert found["healthy"] is True
     assert 0 < found["round_trip_ms"]["p50"] <= found["round_trip_ms"]["p99"]
-    assert [finding["name"] for finding in found["findings"]][:2] == ["open", "round trip"]
+    names = [finding["name"] for finding in found["findings"]]
+    assert names[:2] == ["open", "round trip"]
+    assert {"filesystem", "directory", "space", "sync", "locks", "watch", "fsync"} < set(names)
     assert "round trip  ok     p50" in cli("doctor", "-s", store).stdout
+
+
+def test_doctor_of_a_directory_that_everybody_can_write_to(store, cli, data):
+    data("enqueue", "a", "1", "-s", store)
+    path = Path(store.removeprefix("file://"))
+    path.chmod(0o777)
+    found = data("doctor", "-s", store, code=7)
+    assert found["healthy"] is False
+    (finding,) = [finding for finding in found["findings"] if finding["severity"] == "error"]
+    assert finding["name"] == "directory"
+    assert f"chmod 700 {path}" in finding["text"]
+    assert "is not healthy" in cli("doctor", "-s", store, code=7).stderr
+    path.chmod(0o700)
+    assert data("doctor", "-s", store)["healthy"] is True
 
 
 @pytest.mark.parametrize(("severity", "code"), [("ok", 0), ("warning", 0), ("error", 7)])
@@ -118,7 +135,11 @@ def test_redis(redis, cli, data):
     assert data("fsck", "-s", redis.url)["sound"] is True
     found = data("doctor", "-s", redis.url)
     assert found["healthy"] is True
-    assert "eviction" in [finding["name"] for finding in found["findings"]]
+    names = [finding["name"] for finding in found["findings"]]
+    assert "eviction" in names
+    assert "latency" in names
+    assert "round trip" not in names, "it is told once"
+    assert found["round_trip_ms"]["p50"] > 0
     redis.command("RPUSH", "{jq:default}:ready", "b")
     breaches = data("fsck", "-s", redis.url, code=7)["findings"]
     assert {breach["severity"] for breach in breaches} == {"error"}

@@ -6,8 +6,9 @@ The Python blocks of a page run in order in one namespace. Options after the lan
 * ``file=NAME``: written to NAME in the directory in which the commands of the page run.
 
 A block ``text output`` is what the Python block before it prints. A block ``console`` has commands
-after ``$`` and what they print; ``console background`` starts a command that runs until the page ends,
-and is then told to stop by SIGTERM.
+after ``$`` and what they print; there ``...`` stands for anything, and the number of blanks does not
+count. ``console background`` starts a command that runs until the page ends, and is then told to stop
+by SIGTERM.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class Commands:
                 self.background.append(process)
             else:
                 printed, errors = finish(process)
-                assert (printed, process.returncode) == (expected, 0), f"{command!r}: {errors}"
+                assert process.returncode == 0, f"{command!r}: {errors}"
+                assert matches(printed, expected), f"{command!r}: {printed}"
 
     def _start(self, command: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -67,6 +69,13 @@ class Commands:
         ended = [(process, finish(process)) for process in self.background]
         for process, (_, errors) in ended:
             assert process.returncode == 0, errors
+
+
+def matches(printed: str, expected: str) -> bool:
+    """Whether a command printed what the page says."""
+    printed, expected = (re.sub(" +", " ", text) for text in (printed, expected))
+    pattern = ".*".join(map(re.escape, expected.split("...")))
+    return re.fullmatch(pattern, printed, re.DOTALL) is not None
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[str, str]:

@@ -82,6 +82,9 @@ class Files:
     def stat(self, path: Path) -> os.stat_result:
         return path.lstat()
 
+    def space(self, path: Path) -> os.statvfs_result:
+        return os.statvfs(path)
+
     def is_linked(self, fd: int) -> bool:
         """Whether the open file still has a name."""
         return os.fstat(fd).st_nlink > 0

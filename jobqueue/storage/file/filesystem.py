@@ -10,7 +10,7 @@ from jobqueue.errors import StorageError
 from jobqueue.runtime import unique_id
 from jobqueue.storage.file.files import Files
 
-__all__ = ["check_filesystem", "check_owner", "filesystem_type", "probe"]
+__all__ = ["check_filesystem", "check_owner", "filesystem_of", "filesystem_type", "is_remote", "probe"]
 
 _REMOTE = re.compile(
     r"nfs\d?|cifs|smb\d?|smbfs|fuse(\..*)?|fuseblk|9p|virtiofs|vboxsf|vmhgfs|prl_fs|afs|ceph|glusterfs|lustre"
@@ -34,14 +34,24 @@ def filesystem_type(directory: Path, mounts: str) -> str:
     return found
 
 
-def check_filesystem(directory: Path, *, force: bool) -> None:
-    """Refuse filesystems on which locks or synced writes of several processes are not what they seem."""
+def filesystem_of(directory: Path) -> str:
+    """Find the filesystem of a directory; "" where the system does not say."""
     try:
         mounts = _MOUNTS.read_text(errors="replace")
     except OSError:  # not Linux: the probe has to do
-        return
-    kind = filesystem_type(directory.resolve(), mounts)
-    if _REMOTE.fullmatch(kind) and not force:
+        return ""
+    return filesystem_type(directory.resolve(), mounts)
+
+
+def is_remote(kind: str) -> bool:
+    """Whether this is a network or user-space filesystem."""
+    return _REMOTE.fullmatch(kind) is not None
+
+
+def check_filesystem(directory: Path, *, force: bool) -> None:
+    """Refuse filesystems on which locks or synced writes of several processes are not what they seem."""
+    kind = filesystem_of(directory)
+    if is_remote(kind) and not force:
         raise StorageError(
             f"{directory} is on {kind}, a network or user-space filesystem, where locks and synced writes "
             "cannot be relied on: use a local disk, or another store; force=True takes the risk"

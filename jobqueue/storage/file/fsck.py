@@ -30,12 +30,12 @@ __all__ = ["Finding", "check", "repair"]
 
 
 class Finding(NamedTuple):
-    """Something wrong, or mended."""
+    """Something that was looked at."""
 
     name: str
-    """The file."""
+    """The file, or what it is about."""
     severity: str
-    """``warning`` (harmless, or mended) or ``error``."""
+    """``ok``, ``warning`` (harmless, or mended) or ``error``."""
     text: str
 
 

@@ -31,7 +31,7 @@ from jobqueue.storage.base import (
     WorkerInfo,
 )
 from jobqueue.storage.engine import Effects, Engine
-from jobqueue.storage.file import commands, fsck
+from jobqueue.storage.file import commands, doctor, fsck
 from jobqueue.storage.file.command import Command
 from jobqueue.storage.file.core import Call, Core, Read
 from jobqueue.storage.file.files import Files, fault
@@ -149,6 +149,11 @@ class FileStorage:
         if self._opened:
             raise StorageError("close the file store before it is checked")
         return await asyncio.to_thread(self._shared.check, repair=repair)
+
+    async def diagnose(self) -> Sequence[Finding]:
+        """Look at the directory, its files and its disk; see `jobqueue.storage.file.doctor`."""
+        self._check_open()
+        return await asyncio.to_thread(self._shared.diagnose)
 
     def report_loading(self, progress: Progress) -> None:
         """Call ``progress`` from the next opening or check on, if the store was made without one."""
@@ -374,6 +379,10 @@ class _Shared:
                 options = self._options
                 self._pump = Pump(partial(options.open_core, self.progress), options.files, options.path)
             return self._pump
+
+    def diagnose(self) -> list[Finding]:
+        options = self._options
+        return doctor.diagnose(options.files, options.path, options.clock, fsync=options.fsync)
 
     def check(self, *, repair: bool) -> list[Finding]:
         options = self._options
