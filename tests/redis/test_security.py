@@ -22,8 +22,8 @@ from tests.services import Server
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "redis.md"
 
 
-def documented_rule() -> list[str]:
-    found = re.search(r"<!-- acl -->\n```text\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+def documented_rule(kind: str = "acl") -> list[str]:
+    found = re.search(rf"<!-- {kind} -->\n```text\n(.*?)```", GUIDE.read_text(), re.DOTALL)
     assert found is not None
     return found[1].split()
 
