@@ -10,7 +10,7 @@ import pytest
 from jobqueue.errors import StorageError
 from jobqueue.storage.base import NewJob
 from jobqueue.storage.redis import RedisStorage, Severity
-from jobqueue.storage.redis.checks import judge
+from jobqueue.storage.redis.checks import is_modern, judge, judge_all
 from tests.redis.load import LEASE
 from tests.services import Server, free_port
 
@@ -65,6 +65,35 @@ async def test_a_good_server_has_no_findings(start_server: Callable[..., Server]
 def test_versions(info: dict[str, str], severity: Severity) -> None:
     [finding] = [f for f in judge(info, allow_eviction=False) if f.name == "version"]
     assert finding.severity is severity
+
+
+def info(**values: str) -> bytes:
+    healthy = {
+        "redis_version": "7.0.15",
+        "maxmemory_policy": "noeviction",
+        "role": "master",
+        "aof_enabled": "1",
+    }
+    return "".join(f"{name}:{value}\r\n" for name, value in {**healthy, **values}.items()).encode()
+
+
+def test_the_worst_of_all_masters_counts_and_those_that_differ_are_named() -> None:
+    infos = {"a:1": info(), "b:2": info(redis_version="6.0.9"), "c:3": info(aof_enabled="0"), "d:4": None}
+    findings = {finding.name: finding for finding in judge_all(infos, allow_eviction=False)}
+    assert {name: finding.severity for name, finding in findings.items()} == {
+        "version": Severity.ERROR, "eviction": Severity.OK, "role": Severity.OK,
+        "persistence": Severity.WARNING, "nodes": Severity.WARNING,
+    }  # fmt: skip
+    assert findings["version"].text.startswith("a:1, c:3: Redis 7.0; b:2: Redis 6.0 is too old")
+    assert "c:3: appendonly is off" in findings["persistence"].text
+    assert "d:4" in findings["nodes"].text
+    assert findings["eviction"].text == "maxmemory-policy is noeviction"
+
+
+def test_one_old_master_makes_all_be_treated_as_old() -> None:
+    assert is_modern({"a:1": info(), "b:2": info(redis_version="7.2.4", valkey_version="9.1.2"), "c:3": None})
+    assert not is_modern({"a:1": info(), "b:2": info(redis_version="6.2.14")})
+    assert is_modern({"a:1": b""}), "a server that tells nothing"
 
 
 DAMAGE = {

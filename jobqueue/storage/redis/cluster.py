@@ -211,7 +211,12 @@ class ClusterTransport:
     async def everywhere(self, *command: bytes) -> dict[str, Any]:
         async def ask(address: Address) -> Any:
             try:
-                return await (await self._nodes.link_to(address).connected()).send(*command)
+                # Of its own: most processes never need a shared one to every node.
+                connection = await self._nodes.connect(address, "check")
+                try:
+                    return await connection.send(*command)
+                finally:
+                    await connection.close("asked")
             except ConnectionLostError as error:
                 log.warning("%s: %s does not answer: %s", self._where, address, error)
                 return None
