@@ -45,9 +45,12 @@ class Batcher(Generic[T, R]):
 
     async def close(self) -> None:
         """Answer what is not answered yet with an error."""
-        if self._sender is not None:
-            self._sender.cancel()
-            await asyncio.wait([self._sender])
+        sender = self._sender
+        if sender is not None:
+            sender.cancel()
+            await asyncio.wait([sender])
+            if self._sender is sender:  # it was cancelled before its first step, and never came to its end
+                self._end()
 
     async def _run(self) -> None:
         try:
@@ -57,9 +60,12 @@ class Batcher(Generic[T, R]):
                 if batch:
                     await self._send_batch(batch)
         finally:
-            self._sender = None
-            left, self._queued = self._queued, []  # only if this task was cancelled
-            _fail(left, _GONE)
+            self._end()
+
+    def _end(self) -> None:
+        self._sender = None
+        left, self._queued = self._queued, []  # only if the sender was cancelled
+        _fail(left, _GONE)
 
     async def _send_batch(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
         try:

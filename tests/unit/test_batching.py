@@ -128,3 +128,15 @@ async def test_drain_waits_for_all_and_close_answers_the_rest() -> None:
             await asyncio.wait_for(call, 5)
     store.gate.set()
     assert await batcher.call(3) == 30
+
+
+async def test_a_close_before_the_batch_is_begun_answers_it_too() -> None:
+    store = Store()
+    batcher = Batcher(store.send)
+    call = asyncio.create_task(batcher.call(1))
+    await asyncio.sleep(0)  # the call has made its sender, which has not run yet
+    await batcher.close()
+    with pytest.raises(StorageUnavailableError, match="stopped before the store answered"):
+        await asyncio.wait_for(call, 5)
+    assert store.batches == []
+    assert await asyncio.wait_for(batcher.call(2), 5) == 20
