@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from jobqueue.errors import ErrorInfo, InvalidArgumentError
 from jobqueue.job import FailureReason
 from jobqueue.options import check_callable
+from jobqueue.runtime import Clock, all_end
 
 __all__ = [
     "Emitter",
@@ -34,6 +35,11 @@ __all__ = [
 ]
 
 log = logging.getLogger("jobqueue")
+
+PATIENCE = 5.0
+"""Seconds that asynchronous listeners get to end when their queue or reaper stops."""
+GRACE = 1.0
+"""Seconds that they get to end once they are cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +207,7 @@ class Emitter:
     def __init__(self, *kinds: type[Event]) -> None:
         self._listeners: dict[str, tuple[tuple[Listener], ...]] = {kind.name: () for kind in kinds}
         self._kinds = {kind.name: kind for kind in kinds}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], str] = {}  # to the event's name
         self.heard: set[type[Event]] = set()
         """Events that have a listener: spares the hot path an event that nobody wants."""
 
@@ -232,15 +238,25 @@ class Emitter:
                 continue
             if inspect.isawaitable(answer):
                 task = asyncio.ensure_future(_logged(event.name, answer))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._tasks[task] = event.name
+                task.add_done_callback(self._forget)
 
-    async def drain(self) -> None:
-        """Wait until the asynchronous listeners called so far have ended."""
+    async def drain(self, clock: Clock) -> None:
+        """Wait until the asynchronous listeners called so far have ended; cancel what takes too long."""
         current = asyncio.current_task()
-        tasks = [task for task in self._tasks if task is not current]
-        if tasks:
-            await asyncio.wait(tasks)
+        tasks = {task: name for task, name in self._tasks.items() if task is not current}
+        if not tasks or await all_end(clock, tasks, PATIENCE):
+            return
+        left = [task for task in tasks if not task.done()]
+        names = ", ".join(sorted({repr(tasks[task]) for task in left}))
+        log.warning("listeners of %s had not ended after %g s and were cancelled", names, PATIENCE)
+        for task in left:
+            task.cancel()
+            self._forget(task)  # one that ignores this is waited for once
+        await all_end(clock, left, GRACE)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
 
 
 async def _logged(name: str, answer: Awaitable[None]) -> None:

@@ -237,7 +237,8 @@ class Queue(Generic[P, R]):
 
         Claims no more jobs, lets running ones end for up to ``timeout`` seconds (``None``: as long as
         they take), then aborts them and gives back what has not ended, without using up an attempt.
-        Calls that still wait for a result raise `JobQueueError`; their jobs go on elsewhere.
+        Calls that still wait for a result raise `JobQueueError`; their jobs go on elsewhere. Asynchronous
+        listeners get five seconds to end, and are cancelled then.
         """
         if timeout is not None:
             check_seconds("timeout", timeout, zero=True)
@@ -262,7 +263,7 @@ class Queue(Generic[P, R]):
                     finally:
                         session.over.set()
         self._emitter.emit(QueueStopped(self.name, self.worker_id))
-        await self._emitter.drain()
+        await self._emitter.drain(self._storage.clock)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -278,6 +279,7 @@ class Queue(Generic[P, R]):
         Raises what broke the queue, if it broke.
         """
         await serve_until_signal(self.start, self.stop, self.hurry, self.until_broken)
+        await self._emitter.drain(self._storage.clock)  # of a stop by another task, which may be at it still
 
     def hurry(self) -> None:
         """Cut a `stop` short that is under way or to come: give the running jobs back at once."""
@@ -296,7 +298,6 @@ class Queue(Generic[P, R]):
             await session.over.wait()
         if session.defect is not None:
             raise own_copy(session.defect)
-        await self._emitter.drain()
 
     # -- handlers and events ----------------------------------------------------------------------
 

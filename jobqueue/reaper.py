@@ -151,7 +151,7 @@ class Reaper:
                     await self._storage.close()
                 finally:
                     self._over.set()
-        await self._emitter.drain()
+        await self._emitter.drain(self._storage.clock)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -166,6 +166,7 @@ class Reaper:
         Raises what broke the reaper, if it broke.
         """
         await serve_until_signal(self.start, self.stop, lambda: None, self.until_broken)
+        await self._emitter.drain(self._storage.clock)  # of a stop by another task, which may be at it still
 
     async def sweep(self) -> int:
         """Do one round now: recover and purge until nothing is left; return how many jobs stalled.
@@ -233,4 +234,3 @@ class Reaper:
             await self._over.wait()
         if self._defect is not None:
             raise JobQueueError(f"the reaper broke: {self._defect!r}") from self._defect
-        await self._emitter.drain()

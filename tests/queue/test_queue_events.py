@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -25,9 +26,10 @@ from jobqueue import (
     MaxRetriesError,
     QueueStarted,
     QueueStopped,
+    Reaper,
 )
 from jobqueue.testing import FakeClock
-from tests.queue.support import QUEUE_EVENTS, Gate, Lab, Recorder, echo, within
+from tests.queue.support import QUEUE_EVENTS, Gate, Lab, Recorder, die, echo, left_tasks, within
 
 
 async def test_the_life_of_a_job_in_events(lab: Lab, clock: FakeClock) -> None:
@@ -159,6 +161,76 @@ async def test_a_listener_that_raises_harms_nobody(
     assert events.names.count("completed") == 2
     if not (kind == "async" and isinstance(error, asyncio.CancelledError)):
         assert "a listener of 'completed' raised" in caplog.text
+
+
+async def test_a_listener_that_never_ends_does_not_hold_a_stop(
+    lab: Lab, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue, before, ended = lab.queue(echo), left_tasks(), list[str]()
+
+    @queue.on("completed")
+    async def endless(event: JobCompleted) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(event.id)
+
+    @queue.on("stopped")
+    async def slow(event: Any) -> None:
+        await clock.sleep(4)
+        ended.append("slow")
+
+    await within(queue.start())
+    await within(queue.enqueue_and_wait("a", 1))
+    stopping = asyncio.create_task(queue.stop())
+    await clock.settle()
+    await clock.advance(4.9)
+    assert ended == ["slow"]
+    assert not stopping.done()
+    await clock.advance(0.2)
+    await within(stopping)
+    assert ended == ["slow", "a"]
+    assert "listeners of 'completed' had not ended after 5 s and were cancelled" in caplog.text
+    assert left_tasks() == before
+    await within(queue.start())
+    await lab.finish(queue.stop())
+
+
+async def test_a_listener_that_cannot_be_cancelled_is_left_behind(lab: Lab, clock: FakeClock) -> None:
+    queue, go, ended = lab.queue(), asyncio.Event(), asyncio.Event()
+
+    @queue.on("started")
+    async def stubborn(event: Any) -> None:
+        while not go.is_set():
+            with suppress(asyncio.CancelledError):
+                await go.wait()
+        ended.set()
+
+    await within(queue.start())
+    stopping = asyncio.create_task(queue.stop())
+    await clock.advance(5.9)
+    assert not stopping.done()
+    await clock.advance(0.2)
+    await within(stopping)
+    go.set()
+    await within(ended.wait())
+
+
+async def test_a_listener_of_a_reaper_does_not_hold_its_stop_either(lab: Lab, clock: FakeClock) -> None:
+    await die(lab.storage, "a")
+    await clock.advance(1.1)
+    reaper, before = Reaper(lab.storage), left_tasks()
+
+    async def endless(event: Any) -> None:
+        await asyncio.Event().wait()
+
+    reaper.on("stalled", endless)
+    await within(reaper.start())
+    await clock.settle()
+    stopping = asyncio.create_task(reaper.stop())
+    await clock.advance(5.1)
+    await within(stopping)
+    assert left_tasks() == before
 
 
 async def test_unsubscribing_removes_that_one_subscription(lab: Lab) -> None:

@@ -402,7 +402,7 @@ async def test_stop_waits_for_asynchronous_listeners(lab: Lab) -> None:
     heard: list[str] = []
 
     async def slow(event: Any) -> None:
-        await asyncio.sleep(0.02)
+        await lab.storage.clock.sleep(0.02)
         heard.append(event.name)
 
     for name in ("completed", "stopped"):
