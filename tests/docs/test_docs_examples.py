@@ -8,7 +8,7 @@ The Python blocks of a page run in order in one namespace. Options after the lan
 A block ``text output`` is what the Python block before it prints. A block ``console`` has commands
 after ``$`` and what they print; there ``...`` stands for anything, and the number of blanks does not
 count. ``console background`` starts a command that runs until the page ends, and is then told to stop
-by SIGTERM.
+by SIGTERM. Commands on ``redis://localhost`` get a server of their own.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ from typing import Any
 import pytest
 
 from tests.docs.doc_pages import PAGES, ROOT, Block, blocks, name
+from tests.services import Server, valkey_binary
 
 LIMIT = 30.0
 """Seconds that one command may take."""
+LOCALHOST = "redis://localhost"
 _COMMAND = re.compile(r"^\$ (.+)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 
 
@@ -45,6 +47,7 @@ class Commands:
             script.chmod(0o755)
         self.env = {**os.environ, "PATH": f"{bin}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
         self.env.pop("JOBQUEUE_STORAGE", None)
+        self._server: Server | None = None
 
     def run(self, block: Block) -> None:
         for command, expected in _COMMAND.findall(block.code):
@@ -57,16 +60,25 @@ class Commands:
                 assert matches(printed, expected), f"{command!r}: {printed}"
 
     def _start(self, command: str) -> subprocess.Popen[str]:
+        if LOCALHOST in command:
+            command = command.replace(LOCALHOST, self._redis())
         return subprocess.Popen(
             ["bash", "-c", f"exec {command}"],
             cwd=self.directory, env=self.env, text=True, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
+    def _redis(self) -> str:
+        if self._server is None:
+            self._server = Server(valkey_binary()).start()
+        return self._server.url
+
     def stop(self) -> None:
         for process in self.background:
             process.terminate()
         ended = [(process, finish(process)) for process in self.background]
+        if self._server is not None:
+            self._server.remove()
         for process, (_, errors) in ended:
             assert process.returncode == 0, errors
 
@@ -125,6 +137,13 @@ def test_nearly_all_examples_run() -> None:
     skipped = [f"{name(block.page)}:{block.line}" for block in found if "no-run" in block.options]
     assert len(found) >= 25
     assert len(skipped) <= 3, skipped
+
+
+def test_the_tutorial_leaves_nothing_out() -> None:
+    found = blocks(ROOT / "docs/tutorial.md")
+    assert {block.language for block in found} == {"python", "console", "text"}
+    assert not [block.line for block in found if "no-run" in block.options]
+    assert all(block.code.startswith("$ ") for block in found if block.language == "console")
 
 
 def test_the_first_program_is_short() -> None:
