@@ -589,6 +589,34 @@ async def test_progress_of_a_journal_is_told(tmp_path: Path, check: bool) -> Non
     assert any(0.2 < done / total < 0.9 for done, total in seen)
 
 
+async def test_an_opening_that_is_cancelled(tmp_path: Path) -> None:
+    """As Ctrl-C does it while a large store is read."""
+    store = FileStorage(tmp_path / "store")
+    await store.open()
+    await store.insert("q", [NewJob("a", b"")])
+    await store.close()
+    reading, go_on = threading.Event(), threading.Event()
+
+    def hold(_done: int, _total: int) -> None:
+        reading.set()
+        assert go_on.wait(20)
+
+    threads = set(threading.enumerate())
+    store.report_loading(hold)
+    opening = asyncio.create_task(store.open())
+    await bounded(asyncio.to_thread(reading.wait))
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await bounded(opening)
+    go_on.set()
+    started = {thread for thread in threading.enumerate() if thread.name == "jobqueue-file"} - threads
+    for thread in started:
+        await bounded(asyncio.to_thread(thread.join))
+    await store.open()
+    assert (await store.counts("q")).queued == 1
+    await store.close()
+
+
 async def test_states_survive_a_closing(tmp_path: Path) -> None:
     clock = FakeClock()
     store = FileStorage(tmp_path / "store", clock=clock)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -110,7 +111,7 @@ class FileStorage:
                 self._loop = asyncio.get_running_loop()
                 pump = self._shared.acquire()
                 try:
-                    await asyncio.wrap_future(pump.ready)
+                    await _outcome(pump.ready)
                 except BaseException:
                     self._shared.release()
                     raise
@@ -133,7 +134,7 @@ class FileStorage:
             if finished is not None:
                 try:
                     async with asyncio.timeout(STUCK_AFTER):
-                        await asyncio.wrap_future(finished)
+                        await _outcome(finished)
                 except TimeoutError:
                     self._give_up(self._in_flight)
             if self._watchdog is not None:
@@ -362,6 +363,11 @@ class FileStorage:
                     )
 
 
+def _outcome(future: Future[None]) -> asyncio.Future[None]:
+    """Return what to await. Who is cancelled meanwhile does not cancel what the pump's thread sets."""
+    return asyncio.shield(asyncio.wrap_future(future))
+
+
 class _Shared:
     """The pump that a store and its clones share."""
 
@@ -393,7 +399,7 @@ class _Shared:
         except OSError as error:
             raise StorageError(str(fault(error, f"{options.path} could not be checked"))) from error
 
-    def release(self) -> Any:
+    def release(self) -> Future[None] | None:
         """Give one use up; what to wait for if it was the last."""
         with self._guard:
             self._users -= 1
