@@ -37,14 +37,17 @@ def announced(storage: Storage) -> Storage:
     As a bar on a terminal, which is gone afterwards, and as lines of the log elsewhere.
     """
     if isinstance(storage, Loading):
-        # The processes of a fleet have one terminal: their bars would overwrite each other.
-        bar = sys.stderr.isatty() and LINK_VARIABLE not in os.environ
-        reading = Reading(bar=bar)
+        reading = Reading(bar=_can_draw())
         storage.report_loading(reading.tell)
         context = click.get_current_context(silent=True)
         if context is not None:
             context.call_on_close(reading.close)  # were it to end in the middle
     return storage
+
+
+def _can_draw() -> bool:
+    # The processes of a fleet have one terminal: their bars would overwrite each other.
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and LINK_VARIABLE not in os.environ
 
 
 class Reading:

@@ -49,7 +49,8 @@ def run_on_terminal(*arguments: str, **env: str) -> tuple[int, str, str]:
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     process = subprocess.Popen(
         [sys.executable, "-c", IMPATIENT, *arguments],
-        env=environ(TERM="xterm", **env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=theirs,
+        env=environ(**{"TERM": "xterm", **env}),
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=theirs,
     )  # fmt: skip
     os.close(theirs)
     shown = b""
@@ -89,9 +90,11 @@ def test_a_store_that_does_not_open_leaves_the_terminal_in_order(full: Path) -> 
     assert "is damaged" in shown
 
 
-def test_the_processes_of_a_fleet_draw_no_bars(full: Path) -> None:
-    _, _, shown = run_on_terminal("stats", "-s", f"file://{full}", JOBQUEUE_FLEET_FD="0")
-    assert shown == ""
+@pytest.mark.parametrize("variable", ["JOBQUEUE_FLEET_FD=0", "TERM=dumb"])
+def test_a_fleet_and_a_dumb_terminal_get_no_bar(full: Path, variable: str) -> None:
+    name, _, value = variable.partition("=")
+    code, _, shown = run_on_terminal("stats", "-s", f"file://{full}", **{name: value})
+    assert (code, shown) == (0, "")
 
 
 def test_nothing_is_shown_without_a_terminal(full: Path) -> None:

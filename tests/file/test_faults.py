@@ -385,3 +385,11 @@ def test_room_is_reserved_by_writing_where_the_system_cannot(
     assert made.size() >= journal.RESERVE
     assert made.is_clean(24)
     made.close()
+
+
+async def test_a_file_in_the_place_of_the_directory(tmp_path: Path) -> None:
+    (tmp_path / "store").touch()
+    with pytest.raises(StorageError, match="the path is a file: choose"):
+        await FileStorage(tmp_path / "store").open()
+    with pytest.raises(StorageError, match="a part of the path is not a directory"):
+        await FileStorage(tmp_path / "store" / "inner").open()

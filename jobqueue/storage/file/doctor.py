@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pwd
 import select
+import shlex
 import stat
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -95,7 +96,7 @@ def _filesystem(directory: Path) -> Finding:
 def _directory(files: Files, directory: Path) -> Finding:
     found = files.stat(directory.resolve())
     mode = stat.S_IMODE(found.st_mode)
-    text = f"{directory} has mode {mode:04o} and belongs to {_user(found.st_uid)}"
+    text = f"{directory} has mode {mode:04o} and belongs to user {_user(found.st_uid)}"
     if mode & 0o002:
         text += ": everybody on this host can remove and replace its files"
     elif mode & 0o020:
@@ -105,7 +106,7 @@ def _directory(files: Files, directory: Path) -> Finding:
     else:
         return Finding("directory", _OK, text)
     severity = _ERROR if mode & 0o002 else _WARNING
-    return Finding("directory", severity, f"{text}. Run chmod 700 {directory}")
+    return Finding("directory", severity, f"{text}. Run chmod 700 {_quoted(directory)}")
 
 
 def _files(files: Files, directory: Path) -> Finding:
@@ -117,12 +118,12 @@ def _files(files: Files, directory: Path) -> Finding:
         owners.add(owner)
     if len(owners) > 1:
         users, right = ", ".join(map(_user, sorted(owners))), _user(owner or max(owners))
-        text = f"they belong to {users}, and none can open those of the others. Use the store as one user, "
-        return Finding("files", _ERROR, f"{text}and run chown -R {right} {directory}")
+        text = f"they belong to users {users}, and none can open those of the others. Use the store as one"
+        return Finding("files", _ERROR, f"{text} user, and run chown -R {right} {_quoted(directory)}")
     modes = sorted({f"{stat.S_IMODE(known.st_mode):04o}" for known in found})
     if any(stat.S_IMODE(known.st_mode) & 0o077 for known in found):
         text = f"they have modes {', '.join(modes)}: others can read or write what is in the jobs"
-        return Finding("files", _WARNING, f"{text}. Run chmod 600 {directory}/*")
+        return Finding("files", _WARNING, f"{text}. Run chmod 600 {_quoted(directory)}/*")
     return Finding("files", _OK, f"{len(found)} of mode {', '.join(modes)}")
 
 
@@ -139,11 +140,15 @@ def _stats(files: Files, directory: Path) -> list[os.stat_result]:
     return found
 
 
+def _quoted(directory: Path) -> str:
+    return shlex.quote(str(directory))
+
+
 def _user(number: int) -> str:
     try:
         return pwd.getpwuid(number).pw_name
     except KeyError:
-        return f"user {number}"
+        return str(number)
 
 
 # -- how much there is ----------------------------------------------------------------------------

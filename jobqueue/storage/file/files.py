@@ -23,6 +23,7 @@ _REFUSED = {
     errno.EACCES: "check the owner and permissions of the directory and its files",
     errno.EPERM: "check the owner and permissions of the directory and its files",
     errno.EROFS: "the filesystem is mounted read-only: remount it, or choose another directory",
+    errno.EEXIST: "the path is a file: choose the path of a directory, or of none yet",
     errno.ENOTDIR: "a part of the path is not a directory: choose another path",
     errno.ELOOP: "a file of the store is a symbolic link: the store does not follow them",
     errno.ENOENT: "a file of the store has been removed while it was in use",
