@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -64,7 +65,8 @@ class Reading:
 
     def tell(self, done: int, total: int) -> None:
         """Take the bytes read and the bytes to read."""
-        with self._guard:
+        # A terminal that has gone away is no reason not to open a store.
+        with self._guard, suppress(OSError):
             now = self._clock.monotonic()
             if self._began is None:
                 self._began, self._next = now, now + SILENT
@@ -82,7 +84,7 @@ class Reading:
 
     def close(self) -> None:
         """Take the bar away, and say no more."""
-        with self._guard:
+        with self._guard, suppress(OSError):
             self._closed = True
             self._erase()
 
@@ -94,8 +96,8 @@ class Reading:
 
     def _erase(self) -> None:
         if self._shown is not None:
-            self._shown[0].stop()
-            self._shown = None
+            progress, self._shown = self._shown[0], None
+            progress.stop()
 
     def _draw(self, done: int, total: int) -> None:
         if self._shown is None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
+import io
 import json
 import os
 import pty
@@ -114,6 +116,24 @@ def test_what_is_read_at_once_shows_nothing() -> None:
         clock.move(SILENT / 200)
     seen.tell(100, 100)
     assert seen._shown is None
+
+
+def test_a_terminal_that_goes_away_is_no_fault_of_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+        def write(self, _text: str) -> int:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", Gone())
+    clock = FakeClock()
+    seen = Reading(bar=True, clock=clock)
+    for done in range(101):
+        seen.tell(done, 100)
+        clock.move(SILENT)
+    seen.close()
 
 
 def test_lines_in_the_log(caplog: pytest.LogCaptureFixture) -> None:

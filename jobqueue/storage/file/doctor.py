@@ -211,8 +211,8 @@ def _count(number: int, what: str) -> str:
 
 def _fsync(*, fsync: bool) -> Finding:
     if fsync:
-        return Finding("fsync", _OK, "on: what was answered survives a power cut")
-    text = "off: a power cut may lose the last seconds. Leave fsync=False away to be safe"
+        return Finding("fsync", _OK, "on in this process: what it is told is stored survives a power cut")
+    text = "off in this process: a power cut may lose the last seconds. Leave fsync=False away to be safe"
     return Finding("fsync", _WARNING, text)
 
 
