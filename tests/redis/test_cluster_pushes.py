@@ -213,30 +213,35 @@ async def test_a_subscription_goes_to_where_the_slot_is_by_now(
     assert isinstance(nodes, ClusterNodes)
     right = await nodes.node(SLOT)
     wrong = next(address for address in await nodes.masters() if address != right)
+    box, there = Box(), Box()
+    (name, *_) = [n for n in NAMES if await nodes.node(slot_of(b"{jq:%b}" % n.encode())) == wrong]
+    await ask(storage, there, "a", name)
     nodes.move(SLOT, wrong)
-    box = Box()
     async with asyncio.timeout(PUSHED_WITHIN):
         await ask(storage, box, "a")
     assert await nodes.node(SLOT) == right
     await answer(storage)
     await box.take(replies=1)
+    assert there.resyncs == 0, "only what was asked for goes away from the wrong node"
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["all-know", "only-its-node-knows"])
 async def test_a_slot_that_nobody_serves_for_a_while(
-    cluster: Cluster, storage: RedisStorage, other: RedisStorage
+    cluster: Cluster, storage: RedisStorage, other: RedisStorage, known: bool
 ) -> None:
-    box = Box()
-    await ask(storage, box, "a")
-    owner, late = cluster.node_of(SLOT), Box()
-    for node in cluster.nodes:
-        node.command("CLUSTER", "DELSLOTS", str(SLOT))
-    subscribing = asyncio.create_task(storage.subscribe("q", "late", late))
+    box, late, owner = Box(), Box(), cluster.nodes[-1]  # not the one that is asked where slots are
+    name = next(n for n in NAMES if cluster.node_of(slot_of(b"{jq:%b}" % n.encode())) is owner)
+    slot = str(slot_of(b"{jq:%b}" % name.encode()))
+    await ask(storage, box, "a", name)
+    for node in cluster.nodes if known else [owner]:
+        node.command("CLUSTER", "DELSLOTS", slot)
+    subscribing = asyncio.create_task(storage.subscribe(name, "late", late))
     await SYSTEM_CLOCK.sleep(0.3)
     assert not subscribing.done()
-    owner.command("CLUSTER", "ADDSLOTS", str(SLOT))
+    owner.command("CLUSTER", "ADDSLOTS", slot)
     await asyncio.wait_for(subscribing, FOUND_WITHIN)
     await until(lambda: box.resyncs)
-    await answer(other)
+    await answer(other, name)
     await box.take(replies=1)
 
 

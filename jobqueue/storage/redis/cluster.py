@@ -170,9 +170,6 @@ class ShardRoute:
     def doubt(self) -> None:
         self._nodes.doubt()
 
-    def moved(self, message: str, place: Address) -> None:
-        self._nodes.move(*_redirect(message, place))
-
 
 class ClusterTransport:
     """A transport to the nodes of a cluster."""

@@ -106,9 +106,6 @@ class Route(Protocol):
     def doubt(self) -> None:
         """Learn that channels may have other places now."""
 
-    def moved(self, message: str, place: Address) -> None:
-        """Learn from ``MOVED ...``, the answer at a place, where a channel is now."""
-
 
 class OneServer:
     """All messages come to where the connector leads."""
@@ -125,9 +122,6 @@ class OneServer:
         return await self._connector("pubsub")
 
     def doubt(self) -> None:
-        pass
-
-    def moved(self, message: str, place: Address) -> None:
         pass
 
 
@@ -275,7 +269,7 @@ class _Line:
         self.channels: set[bytes] = set()
         """What it listens to or will."""
         self._hub = hub
-        self._route, self._words = hub.route, hub.route.words
+        self._words = hub.route.words
         self._confirmed: set[bytes] = set()
         self._leaving: set[bytes] = set()
         self._connection: Connection | None = None
@@ -317,7 +311,7 @@ class _Line:
     def _push(self, reply: Any) -> None:
         self._heard = True
         if isinstance(reply, ReplyError):
-            self._failed(str(reply), reply)
+            self._failed(reply)
             return
         if not isinstance(reply, list) or reply[0] == b"pong":
             return
@@ -331,24 +325,20 @@ class _Line:
         elif channel in self._leaving:
             self._leaving.remove(channel)
         elif channel in self.channels:  # the node has given the slot away
-            self._route.doubt()
             self._send_away({channel}, _SHORTEST_PAUSE)
 
-    def _failed(self, message: str, error: ReplyError) -> None:
-        code, unconfirmed = code_of(message), self.channels - self._confirmed
-        if code == "MOVED":
-            self._route.moved(message, self.place)
-            self._send_away(unconfirmed, _SHORTEST_PAUSE)
-        elif remedy_for(code) is Remedy.RAISE:
+    def _failed(self, error: ReplyError) -> None:
+        remedy, unconfirmed = remedy_for(code_of(str(error))), self.channels - self._confirmed
+        if remedy is Remedy.RAISE:
             self._hub.refuse(unconfirmed, error)
         else:
-            self._route.doubt()
-            self._send_away(unconfirmed, _UNSETTLED_PAUSE)
+            self._send_away(unconfirmed, _SHORTEST_PAUSE if remedy is Remedy.REDIRECT else _UNSETTLED_PAUSE)
 
     def _send_away(self, channels: set[bytes], pause: float) -> None:
+        """Have channels brought to where they are served now."""
         self._forget(channels)
-        if channels:
-            self._hub.bring(channels, pause)
+        self._hub.route.doubt()
+        self._hub.bring(channels, pause)
 
     def _forget(self, channels: set[bytes]) -> None:
         self.channels -= channels
