@@ -64,7 +64,6 @@ class Connection(asyncio.Protocol):
         self._reader: Any = hiredis.Reader(notEnoughData=_NOTHING, replyError=ReplyError)
         self._transport: asyncio.Transport | None = None
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
-        self._out: list[bytes] = []
         self._timer: Timer | None = None
         self._reason = "the connection was lost"
 
@@ -91,15 +90,8 @@ class Connection(asyncio.Protocol):
 
     def post(self, *command: Argument) -> None:
         """Send a command that is answered by pushes only."""
-        # What is sent in one turn of the loop leaves in one write.
-        if not self._out:
-            self._loop.call_soon(self._flush)
-        self._out.append(_pack(command))
-
-    def _flush(self) -> None:
-        out, self._out = self._out, []
         if self._transport is not None and not self.closed:
-            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+            self._transport.write(_pack(command))
 
     def _check(self) -> None:
         """End the connection if the oldest command has waited for too long."""
