@@ -54,7 +54,7 @@ from jobqueue.records import (
     job_status,
 )
 from jobqueue.requests import Requests
-from jobqueue.runtime import unique_id
+from jobqueue.runtime import make_tuple, unique_id
 from jobqueue.serde import JsonSerde, Serde, load
 from jobqueue.session import Session
 from jobqueue.signals import serve_until_signal
@@ -90,6 +90,7 @@ _LOGGED = (
     JobStalled,
     ErrorOccurred,
 )
+_QUEUED, _CREATED = EnqueueStatus.QUEUED, InsertStatus.CREATED
 _EVENTS = (*_LOGGED, JobEnqueued, JobProcessing, JobCompleted, JobProgress)
 
 
@@ -524,10 +525,10 @@ class Queue(Generic[P, R]):
         return session
 
     def _enqueued(self, id: str, inserted: Inserted) -> EnqueueResult[R]:
-        if inserted.status is InsertStatus.CREATED:
+        if inserted.status is _CREATED:
             if JobEnqueued in self._emitter.heard:
                 self._emitter.emit(JobEnqueued(id, self.name))
-            return EnqueueResult(id, EnqueueStatus.QUEUED, inserted.state)
+            return make_tuple(EnqueueResult, (id, _QUEUED, inserted.state, None))
         self._refuse_full(inserted)
         if inserted.state is not JobState.COMPLETED:
             return EnqueueResult(id, EnqueueStatus.DUPLICATE, inserted.state)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from jobqueue.errors import StorageError
 from jobqueue.job import Action, JobState, Settlement
-from jobqueue.runtime import unique_id
+from jobqueue.runtime import make_tuple, unique_id
 from jobqueue.storage.base import Claimed, Inserted, InsertStatus, NewJob, Record, Reply, Reuse
 
 __all__ = [
@@ -128,9 +128,10 @@ def inserted(reply: Sequence[Any]) -> list[Inserted]:
     statuses: bytes = reply[2]
     found = iter(reply[3:])
     answers: list[Inserted] = []
+    created, queued = InsertStatus.CREATED, JobState.QUEUED
     for status in statuses:
-        if status == ord("q"):
-            answers.append(Inserted(InsertStatus.CREATED, seq, JobState.QUEUED))
+        if status == 113:  # "q": what most are
+            answers.append(make_tuple(Inserted, (created, seq, queued, None, 0)))
             seq += 1
         elif status == ord("s"):
             answers.append(Inserted(InsertStatus.CREATED, seq, JobState.SCHEDULED))
