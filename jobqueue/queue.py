@@ -90,11 +90,11 @@ _LOGGED = (
     JobStalled,
     ErrorOccurred,
 )
-_QUEUED, _CREATED = EnqueueStatus.QUEUED, InsertStatus.CREATED
 _EVENTS = (*_LOGGED, JobEnqueued, JobProcessing, JobCompleted, JobProgress)
 
 
 _CREATED, _COMPLETED = InsertStatus.CREATED, JobState.COMPLETED
+_QUEUED = EnqueueStatus.QUEUED
 
 
 class Queue(Generic[P, R]):
@@ -528,7 +528,8 @@ class Queue(Generic[P, R]):
         if inserted.status is _CREATED:
             if JobEnqueued in self._emitter.heard:
                 self._emitter.emit(JobEnqueued(id, self.name))
-            return make_tuple(EnqueueResult, (id, _QUEUED, inserted.state, None))
+            created: EnqueueResult[R] = make_tuple(EnqueueResult, (id, _QUEUED, inserted.state, None))
+            return created
         self._refuse_full(inserted)
         if inserted.state is not JobState.COMPLETED:
             return EnqueueResult(id, EnqueueStatus.DUPLICATE, inserted.state)
