@@ -95,6 +95,7 @@ _EVENTS = (*_LOGGED, JobEnqueued, JobProcessing, JobCompleted, JobProgress)
 
 _CREATED, _COMPLETED = InsertStatus.CREATED, JobState.COMPLETED
 _QUEUED = EnqueueStatus.QUEUED
+_RESULT: type[EnqueueResult[Any]] = EnqueueResult
 
 
 class Queue(Generic[P, R]):
@@ -528,8 +529,7 @@ class Queue(Generic[P, R]):
         if inserted.status is _CREATED:
             if JobEnqueued in self._emitter.heard:
                 self._emitter.emit(JobEnqueued(id, self.name))
-            created: EnqueueResult[R] = make_tuple(EnqueueResult, (id, _QUEUED, inserted.state, None))
-            return created
+            return make_tuple(_RESULT, (id, _QUEUED, inserted.state, None))
         self._refuse_full(inserted)
         if inserted.state is not JobState.COMPLETED:
             return EnqueueResult(id, EnqueueStatus.DUPLICATE, inserted.state)
