@@ -59,7 +59,8 @@ class Target:
     def __str__(self) -> str:
         where = ",".join(map(str, self.addresses))
         tail = f"/{self.service}/{self.db}" if self.kind == "sentinel" else f"/{self.db}"
-        return f"{self.kind} {where}{tail}" + (" with TLS" if self.tls else "")
+        kind = f"{self.kind} " if self.kind in {"cluster", "sentinel"} else ""
+        return f"{kind}{where}{tail}" + (" with TLS" if self.tls else "")
 
 
 def parse_url(url: object) -> Target:
