@@ -32,13 +32,13 @@ class Batcher(Generic[T, R]):
         # Looked up once: on CPython 3.11 each time is a system call.
         self._future: Callable[[], asyncio.Future[R]] = asyncio.get_running_loop().create_future
 
-    async def call(self, item: T) -> R:
-        """Send one item with the next batch; raises what ``send`` raised for that batch."""
+    def call(self, item: T) -> asyncio.Future[R]:
+        """Send one item with the next batch; the future gets its answer, or what ``send`` raised for that batch."""
         future = self._future()
         self._queued.append((item, future))
         if self._sender is None:
             self._sender = asyncio.create_task(self._run(), name="jobqueue-batch")
-        return await future
+        return future
 
     async def drain(self) -> None:
         """Wait until everything asked for so far is answered."""

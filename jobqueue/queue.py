@@ -372,7 +372,7 @@ class Queue(Generic[P, R]):
         """
         session = self._started()
         new = self._requests.one(id, payload, max_attempts, result_ttl, delay, run_at, priority, reuse)
-        (inserted,) = await session.insert((new,))
+        inserted = await session.insert_one(new)
         return self._enqueued(new.id, inserted)
 
     async def enqueue_many(
@@ -425,7 +425,7 @@ class Queue(Generic[P, R]):
         try:
             if not waiters.subscribed:
                 await waiters.subscribe()
-            (inserted,) = await session.insert((new,))
+            inserted = await session.insert_one(new)
             status, seq, state, _, _ = inserted
             if status is not _CREATED:
                 self._refuse_full(inserted)

@@ -48,10 +48,10 @@ class Session:
         self._stopping = False
         self._max_length = max_length
         self._inserts: Batcher[NewJob, Inserted] = Batcher(self._insert)
-        self.insert: Callable[[Sequence[NewJob]], Awaitable[list[Inserted]]] = (
-            self._insert_batched if storage.batched else self._insert
+        self.insert_one: Callable[[NewJob], Awaitable[Inserted]] = (
+            self._inserts.call if storage.batched else self._insert_one
         )
-        """Insert jobs; a single one together with those that others insert at this moment."""
+        """Insert a job, together with those that others insert at this moment."""
         self._reads: Batcher[str, Record | None] = Batcher(self._get)
         self._cancels: dict[bool, Batcher[str, CancelStatus]] = {
             running: Batcher(partial(storage.cancel, queue, running=running)) for running in (False, True)
@@ -139,13 +139,15 @@ class Session:
             self._queue, jobs, reply_to=self.waiters.address, max_length=self._max_length
         )
 
-    async def _insert_batched(self, jobs: Sequence[NewJob]) -> list[Inserted]:
-        if len(jobs) == 1:
-            return [await self._inserts.call(jobs[0])]
+    async def insert(self, jobs: Sequence[NewJob]) -> list[Inserted]:
+        """Insert many jobs."""
         answers: list[Inserted] = []
         for start in range(0, len(jobs), 500):
             answers += await self._insert(jobs[start : start + 500])
         return answers
+
+    async def _insert_one(self, job: NewJob) -> Inserted:
+        return (await self._insert((job,)))[0]
 
     async def read(self, id: str) -> Record | None:
         """Read one record."""

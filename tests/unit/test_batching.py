@@ -35,9 +35,9 @@ async def test_calls_of_one_turn_and_of_one_flight_share_a_batch() -> None:
     store = Store()
     batcher = Batcher(store.send)
     store.gate.clear()
-    first = [asyncio.create_task(batcher.call(n)) for n in range(3)]
+    first = [batcher.call(n) for n in range(3)]
     await turns()
-    second = [asyncio.create_task(batcher.call(n)) for n in range(3, 8)]
+    second = [batcher.call(n) for n in range(3, 8)]
     await turns()
     store.gate.set()
     assert await asyncio.gather(*first, *second) == [n * 10 for n in range(8)]
@@ -66,9 +66,9 @@ async def test_a_caller_that_is_cancelled_leaves_its_batch() -> None:
     store = Store()
     batcher = Batcher(store.send)
     store.gate.clear()
-    sent = asyncio.create_task(batcher.call(1))
+    sent = batcher.call(1)
     await turns()
-    gone, stays = asyncio.create_task(batcher.call(2)), asyncio.create_task(batcher.call(3))
+    gone, stays = batcher.call(2), batcher.call(3)
     await turns()
     sent.cancel()
     gone.cancel()
@@ -84,9 +84,9 @@ async def test_a_batch_that_everybody_left_is_not_sent() -> None:
     store = Store()
     batcher = Batcher(store.send)
     store.gate.clear()
-    first = asyncio.create_task(batcher.call(1))
+    first = batcher.call(1)
     await turns()
-    gone = asyncio.create_task(batcher.call(2))
+    gone = batcher.call(2)
     await turns()
     gone.cancel()
     await turns()
@@ -114,9 +114,9 @@ async def test_drain_waits_for_all_and_close_answers_the_rest() -> None:
     await batcher.drain()
     await batcher.close()
     store.gate.clear()
-    calls = [asyncio.create_task(batcher.call(1))]
+    calls = [batcher.call(1)]
     await turns()
-    calls.append(asyncio.create_task(batcher.call(2)))
+    calls.append(batcher.call(2))
     await turns()
     draining = asyncio.create_task(batcher.drain())
     await turns()
@@ -133,9 +133,8 @@ async def test_drain_waits_for_all_and_close_answers_the_rest() -> None:
 async def test_a_close_before_the_batch_is_begun_answers_it_too() -> None:
     store = Store()
     batcher = Batcher(store.send)
-    call = asyncio.create_task(batcher.call(1))
-    await asyncio.sleep(0)  # the call has made its sender, which has not run yet
-    await batcher.close()
+    call = batcher.call(1)
+    await batcher.close()  # the sender has not run yet
     with pytest.raises(StorageUnavailableError, match="stopped before the store answered"):
         await asyncio.wait_for(call, 5)
     assert store.batches == []

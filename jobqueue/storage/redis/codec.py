@@ -65,6 +65,10 @@ def make_nonce() -> bytes:
 
 def chunks(items: Sequence[_T], sizes: Sequence[int]) -> Iterator[Sequence[_T]]:
     """Cut a batch into pieces that one script call takes: bounded in number and in bytes."""
+    if len(items) <= _BATCH and sum(sizes) <= _BATCH_BYTES:
+        if items:
+            yield items
+        return
     start = total = 0
     for index, size in enumerate(sizes):
         if index > start and (index - start >= _BATCH or total + size > _BATCH_BYTES):
@@ -85,15 +89,15 @@ def insert_args(jobs: Sequence[NewJob]) -> list[bytes]:
     runs: list[bytes] = []
     last: tuple[Any, ...] | None = None
     length = 0
-    for id, payload, *rest in jobs:
-        options = tuple(rest)
+    for job in jobs:
+        options = job[2:]
         if options != last:
             if last is not None:
                 runs.append(length.to_bytes(2) + _options(*last))
             last, length = options, 0
         length += 1
-        ids.append(id.encode())
-        payloads.append(payload)
+        ids.append(job[0].encode())
+        payloads.append(job[1])
     if last is not None:
         runs.append(length.to_bytes(2) + _options(*last))
     return [b"".join(runs), *ids, *payloads]
