@@ -33,7 +33,7 @@ class Batcher(Generic[T, R]):
         self._future: Callable[[], asyncio.Future[R]] = asyncio.get_running_loop().create_future
 
     def call(self, item: T) -> asyncio.Future[R]:
-        """Send one item with the next batch; the future gets its answer, or what ``send`` raised for that batch."""
+        """Send one item with the next batch; the future gets its answer, or that batch's error."""
         future = self._future()
         self._queued.append((item, future))
         if self._sender is None:
