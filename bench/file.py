@@ -23,7 +23,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from bench.measure import Series, machine, percentile, run, table
+from bench.measure import Rivals, Series, comparison, machine, percentile, run, table
 from bench.peers import PEERS, install
 from bench.peers.payload import PAYLOAD
 from bench.runner import Runner
@@ -34,8 +34,6 @@ JOBS = 20_000
 REQUESTS = 1_000
 REPEATS = 5
 PEER = PEERS["platformatic"]
-TARGETS = {"enqueue": 20.0, "drain": 50.0, "p50": 2.0}
-"""How many times better than the peer it has to be."""
 
 
 @contextlib.asynccontextmanager
@@ -132,18 +130,6 @@ def measure_peer() -> dict[str, float]:
     return {"enqueue": enqueued["rate"], "drain": drained["rate"], "p50": requested["p50"] * 1e3}
 
 
-def compare(ours: dict[str, Series], theirs: dict[str, Series]) -> str:
-    """Write the ratios of the medians, and whether the targets hold."""
-    lines = ["| | ratio | target | holds |", "| --- | ---: | ---: | --- |"]
-    for name, target in TARGETS.items():
-        a, b = ours[name].median, theirs[name].median
-        ratio = b / a if name == "p50" else a / b
-        lines.append(
-            f"| {ours[name].name} | {ratio:.1f} | {target:g} | {'yes' if ratio >= target else '**no**'} |"
-        )
-    return "\n".join(lines)
-
-
 async def measure() -> None:
     """Run everything and print the table."""
     with_peer = "--peers" in sys.argv
@@ -178,7 +164,15 @@ async def measure() -> None:
     )
     if with_peer:
         print()
-        print(compare({"enqueue": enqueues, "drain": drains, "p50": p50}, theirs))
+        print(
+            comparison(
+                [
+                    Rivals(enqueues, theirs["enqueue"], 20),
+                    Rivals(drains, theirs["drain"], 50),
+                    Rivals(p50, theirs["p50"], 2, less_is_better=True),
+                ]
+            )
+        )
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.chart import number
 from jobqueue.runtime import calm_collector
 
 
@@ -28,8 +29,8 @@ class Series:
 
     def row(self) -> str:
         """Write a row of the table."""
-        spread = f"{min(self.values):,.5g} to {max(self.values):,.5g}"
-        return f"| {self.name} | {self.median:,.5g} {self.unit} | {spread} | {len(self.values)} |"
+        spread = f"{number(min(self.values))} to {number(max(self.values))}"
+        return f"| {self.name} | {number(self.median)} {self.unit} | {spread} | {len(self.values)} |"
 
 
 def machine() -> str:
@@ -63,6 +64,29 @@ def percentile(values: list[float], percent: float) -> float:
     """Return the nearest-rank percentile."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """One measurement of ours and of another library, and how many times better ours has to be."""
+
+    ours: Series
+    theirs: Series
+    target: float
+    less_is_better: bool = False
+
+    def row(self) -> str:
+        """Write a row of the comparison."""
+        a, b = self.ours.median, self.theirs.median
+        ratio = b / a if self.less_is_better else a / b
+        holds = "yes" if ratio >= self.target else "**no**"
+        return f"| {self.ours.name} | {ratio:.1f} | {self.target:g} | {holds} |"
+
+
+def comparison(rows: list[Rivals]) -> str:
+    """Write the ratios of the medians, and whether the targets hold."""
+    head = "| | ratio | target | holds |\n| --- | ---: | ---: | --- |"
+    return "\n".join([head, *(row.row() for row in rows)])
 
 
 def table(rows: list[Series]) -> str:

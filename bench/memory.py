@@ -3,19 +3,25 @@
 ``request/response``: `concurrency` callers, each in a loop of `enqueue_and_wait` with a new id.
 ``drain``: jobs are enqueued first; then a worker with no-op handlers starts, and the time until the
 last one has ended counts.
+
+With ``--peers``, the memory store of @platformatic/job-queue runs in turn with it, in processes of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import time
 
-from bench.measure import Series, machine, percentile, run, table
+from bench.measure import Rivals, Series, comparison, machine, percentile, run, table
+from bench.peers import PEERS, install
+from bench.runner import Runner
 from jobqueue import MemoryStorage, Queue
 
 JOBS = 60_000
 REPEATS = 5
+PEER = PEERS["platformatic"]
 
 
 async def noop(_job: object) -> None:
@@ -90,8 +96,19 @@ async def enqueue(jobs: int) -> float:
         return jobs / (time.perf_counter() - started)
 
 
+def peer(action: str, options: dict[str, float]) -> float:
+    """Measure a rate of the other library once."""
+    with Runner(PEER, action, {"port": 0, **options}, "memory") as runner:
+        return runner.measure()["rate"]
+
+
 async def measure() -> None:
     """Run everything and print the table."""
+    with_peer = "--peers" in sys.argv
+    if with_peer:
+        install(PEER)
+    their_requests = Series(f"{PEER.title}: request/response, concurrency 100", "/s")
+    their_drains = Series(f"{PEER.title}: drain, concurrency 100", "/s")
     rr = {c: Series(f"request/response, concurrency {c}", "/s") for c in (1, 10, 100)}
     p50 = {c: Series(f"request/response, concurrency {c}, p50", "µs") for c in rr}
     p99 = {c: Series(f"request/response, concurrency {c}, p99", "µs") for c in rr}
@@ -106,8 +123,15 @@ async def measure() -> None:
         for concurrency, series in drains.items():
             series.values.append(await drain(concurrency, JOBS))
         enqueues.values.append(await enqueue(JOBS))
+        if with_peer:
+            their_requests.values.append(peer("request", {"warmup": 0.5, "seconds": 1.5, "in_flight": 100}))
+            their_drains.values.append(peer("drain", {"warmup": 10_000, "jobs": 50_000, "concurrency": 100}))
     print(machine())
-    print(table([*rr.values(), *p50.values(), *p99.values(), *drains.values(), enqueues]))
+    theirs = [their_requests, their_drains] if with_peer else []
+    print(table([*rr.values(), *p50.values(), *p99.values(), *drains.values(), enqueues, *theirs]))
+    if with_peer:
+        print()
+        print(comparison([Rivals(rr[100], their_requests, 1.2), Rivals(drains[100], their_drains, 2)]))
 
 
 def main() -> None:

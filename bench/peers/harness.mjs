@@ -32,6 +32,7 @@ async function enqueue (peer, { port, warmup, jobs, in_flight: inFlight }) {
 async function drain (peer, { port, warmup, jobs, concurrency }) {
   let left = warmup + jobs
   let started
+  await peer.fill?.(left)
   await ready()
   const rate = await new Promise((resolve, reject) => {
     const done = () => {

@@ -1,17 +1,18 @@
 // @platformatic/job-queue: https://github.com/platformatic/job-queue.
-// BENCH_DIRECTORY chooses its file store instead of Redis.
+// BENCH_DIRECTORY chooses its file store instead of Redis, or with the name "memory" its memory store.
 
-import { FileStorage, Queue, RedisStorage } from '@platformatic/job-queue'
+import { FileStorage, MemoryStorage, Queue, RedisStorage } from '@platformatic/job-queue'
 
 import { main, PAYLOAD } from './harness.mjs'
 
 const directory = process.env.BENCH_DIRECTORY
+const memory = directory === 'memory' ? new MemoryStorage() : undefined
 let queue
 
 function make (port, concurrency) {
-  const storage = directory
-    ? new FileStorage({ basePath: directory })
-    : new RedisStorage({ url: `redis://127.0.0.1:${port}` })
+  let storage = memory
+  if (!storage && directory) storage = new FileStorage({ basePath: directory })
+  if (!storage) storage = new RedisStorage({ url: `redis://127.0.0.1:${port}` })
   return new Queue({ storage, concurrency })
 }
 
@@ -23,6 +24,13 @@ await main({
   },
   async enqueue (number) {
     await queue.enqueue(`job-${number}`, PAYLOAD)
+  },
+  // What another process has enqueued for the other stores.
+  async fill (jobs) {
+    if (!memory) return
+    const producer = make(0, 1)
+    await producer.start()
+    for (let i = 0; i < jobs; i++) await producer.enqueue(`job-${i}`, PAYLOAD)
   },
   async request (number) {
     await queue.enqueueAndWait(`request-${number}`, PAYLOAD)
