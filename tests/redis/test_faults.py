@@ -93,8 +93,11 @@ async def test_a_paused_server_only_delays(server: Server) -> None:
 async def test_a_full_server_refuses_new_jobs_and_finishes_old_ones(
     server: Server, storage: RedisStorage, *, flags: bool
 ) -> None:
+    transport = storage._open_session().transport
+    if flags and not transport.flags:
+        pytest.skip("this server does not know flags")
     # Without flags the server treats scripts as versions before 7.0 do.
-    storage._open_session().transport.flags = flags
+    transport.flags = flags
     await storage.insert("q", [NewJob(f"old-{i}", b"x" * 1000) for i in range(200)])
     claimed = (await storage.exchange("q", "w", [], 50, LEASE)).jobs
     server.command("CONFIG", "SET", "maxmemory", "1")
@@ -262,8 +265,8 @@ async def test_foreign_keys_are_reported_as_such(server: Server, storage: RedisS
 
 
 async def test_too_many_clients_are_reported(server: Server) -> None:
-    server.command("CONFIG", "SET", "maxclients", "1")
     connection = await raw_connection(server.url)
+    server.command("CONFIG", "SET", "maxclients", "1")
     storage = RedisStorage(server.url, retry_for=0.2)
     with pytest.raises(StorageUnavailableError, match="max number of clients"):
         await storage.open()

@@ -55,7 +55,7 @@ _REMEDIES = {
 }
 _CODE = re.compile(r"[A-Z]{2,}")
 # Servers before 7.0 wrap what a command inside a script answered.
-_WRAPPED = re.compile(r"user_script:\d+: -?([A-Z]{2,}) ")
+_WRAPPED = re.compile(r"user_script: ?\d+: -?([A-Z]{2,}) ")
 
 
 def code_of(message: str) -> str:
