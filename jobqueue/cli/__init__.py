@@ -52,7 +52,7 @@ class _Main(click.Group):
     },
     epilog=(
         "Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 timeout, 5 storage unreachable, "
-        "6 job failed, 7 unhealthy."
+        "6 job failed or cancelled, 7 unhealthy, 130 interrupted."
     ),
 )
 @click.version_option(__version__, message="%(version)s")

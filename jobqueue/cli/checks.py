@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from jobqueue.cli.client import shared_storage
-from jobqueue.cli.exits import Exit, Failure
+from jobqueue.cli.exits import Exit, Failure, failure
 from jobqueue.cli.numbers import percentile
 from jobqueue.cli.options import option, output_option, storage_option
 from jobqueue.cli.output import emit_json, rows_table, show
@@ -51,7 +51,7 @@ async def _examine(store: Storage, samples: int) -> tuple[dict[str, Any], Exit]:
         await store.open()
     except StorageError as error:
         code = Exit.UNREACHABLE if isinstance(error, StorageUnavailableError) else Exit.UNHEALTHY
-        return {"round_trip_ms": None, "findings": [_row("open", ERROR, str(error))]}, code
+        return {"round_trip_ms": None, "findings": [_row("open", ERROR, str(failure(error)))]}, code
     try:
         trip = await _round_trips(store, samples)
         found = _rows(await store.diagnose()) if isinstance(store, Diagnosable) else []

@@ -23,6 +23,8 @@ def load_queue(target: str) -> Queue[Any, Any]:
     Raises `Failure` that says what is wrong with ``target``.
     """
     name, colon, path = target.partition(":")
+    if name.endswith(".py"):
+        raise Failure.usage(f"{name!r} is a file, not the name of a module: {_EXAMPLE}")
     if not (name and colon and path):
         raise Failure.usage(f"{target!r} is not MODULE:QUEUE, {_EXAMPLE}")
     module = _import(name)

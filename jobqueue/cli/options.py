@@ -58,6 +58,10 @@ def instant(value: str | datetime) -> datetime:
         parsed = value if isinstance(value, datetime) else datetime.fromisoformat(value)
     except ValueError:
         raise click.BadParameter(f"{value!r} is not an instant such as 2030-01-31T08:00:00Z") from None
+    if parsed.utcoffset() is None:
+        raise click.BadParameter(
+            f"{value!s} has no time zone: add Z or an offset, as in 2030-01-31T08:00:00Z"
+        )
     _checked(check_instant, "value", parsed)
     return parsed
 

@@ -42,7 +42,8 @@ def open_storage(url: str) -> Storage:
         from jobqueue.storage.redis import RedisStorage  # noqa: PLC0415
 
         return RedisStorage(url)
-    raise InvalidArgumentError("storage", f"unknown kind of URL {scheme!r}: use one of {_KNOWN}")
+    problem = f"unknown kind of URL {scheme!r}" if scheme else "a URL begins with its kind and ://"
+    raise InvalidArgumentError("storage", f"{problem}: use one of {_KNOWN}")
 
 
 def as_storage(storage: Storage | str) -> Storage:
@@ -65,8 +66,19 @@ def _directory(url: str) -> str:
 
 
 def redact(url: str) -> str:
-    """Return a URL that may be shown: without its password and query."""
-    parts = urlsplit(url)
+    """Return a URL that may be shown: without its password and query.
+
+    Of one whose password may be elsewhere, since it holds ``/``, ``?`` or ``#`` as they are, only the kind.
+    """
+    scheme, known, rest = url.partition("://")
+    if not known:
+        return "a URL without a kind"
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return f"{scheme}://***"
+    if parts.netloc and "@" in rest[len(parts.netloc) :]:
+        return f"{scheme}://***"
     host = parts.netloc.rpartition("@")[2]
     user = unquote(parts.username or "")
     return f"{parts.scheme}://{f'{user}:***@' if parts.password else ''}{host}{parts.path}"

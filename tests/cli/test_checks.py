@@ -79,16 +79,24 @@ def test_doctor_prints_what_the_store_finds(cli, data, monkeypatch, severity, co
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(StorageUnavailableError("nobody there"), 5), (StorageError("too old"), 7)]
+    ("error", "code", "text"),
+    [
+        (
+            StorageUnavailableError("nobody there"),
+            5,
+            "nobody there (does the server run, and is --storage right?)",
+        ),
+        (StorageError("too old"), 7, "too old"),
+    ],
 )
-def test_doctor_of_a_store_that_does_not_open(data, monkeypatch, error, code):
+def test_doctor_of_a_store_that_does_not_open(data, monkeypatch, error, code, text):
     class Broken(Fake):
         async def open(self):
             raise error
 
     use(monkeypatch, Broken())
     found = data("doctor", "-s", "redis://h", code=code)
-    assert found["findings"] == [{"name": "open", "severity": "error", "text": str(error)}]
+    assert found["findings"] == [{"name": "open", "severity": "error", "text": text}]
 
 
 class Checked(Fake):

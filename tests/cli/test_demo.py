@@ -122,6 +122,21 @@ def test_no_files(cli, tmp_path, make):
     assert cli("demo", str(root), code=2).stdout == ""
 
 
+@pytest.mark.parametrize("options", [(), ("--chaos",)])
+@pytest.mark.parametrize("url", ["redis://user:sec/ret@localhost", "redis://user:sec#ret@localhost"])
+def test_a_password_with_special_characters_is_not_shown(cli, files, url, options):
+    result = cli("demo", str(files), *options, "-s", url, code=2)
+    assert "%2F" in result.stderr
+    assert "sec" not in result.stderr + result.stdout
+
+
+@pytest.mark.parametrize("url", ["jobs", "/var/lib/jobs", "user:secret@localhost"])
+def test_a_storage_without_a_kind(cli, url):
+    result = cli("status", "a", "-s", url, code=2)
+    assert "begins with its kind and ://: use one of memory://, file:///directory" in result.stderr
+    assert url not in result.stderr
+
+
 def test_a_wrong_answer_is_found(cli, files, monkeypatch):
     def lie(path: Path):
         answer = measure(path)

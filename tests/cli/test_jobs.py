@@ -61,7 +61,7 @@ def test_payload_from_stdin_and_file(store, cli, data, tmp_path: Path, worker):
         (["a", "1", "--delay", "soon"], "not a number of seconds"),
         (["a", "1", "--timeout", "0"], "positive"),
         (["a", "1", "--run-at", "tomorrow"], "not an instant"),
-        (["a", "1", "--run-at", "2030-01-01T00:00:00"], "aware"),
+        (["a", "1", "--run-at", "2030-01-01T00:00:00"], "no time zone: add Z"),
         (["a", "1", "--run-at", "2030-01-01T00:00:00Z", "--delay", "1"], "delay"),
         (["a", "1", "--priority", "1001"], "1001"),
         (["a", "1", "--queue", "no spaces"], "1 to 64 characters"),

@@ -69,6 +69,7 @@ def test_concurrency_and_storage_replace_the_queues_own(tmp_path, data, spawn):
     [
         ("tasks", "MODULE:QUEUE"),
         ("tasks:", "MODULE:QUEUE"),
+        ("tasks.py:queue", "'tasks.py' is a file, not the name of a module"),
         ("nowhere:queue", "no module named 'nowhere'"),
         ("tasks.deep:queue", "tasks.deep"),
         ("tasks:nothing", "its queues are idle, private, queue"),

@@ -54,6 +54,21 @@ def test_what_remains_of_it(code: str, kind: type[Exception]) -> None:
     assert "details" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("code", "message", "says"),
+    [
+        (
+            "ERR",
+            "ERR DB index is out of range",
+            "INFO: ERR DB index is out of range. The server has `databases`",
+        ),
+        ("WRONGPASS", "WRONGPASS user is disabled.", "user is disabled. Give the user and password"),
+    ],
+)
+def test_it_tells_the_remedy(code: str, message: str, says: str) -> None:
+    assert says in str(error_for(code, message, "Redis at example:6379/0: INFO"))
+
+
 def test_only_what_can_pass_is_repeated() -> None:
     assert {
         code

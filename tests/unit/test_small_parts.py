@@ -249,8 +249,16 @@ def test_a_store_or_its_url() -> None:
         ("redis://user:secret@host:6379/1", "redis://user:***@host:6379/1"),
         ("redis://:secret@host/0", "redis://:***@host/0"),
         ("redis://host:1/0?password=secret", "redis://host:1/0"),
+        ("redis+sentinel://u:secret@a:1,b:2/main/0", "redis+sentinel://u:***@a:1,b:2/main/0"),
+        ("redis://user:sec/ret@host", "redis://***"),
+        ("redis://user:sec?ret@host", "redis://***"),
+        ("redis://user:sec#ret@host", "redis://***"),
+        ("redis://user:secret@[host", "redis://***"),
+        ("user:secret@host", "a URL without a kind"),
         ("memory://", "memory://"),
         ("file:///dir/sub", "file:///dir/sub"),
+        ("file:///dir/a@b", "file:///dir/a@b"),
+        ("unix:///run/a@b.sock", "unix:///run/a@b.sock"),
     ],
 )
 def test_urls_are_shown_without_their_secrets(url: str, shown: str) -> None:

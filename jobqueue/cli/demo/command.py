@@ -65,8 +65,10 @@ def demo(
     found = find_files(root, max_files)
     if not found.files:
         raise Failure.usage(f"no readable files in {root}: name another directory")
-    if chaos and storage is not None:
-        require_shared(open_storage(storage), redact(storage))
+    if storage is not None:
+        checked = open_storage(storage)  # what is wrong with a URL is said before anything else
+        if chaos:
+            require_shared(checked, redact(storage))
     err = console(stderr=True)
     first = "the first " if found.more else ""
     name = TEMPORARY if storage is None else redact(storage)

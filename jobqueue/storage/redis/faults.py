@@ -78,7 +78,7 @@ def remedy_for(code: str) -> Remedy:
 
 def error_for(code: str, message: str, where: str) -> JobQueueError:
     """Return the exception for an error reply that no retry has mended."""
-    text = f"{where}: {message:.300}"
+    text = f"{where}: {message:.300}".rstrip(".")
     match code:
         case "OOM":
             return QueueFullError(
@@ -95,6 +95,8 @@ def error_for(code: str, message: str, where: str) -> JobQueueError:
             return StorageError(f"{text}. This is a node of a cluster: use redis+cluster://")
         case "MISCONF":
             return StorageUnavailableError(f"{text}. The server cannot write to its disk")
+        case "ERR" if message.startswith("ERR DB index"):
+            return StorageError(f"{text}. The server has `databases` of them, 16 by default, from 0 on")
         case _ if remedy_for(code) in {Remedy.PAUSE, Remedy.RECONNECT}:
             return StorageUnavailableError(text)
         case _:

@@ -27,6 +27,7 @@ _SCHEMES = {
     "valkeys+sentinel": ("sentinel", True),
 }
 _TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_QUOTE = "in a user or password write / ? # as %2F %3F %23"
 _PORTS = {"single": 6379, "cluster": 6379, "sentinel": 26379}
 
 
@@ -75,7 +76,7 @@ def parse_url(url: object) -> Target:
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
     except ValueError:
-        raise InvalidArgumentError("url", "is not a valid URL: quote special characters") from None
+        raise InvalidArgumentError("url", f"is not a valid URL: {_QUOTE}") from None
     known = {"db", "sentinel_username", "sentinel_password", *(_TLS_OPTIONS if secure else ())}
     if unknown := sorted(set(options) - known):
         raise InvalidArgumentError("url", f"has an unknown option {unknown[0]!r:.40}; known: {sorted(known)}")
@@ -112,7 +113,7 @@ def _path(kind: str, path: str, options: dict[str, str]) -> tuple[str, int]:
         service = segments.pop(0)
     text = segments.pop(0) if segments else options.get("db", "0")
     if segments or not text.isdigit() or (kind == "cluster" and text != "0"):
-        raise InvalidArgumentError("url", "must end with a database number (a cluster has only 0)")
+        raise InvalidArgumentError("url", f"must end with a database number (a cluster has only 0); {_QUOTE}")
     return service, int(text)
 
 
@@ -123,7 +124,7 @@ def _addresses(hosts: str, default: int) -> tuple[Address, ...]:
             one = urlsplit(f"//{item}")
             found.append(Address(one.hostname or "localhost", one.port or default))
         except ValueError:
-            raise InvalidArgumentError("url", "has a host or port that cannot be read") from None
+            raise InvalidArgumentError("url", f"has a host or port that cannot be read; {_QUOTE}") from None
     return tuple(found)
 
 
