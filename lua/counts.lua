@@ -19,14 +19,7 @@ local jobs, running, ready, staged, prio, scheduled, failing, completed, failed,
 local function completed_count()
   local count = call('HLEN', jobs) - ready_count() - call('HLEN', running)
   for _, key in ipairs({ scheduled, failing, failed, cancelled }) do count = count - call('ZCARD', key) end
-  local ids, from = {}, 0
-  repeat
-    local packs = call('ZRANGEBYSCORE', completed, '-inf', now, 'LIMIT', from, 64)
-    for _, pack in ipairs(packs) do open_pack(pack, ids) end
-    from = from + #packs
-    count, ids = count - #ids, {}
-  until #packs < 64
-  return math.max(0, count)
+  return math.max(0, count - count_expired())
 end
 
 local function unexpired(key) return call('ZCOUNT', key, string.format('(%.0f', now), '+inf') end

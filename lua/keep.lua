@@ -13,6 +13,9 @@ local jobs, completed, failed, cancelled = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 
 local keys = { C = true, F = failed, X = cancelled }
 local status = {}
+-- Completed jobs: what each expired at as a set of ids by expiry, and when each is to expire. They are moved
+-- together at the end: jobs kept at one moment share an expiry, and one by one each would open the packs of all.
+local unfiled, moved = {}, {}
 for i = 2, #ARGV, 2 do
   local id, expires = ARGV[i], now + tonumber(ARGV[i + 1])
   local record = call('HGET', jobs, id)
@@ -23,8 +26,12 @@ for i = 2, #ARGV, 2 do
     status[#status + 1] = 'L'
   else
     if key == true then
-      unfile(sunpack('>I7', record, 9), { [id] = true })
-      file(string.format('%.0f', expires), { id }, 1, 1)
+      if not moved[id] then
+        local before = sunpack('>I7', record, 9)
+        unfiled[before] = unfiled[before] or {}
+        unfiled[before][id] = true
+      end
+      moved[id] = expires
     else
       call('ZADD', key, expires, id)
     end
@@ -32,4 +39,11 @@ for i = 2, #ARGV, 2 do
     status[#status + 1] = 'U'
   end
 end
+for expires, gone in pairs(unfiled) do unfile(expires, gone) end
+local filed = {}
+for id, expires in pairs(moved) do
+  filed[expires] = filed[expires] or {}
+  table.insert(filed[expires], id)
+end
+for expires, ids in pairs(filed) do file(string.format('%.0f', expires), ids, 1, #ids) end
 return table.concat(status)

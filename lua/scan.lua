@@ -62,7 +62,8 @@ end
 
 -- Completed jobs, by expiry, then by id: a cursor is expiry .. id.
 local function list_completed()
-  local from = cursor == '' and '-inf' or string.format('%.0f', sunpack('>I7', cursor) - BIAS)
+  local from = cursor == '' and now or math.max(now, sunpack('>I7', cursor) - BIAS)
+  from = string.format(from > now and '%.0f' or '(%.0f', from) -- what has expired may be much, and is not listed
   while not full() do
     local one = call('ZRANGEBYSCORE', completed, from, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
     if #one == 0 then return end
@@ -113,7 +114,8 @@ elseif state == 'S' or state == 'R' then
 elseif state == 'C' then
   list_completed()
 else
-  list_set(state == 'F' and failed or cancelled, cursor, math.huge, jobs, 1)
+  local expired_yet = spack('>I7', BIAS + now) .. '\255' -- behind all of them: no id begins so
+  list_set(state == 'F' and failed or cancelled, cursor > expired_yet and cursor or expired_yet, math.huge, jobs, 1)
 end
 if full() then
   answer[1] = keys[limit]

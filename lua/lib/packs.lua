@@ -12,6 +12,21 @@ local function file(expires, ids, from, to)
   end
 end
 
+-- How many ids there are in the packs that have expired.
+local function count_expired()
+  local packs, ids = call('ZCOUNT', completed, '-inf', now), 0
+  for from = 0, packs - 1, 64 do
+    -- By rank: a LIMIT would be counted off from the first entry for each page.
+    for _, pack in ipairs(call('ZRANGE', completed, from, math.min(packs, from + 64) - 1)) do
+      local at = 0
+      repeat
+        ids, at = ids + 1, string.find(pack, '\n', at + 1, true)
+      until not at
+    end
+  end
+  return ids
+end
+
 -- The ids of a pack, added to `list`.
 local function open_pack(pack, list)
   for id in string.gmatch(pack, '[^\n]+') do list[#list + 1] = id end
@@ -35,16 +50,22 @@ end
 
 -- Take out up to `most` jobs that have expired; return their ids.
 local function unfile_expired(most)
-  local gone = {}
+  local gone, page = {}, 1 -- pages grow: packs may be full, or of one id each
   while #gone < most do
-    local one = call('ZRANGEBYSCORE', completed, '-inf', now, 'WITHSCORES', 'LIMIT', 0, 1)
-    if #one == 0 then break end
-    local ids = {}
-    open_pack(one[1], ids)
-    call('ZREM', completed, one[1])
-    local taken = math.min(#ids, most - #gone)
-    for i = 1, taken do gone[#gone + 1] = ids[i] end
-    file(one[2], ids, taken + 1, #ids)
+    local packs, opened = call('ZRANGEBYSCORE', completed, '-inf', now, 'WITHSCORES',
+      'LIMIT', 0, math.min(page, most - #gone)), {}
+    if #packs == 0 then break end
+    for at = 1, #packs, 2 do
+      if #gone == most then break end
+      local ids = {}
+      open_pack(packs[at], ids)
+      opened[#opened + 1] = packs[at]
+      local taken = math.min(#ids, most - #gone)
+      for i = 1, taken do gone[#gone + 1] = ids[i] end
+      file(packs[at + 1], ids, taken + 1, #ids)
+    end
+    call('ZREM', completed, unpack(opened))
+    page = math.min(64, 2 * page)
   end
   return gone
 end

@@ -111,13 +111,13 @@ MUTANTS = [
     Mutant(
         "a purge that ends within a pack loses the rest",
         "lib/packs.lua",
-        "file(one[2], ids, taken + 1, #ids)",
+        "file(packs[at + 1], ids, taken + 1, #ids)",
         "",
     ),
     Mutant(
         "a job with another TTL stays in its pack",
         "keep.lua",
-        "unfile(sunpack('>I7', record, 9), { [id] = true })",
+        "for expires, gone in pairs(unfiled) do unfile(expires, gone) end",
         "",
     ),
     Mutant(

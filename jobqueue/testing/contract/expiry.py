@@ -93,6 +93,17 @@ class ExpiryCases(Cases):
         record = await jobs.record("a")
         assert (record.ttl, record.expires_at) == (1, jobs.clock.now_ms() + 1_500)
 
+    async def test_of_two_ttls_in_one_call_the_later_one_counts(self, jobs: Jobs) -> None:
+        await jobs.bring(JobState.COMPLETED)
+        for first, last in ((9_000, 2_000), (2_000, 9_000)):
+            assert await jobs.storage.keep("q", [("a", first), ("a", last)]) == [UPDATED, UPDATED]
+            assert (await jobs.record("a")).expires_at == jobs.clock.now_ms() + last
+        jobs.clock.move(5)
+        assert await jobs.storage.purge("q", 10) == 0
+        assert await jobs.ids_in(JobState.COMPLETED) == ["a"]
+        jobs.clock.move(4)
+        assert await jobs.storage.purge("q", 10) == 1
+
     async def test_a_ttl_of_many_years(self, jobs: Jobs) -> None:
         ttl = 100 * 365 * 86_400 * 1000
         await jobs.put("a", ttl=ttl)
