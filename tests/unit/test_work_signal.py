@@ -150,6 +150,25 @@ async def test_who_waits_again_meanwhile_is_woken(signal: WorkSignal, server: Se
     assert not server.given_back.is_set()
 
 
+async def test_who_waits_while_an_element_is_given_back_is_woken_by_the_next(server: Server) -> None:
+    given_back = asyncio.Event()
+
+    async def give_back() -> None:
+        server.given_back.set()
+        await given_back.wait()
+
+    signal = WorkSignal(
+        server.connect, queue_keys("jq", "q"), FakeClock(), give_back=give_back, unblock=server.unblock
+    )
+    (await waited(signal, server)).set_result(TICK.to_bytes(7) + b"a")
+    await asyncio.wait_for(server.given_back.wait(), 5)
+    waiting = asyncio.create_task(signal.wait(30))
+    await settled()
+    given_back.set()
+    (await asyncio.wait_for(server.blocked.get(), 5)).set_result(TICK.to_bytes(7) + b"b")
+    assert await waiting
+
+
 async def test_a_claimed_element_leaves_the_next_waiter_waiting(signal: WorkSignal, server: Server) -> None:
     blocked = await waited(signal, server)
     signal.begin_exchange()

@@ -123,9 +123,13 @@ class WorkSignal:
                 await SYSTEM_CLOCK.sleep(SYSTEM_CLOCK.uniform(0, pause))
                 pause = min(1.0, pause * 2)
                 continue
-            if element is not None and not await self._is_claimed(element):
-                await self._moved()
+            if element is None or await self._is_claimed(element):
+                continue
+            if self._anybody_waits():
+                wake(self._waiters)
                 return
+            # Who begins to wait meanwhile finds this task at work: then it goes on.
+            await self._pass_on()
 
     async def _is_claimed(self, element: bytes) -> bool:
         """Whether an exchange of this process has taken what was moved, before this told of it."""
@@ -141,10 +145,7 @@ class WorkSignal:
     def _anybody_waits(self) -> bool:
         return any(not future.done() for future in self._waiters)
 
-    async def _moved(self) -> None:
-        if self._anybody_waits():
-            wake(self._waiters)
-            return
+    async def _pass_on(self) -> None:
         try:
             await self._give_back()
         except JobQueueError as error:
