@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -86,6 +87,22 @@ def test_on_a_shared_store_it_leaves_nothing_behind(data, files, store):
     assert [queue for queue in data("stats", "-s", store)["queues"] if any(
         queue[state] for state in ("queued", "completed", "failed", "cancelled", "scheduled")
     )] == []  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "shown", "left"),
+    [(("--concurrency", "1"), "^A job on", 0), (("--chaos",), "SIGKILL for the leading reaper", 8)],
+)
+def test_interrupted_it_leaves_no_jobs_that_nobody_will_run(spawn, data, store, options, shown, left):
+    process = spawn("demo", *options, "--max-files", "1000", "-s", store)
+    process.expect(shown)
+    process.signal(signal.SIGINT)
+    assert process.wait() == 130
+    assert process.lines["err"][-1] == "Error: interrupted"
+    assert "Traceback" not in "\n".join(process.lines["err"])
+    for queue in data("stats", "-s", store, "--sample", "0")["queues"]:
+        assert (queue["queued"], queue["scheduled"]) == (0, 0)
+        assert queue["processing"] <= left  # the killed worker's, which a reaper will end
 
 
 def test_the_standard_library_is_the_default(spawn):

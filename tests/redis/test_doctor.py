@@ -36,6 +36,11 @@ async def test_a_server_that_keeps_nothing_and_a_replica_are_warned_of(
         await storage.open()
     assert "appendonly is off" in caplog.text
     assert "replica" in caplog.text
+    said = len(caplog.records)
+    clone = storage.clone()  # a worker's, for its leases
+    await clone.open()
+    assert len(caplog.records) == said
+    await clone.close()
     await storage.close()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from jobqueue.cli.demo.chaos_work import LEASE, NOTES_VARIABLE, QUEUE_VARIABLE, 
 from jobqueue.cli.demo.check import Expected, direct
 from jobqueue.cli.demo.files import Found, job_id, pack
 from jobqueue.cli.demo.report import progress
+from jobqueue.cli.demo.scenario import withdraw
 from jobqueue.cli.exits import Failure
 from jobqueue.cli.output import console
 from jobqueue.errors import JobFailedError, JobQueueError
@@ -88,10 +89,12 @@ class Chaos:
                     "a reaper leads on this store, or died on it a moment ago, and this demo kills the "
                     "leader: use another store"
                 )
-            async with self._processes():
-                await self._start()
-                await self._work()
-                await self._read_records()
+            try:
+                async with self._processes():
+                    await self._start()
+                    await self._work()
+                    await self._read_records()
+            finally:
                 await self._clean_up()
 
     # -- processes --------------------------------------------------------------------------------
@@ -163,7 +166,8 @@ class Chaos:
                 await SYSTEM_CLOCK.sleep(LOOK)
         finally:
             waiting.cancel()
-            await asyncio.wait([waiting])
+            with suppress(asyncio.CancelledError):
+                await waiting
         self._seconds = SYSTEM_CLOCK.time() - self._began
         self._view.tell(f"all waiters have been answered: {len(self._told):,} outcomes")
         # Were the jobs few, all is done before the lock expires. The end is to show who leads then.
@@ -213,7 +217,9 @@ class Chaos:
 
     async def _clean_up(self) -> None:
         """Leave nothing in a store that others use."""
-        ids = list(self._records)
+        ids = [job_id(self._found.root, file.path) for file in self._found.files]
+        if not self._records:  # it was interrupted
+            await withdraw(self._queue, ids)
         for start in range(0, len(ids), BATCH):
             await self._storage.keep(self._queue.name, [(id, 1) for id in ids[start : start + BATCH]])
         await SYSTEM_CLOCK.sleep(0.01)

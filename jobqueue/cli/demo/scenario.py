@@ -21,7 +21,7 @@ from jobqueue.records import EnqueueRequest, EnqueueStatus
 from jobqueue.runtime import unique_id
 from jobqueue.storage.base import CancelStatus, Storage
 
-__all__ = ["CANCELLED_ID", "Observed", "Order", "Scenario"]
+__all__ = ["CANCELLED_ID", "Observed", "Order", "Scenario", "withdraw"]
 
 CANCELLED_ID = "never runs"
 BATCH = 200
@@ -80,6 +80,12 @@ def handle(job: Job[Payload]) -> Answer:
         raise Fatal(f"cannot read the file: {error.strerror}") from error
 
 
+async def withdraw(queue: Queue[Any, Any], ids: list[str]) -> None:
+    """Cancel the jobs of a demo that was interrupted: nobody will run them."""
+    for start in range(0, len(ids), BATCH):
+        await asyncio.gather(*(queue.cancel(id, running=True) for id in ids[start : start + BATCH]))
+
+
 class Scenario:
     """Runs the demo's jobs on a store and notes what happens."""
 
@@ -109,6 +115,7 @@ class Scenario:
         half = len(self.orders) // 2
         asked, forgotten = self.orders[:half], self.orders[half:]
         async with self._queue:
+            done = False
             try:
                 started = clock.monotonic()
                 await self._each(asked, self._ask, "request/response")
@@ -118,7 +125,10 @@ class Scenario:
                 known = self.orders[:: max(1, len(self.orders) // REPLAYED)]
                 await self._each(known, self._replay, "cached replies")
                 await self._cancel_one()
+                done = True
             finally:
+                if not done:
+                    await withdraw(self._queue, [order.id for order in self.orders])
                 await self._clean_up()
         return self.seen
 

@@ -33,7 +33,7 @@ log = logging.getLogger("jobqueue.redis")
 class Settings:
     """What a store was built with."""
 
-    __slots__ = ("allow_eviction", "clock", "confirm", "prefix", "retry_for", "target", "timeouts")
+    __slots__ = ("allow_eviction", "clock", "confirm", "prefix", "retry_for", "target", "timeouts", "told")
 
     def __init__(
         self,
@@ -53,6 +53,8 @@ class Settings:
         self.retry_for = retry_for
         self.allow_eviction = allow_eviction
         self.confirm = confirm
+        self.told: set[str] = set()
+        """Warnings that were logged. The clones of a store share it, so that each is logged once."""
 
 
 def _connect_by(settings: Settings, retries: Retries) -> tuple[Transport, Connector]:
@@ -95,7 +97,8 @@ class Session:
         for finding in judge_all(infos, allow_eviction=self._settings.allow_eviction):
             if finding.severity is Severity.ERROR:
                 raise StorageError(f"{self._settings.target}: {finding.text}")
-            if finding.severity is Severity.WARNING:
+            if finding.severity is Severity.WARNING and finding.text not in self._settings.told:
+                self._settings.told.add(finding.text)
                 log.warning("%s: %s", self._settings.target, finding.text)
 
     async def close(self) -> None:
