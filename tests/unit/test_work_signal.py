@@ -42,7 +42,8 @@ class Server:
 
     async def unblock(self, client: int) -> None:
         assert client == 7
-        (await self.blocked.get()).set_result(None)
+        if not self.blocked.empty():
+            self.blocked.get_nowait().set_result(None)
 
     async def close(self, reason: str) -> None:
         """Nothing to end."""
@@ -136,6 +137,15 @@ async def test_what_no_exchange_claimed_is_given_back(
     assert not server.given_back.is_set()
     signal.end_exchange(jobs)
     await asyncio.wait_for(server.given_back.wait(), 5)
+
+
+async def test_a_store_that_closes_during_an_exchange_gives_back(signal: WorkSignal, server: Server) -> None:
+    blocked = await waited(signal, server)
+    signal.begin_exchange()
+    blocked.set_result(TICK.to_bytes(7) + b"a")
+    await settled()
+    await signal.close()
+    assert server.given_back.is_set()
 
 
 async def test_who_waits_again_meanwhile_is_woken(signal: WorkSignal, server: Server) -> None:

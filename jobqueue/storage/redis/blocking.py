@@ -91,6 +91,9 @@ class WorkSignal:
         """Say what it has claimed."""
         self._exchanging -= 1
         self._claimed = claimed
+        self._look_again()
+
+    def _look_again(self) -> None:
         if self._exchanged is not None and not self._exchanged.done():
             self._exchanged.set_result(None)
 
@@ -98,6 +101,7 @@ class WorkSignal:
         """End the blocked command; whoever waits is woken."""
         self._closing = True
         wake(self._waiters)
+        self._look_again()
         task = self._task
         if task is not None and not task.done():
             with suppress(JobQueueError, TimeoutError):
@@ -137,7 +141,7 @@ class WorkSignal:
         while True:
             if any(job.id == id and job.fence > tick for job in self._claimed):
                 return True
-            if not self._exchanging or self._anybody_waits():
+            if not self._exchanging or self._closing or self._anybody_waits():
                 return False
             self._exchanged = asyncio.get_running_loop().create_future()
             await self._exchanged
