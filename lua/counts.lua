@@ -19,7 +19,7 @@ local jobs, running, ready, staged, prio, scheduled, failing, completed, failed,
 local function completed_count()
   local count = call('HLEN', jobs) - ready_count() - call('HLEN', running)
   for _, key in ipairs({ scheduled, failing, failed, cancelled }) do count = count - call('ZCARD', key) end
-  return math.max(0, count - count_expired())
+  return math.max(0, count - count_ids(call('ZCOUNT', completed, '-inf', now)))
 end
 
 local function unexpired(key) return call('ZCOUNT', key, string.format('(%.0f', now), '+inf') end

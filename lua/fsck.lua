@@ -106,11 +106,7 @@ end
 if source == 'totals' then
   local indexed = ready_count() + call('HLEN', running)
   for _, key in ipairs({ scheduled, failing, failed, cancelled }) do indexed = indexed + call('ZCARD', key) end
-  for from = 0, call('ZCARD', completed) - 1, 64 do
-    for _, pack in ipairs(call('ZRANGE', completed, from, from + 63)) do
-      indexed = indexed + 1 + select(2, string.gsub(pack, '\n', ''))
-    end
-  end
+  indexed = indexed + count_ids(call('ZCARD', completed))
   local records = call('HLEN', jobs)
   if indexed ~= records then breach('', indexed .. ' jobs are indexed, but there are ' .. records .. ' records') end
   if call('ZCARD', prio) > 0 and call('LLEN', ready) + call('LLEN', staged) == 0 then

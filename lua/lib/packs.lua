@@ -12,9 +12,9 @@ local function file(expires, ids, from, to)
   end
 end
 
--- How many ids there are in the packs that have expired.
-local function count_expired()
-  local packs, ids = call('ZCOUNT', completed, '-inf', now), 0
+-- How many ids there are in the first `packs` packs.
+local function count_ids(packs)
+  local ids = 0
   for from = 0, packs - 1, 64 do
     -- By rank: a LIMIT would be counted off from the first entry for each page.
     for _, pack in ipairs(call('ZRANGE', completed, from, math.min(packs, from + 64) - 1)) do
