@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import shutil
 import ssl
@@ -16,8 +17,12 @@ from jobqueue.errors import InvalidArgumentError, StorageError, StorageUnavailab
 from jobqueue.job import Action, Settlement
 from jobqueue.storage.base import NewJob
 from jobqueue.storage.redis import RedisStorage
+from jobqueue.storage.redis.connection import Connection
+from jobqueue.storage.redis.faults import ConnectionLostError
+from jobqueue.storage.redis.pubsub import OneServer, PubSub
 from jobqueue.storage.redis.url import parse_url
 from tests.redis.load import LEASE
+from tests.redis.support import raw_connection
 from tests.services import Server, redis_binary, unavailable
 
 
@@ -184,3 +189,33 @@ async def test_tls_verifies_the_certificate_and_the_host_name(tmp_path: Path) ->
             await wrong.open()
     assert isinstance(parse_url("rediss://localhost").tls, ssl.SSLContext)
     server.remove()
+
+
+class Deaf:
+    """A listener that nobody tells anything."""
+
+    def message(self, data: bytes) -> None: ...
+
+    def resync(self) -> None: ...
+
+
+async def test_an_outage_of_pushed_replies_is_told_once(
+    start_server: Callable[..., Server], caplog: pytest.LogCaptureFixture
+) -> None:
+    server, tries = start_server(), 0
+
+    async def connect(_name: str) -> Connection:
+        nonlocal tries
+        tries += 1
+        if tries < 4:
+            raise ConnectionLostError("nobody there")
+        return await raw_connection(server.url)
+
+    hub = PubSub(OneServer(connect), 10.0)
+    with caplog.at_level(logging.INFO, "jobqueue.redis"):
+        await hub.subscribe(b"channel", Deaf())
+    await hub.close()
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("WARNING", "replies are not pushed now, waiters poll instead: nobody there"),
+        ("INFO", "replies are pushed again"),
+    ]

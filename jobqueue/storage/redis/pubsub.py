@@ -134,6 +134,8 @@ class PubSub:
         self._listeners: dict[bytes, list[Listener]] = {}
         self._confirmed: dict[bytes, asyncio.Future[None]] = {}
         self._lines: dict[Address, _Line] = {}
+        self._silent: set[Address | None] = set()
+        """Servers whose failure was told; None: the one that says where a channel is."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def subscribe(self, channel: bytes, listener: Listener) -> None:
@@ -230,11 +232,22 @@ class PubSub:
                     try:
                         place = await self.route.find(channel)
                     except (ConnectionLostError, ReplyError) as error:
-                        log.warning("replies are not pushed now, waiters poll instead: %s", error)
+                        self._tell_failure(None, error)
                         continue
                     self._line(place, pause).add(channel)
                 channels.remove(channel)
             pause = _longer(pause)
+
+    def _tell_failure(self, place: Address | None, error: Exception) -> None:
+        # Twice a second while a server is away: said once for each outage.
+        level = logging.DEBUG if place in self._silent else logging.WARNING
+        self._silent.add(place)
+        log.log(level, "replies are not pushed now, waiters poll instead: %s", error)
+
+    def _tell_success(self, place: Address) -> None:
+        if self._silent & {place, None}:
+            self._silent -= {place, None}
+            log.info("replies are pushed again")
 
     def _line(self, place: Address, pause: float) -> _Line:
         line = self._lines.get(place)
@@ -248,9 +261,10 @@ class PubSub:
         try:
             connection = await self.route.connect(line.place)
         except (ConnectionLostError, ReplyError) as error:
-            log.warning("replies are not pushed now, waiters poll instead: %s", error)
+            self._tell_failure(line.place, error)
             pause = _longer(pause)
         else:
+            self._tell_success(line.place)
             try:
                 await line.listen(connection)
             finally:
