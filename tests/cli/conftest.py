@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,12 +46,10 @@ def spawn(project: Path, store: str) -> Iterator[Callable[..., Process]]:
 
 
 @pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
+def cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Run a command in this process; ``code`` is what it must exit with."""
     for name in [name for name in os.environ if name.startswith("JOBQUEUE_")]:
         monkeypatch.delenv(name)
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
 
     def run(*arguments: str, code: int = 0, **options: Any) -> Result:
         result = CliRunner().invoke(main, arguments, prog_name="jobqueue", **options)
@@ -60,9 +57,7 @@ def cli(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
         assert "Traceback" not in result.stderr
         return result
 
-    yield run
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    return run
 
 
 @pytest.fixture
