@@ -90,6 +90,7 @@ class Worker:
         self._awake = False  # spares all but the first run of a batch the setting of the event
         self._hint: asyncio.Task[None] | None = None
         self._maybe_work = True
+        """Whether asking may bring jobs: set by answers and by wake-ups, cleared only by asking."""
         self._next_due: int | None = None
         self._draining = False
         self._failures = 0
@@ -169,7 +170,7 @@ class Worker:
             self._awake = False
             self._wake.clear()
             limit = 0 if self._draining else self._free_slots()
-            if self._finished or (limit and self._maybe_work):
+            if self._finished or (limit > 0 and self._maybe_work):
                 await self._exchange(limit)
             elif self._draining and not self._runs:
                 return
@@ -184,11 +185,15 @@ class Worker:
         batch = self._finished[:MAX_BATCH]
         settlements = [run.settlement for run in batch]
         started = self._clock.monotonic()
+        if limit > 0:
+            # Before the call, not after it: a wake-up that comes meanwhile tells of jobs that it did not see.
+            self._maybe_work = False
         try:
             answer = await self._storage.exchange(
                 self._queue, self._worker_id, settlements, max(0, limit), self._lease
             )
         except JobQueueError as error:
+            self._maybe_work = True
             self._report(error, "exchanging jobs with the store")
             await self._back_off()
             if self._draining and self._failures >= LAST_TRIES:
@@ -198,7 +203,8 @@ class Worker:
         self._reached = True
         del self._finished[: len(batch)]
         self._launch(answer.jobs, started)
-        self._maybe_work = len(answer.jobs) == limit if limit > 0 else True
+        if answer.more or len(answer.jobs) == limit:
+            self._maybe_work = True
         self._next_due = answer.next_due
         # Most batches are results that were accepted, and nobody wants to hear of them.
         settled = answer.settled
