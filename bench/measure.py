@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import platform
 import statistics
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 from bench.chart import number
+from jobqueue.cli.client import run_fast
 from jobqueue.runtime import calm_collector
 
 
@@ -47,13 +48,9 @@ def machine() -> str:
 def run(main: Callable[[], Awaitable[None]]) -> None:
     """Run a benchmark as `jobqueue worker` runs a queue: on uvloop, if installed, with a calm collector."""
     calm_collector()
-    try:
-        import uvloop  # noqa: PLC0415 - optional
-    except ImportError:
+    if find_spec("uvloop") is None:
         print("uvloop is not installed: measuring on asyncio's own loop")
-        asyncio.run(_call(main))
-    else:
-        uvloop.run(_call(main))
+    run_fast(_call(main))
 
 
 async def _call(main: Callable[[], Awaitable[None]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -57,8 +57,13 @@ async def client(url: str, name: str, serde: str = "json") -> AsyncGenerator[Que
 
 def run_fast(main: Coroutine[Any, Any, T]) -> T:
     """Run on uvloop if it is installed, on asyncio if not."""
+    # Chosen before it runs: an error raised while the missing import is handled would show that too.
+    return _runner()(main)
+
+
+def _runner() -> Callable[[Coroutine[Any, Any, T]], T]:
     try:
         import uvloop  # noqa: PLC0415 - optional
     except ImportError:
-        return asyncio.run(main)
-    return uvloop.run(main)
+        return asyncio.run
+    return uvloop.run
