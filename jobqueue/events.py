@@ -7,7 +7,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from jobqueue.errors import ErrorInfo, InvalidArgumentError
 from jobqueue.job import FailureReason
@@ -30,8 +30,12 @@ __all__ = [
     "LeadershipAcquired",
     "LeadershipLost",
     "Listener",
+    "QueueEvent",
+    "QueueEventName",
     "QueueStarted",
     "QueueStopped",
+    "ReaperEvent",
+    "ReaperEventName",
 ]
 
 log = logging.getLogger("jobqueue")
@@ -198,35 +202,69 @@ class LeadershipLost(Event):
     why: str
 
 
-Listener = Callable[[Any], Awaitable[None] | None]
+QueueEvent = (
+    QueueStarted
+    | QueueStopped
+    | JobEnqueued
+    | JobProcessing
+    | JobCompleted
+    | JobFailing
+    | JobFailed
+    | JobRequeued
+    | JobCancelled
+    | JobStalled
+    | JobProgress
+    | ErrorOccurred
+)
+"""The events of a queue."""
+QueueEventName = Literal[
+    "started", "stopped", "enqueued", "processing", "completed", "failing", "failed", "requeued",
+    "cancelled", "stalled", "progress", "error",
+]  # fmt: skip
+
+ReaperEvent = JobStalled | LeadershipAcquired | LeadershipLost | ErrorOccurred
+"""The events of a reaper."""
+ReaperEventName = Literal["stalled", "leadership_acquired", "leadership_lost", "error"]
+
+E = TypeVar("E", bound=Event)
+Listener = Callable[[E], Awaitable[None] | None]
+"""A function of one event; ``Listener[Any]`` is one of any event."""
 
 
 class Emitter:
     """Listeners by event name. A listener that raises is logged and harms nobody."""
 
     def __init__(self, *kinds: type[Event]) -> None:
-        self._listeners: dict[str, tuple[tuple[Listener], ...]] = {kind.name: () for kind in kinds}
+        self._listeners: dict[str, tuple[tuple[Listener[Any]], ...]] = {kind.name: () for kind in kinds}
         self._kinds = {kind.name: kind for kind in kinds}
         self._tasks: dict[asyncio.Task[None], str] = {}  # to the event's name
         self.heard: set[type[Event]] = set()
         """Events that have a listener: spares the hot path an event that nobody wants."""
 
-    def on(self, name: str, listener: Listener) -> Callable[[], None]:
-        """Add a listener; returns what removes it. Raises `InvalidArgumentError`."""
-        if not isinstance(name, str) or name not in self._listeners:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InvalidArgumentError("name", f"must be one of {', '.join(self._listeners)}, not {name!r}")
+    def on(self, event: str | type[Event], listener: Listener[Any]) -> Callable[[], None]:
+        """Add a listener for an event, given by name or class; return a function that removes it.
+
+        Raises `InvalidArgumentError`.
+        """
+        kind = self._kind(event)
         check_callable("listener", listener)
         entry = (listener,)  # an object of its own: one function may listen twice
-        self._listeners[name] += (entry,)
-        self.heard.add(self._kinds[name])
+        self._listeners[kind.name] += (entry,)
+        self.heard.add(kind)
 
         def unsubscribe() -> None:
-            left = [known for known in self._listeners[name] if known is not entry]
-            self._listeners[name] = tuple(left)
+            left = [known for known in self._listeners[kind.name] if known is not entry]
+            self._listeners[kind.name] = tuple(left)
             if not left:
-                self.heard.discard(self._kinds[name])
+                self.heard.discard(kind)
 
         return unsubscribe
+
+    def _kind(self, event: str | type[Event]) -> type[Event]:
+        for name, kind in self._kinds.items():
+            if event is kind or event == name:
+                return kind
+        raise InvalidArgumentError("name", f"must be one of {', '.join(self._kinds)}, not {event!r}")
 
     def emit(self, event: Event) -> None:
         """Call every listener; asynchronous ones run as tasks of their own."""

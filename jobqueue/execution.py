@@ -15,10 +15,11 @@ import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from jobqueue.backoff import Backoff
 from jobqueue.errors import ErrorInfo, InvalidArgumentError
+from jobqueue.generics import P, R
 from jobqueue.job import (
     Aborted,
     AbortedReason,
@@ -39,10 +40,6 @@ from jobqueue.serde import Serde, dump, unreadable
 from jobqueue.storage.base import Claimed
 
 __all__ = ["AfterExecution", "Execution", "Handler", "Hook", "Job", "Run", "error_info", "is_async"]
-
-P = TypeVar("P")
-R = TypeVar("R")
-
 
 Handler = Callable[[Job[P]], Awaitable[R]] | Callable[[Job[P]], R]
 

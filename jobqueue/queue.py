@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import Any, Generic, Self, TypeVar, get_args, overload
 
 from jobqueue.backoff import Backoff
 from jobqueue.errors import (
@@ -20,20 +20,20 @@ from jobqueue.events import (
     Emitter,
     ErrorOccurred,
     JobCancelled,
-    JobCompleted,
     JobEnqueued,
     JobFailed,
     JobFailing,
-    JobProcessing,
-    JobProgress,
     JobRequeued,
     JobStalled,
     Listener,
+    QueueEvent,
+    QueueEventName,
     QueueStarted,
     QueueStopped,
     log_event,
 )
 from jobqueue.execution import Execution, Handler, Hook, is_async
+from jobqueue.generics import P, R
 from jobqueue.job import ENDED, JobState
 from jobqueue.options import (
     MAX_SECONDS,
@@ -54,6 +54,7 @@ from jobqueue.records import (
     job_status,
 )
 from jobqueue.requests import Requests
+from jobqueue.run import Job
 from jobqueue.runtime import make_tuple, unique_id
 from jobqueue.serde import JsonSerde, Serde, load
 from jobqueue.session import Session
@@ -74,9 +75,10 @@ from jobqueue.worker import WorkerOptions
 
 __all__ = ["Queue"]
 
-P = TypeVar("P")
-R = TypeVar("R")
 H = TypeVar("H", bound=Callable[..., Any])
+D = TypeVar("D")
+E = TypeVar("E", bound=QueueEvent)
+Answer = TypeVar("Answer", bound=Awaitable[None] | None)
 
 MAX_CONCURRENCY = 100_000
 
@@ -90,7 +92,7 @@ _LOGGED = (
     JobStalled,
     ErrorOccurred,
 )
-_EVENTS = (*_LOGGED, JobEnqueued, JobProcessing, JobCompleted, JobProgress)
+_EVENTS = get_args(QueueEvent)
 
 
 _CREATED, _COMPLETED = InsertStatus.CREATED, JobState.COMPLETED
@@ -172,7 +174,7 @@ class Queue(Generic[P, R]):
         self._storage = as_storage(storage)
         self._emitter = Emitter(*_EVENTS)
         for kind in _LOGGED:
-            self._emitter.on(kind.name, log_event)
+            self._emitter.on(kind, log_event)
         self._handler: Handler[P, R] | None = None
         self._threaded = False
         self._session: Session | None = None
@@ -303,7 +305,15 @@ class Queue(Generic[P, R]):
 
     # -- handlers and events ----------------------------------------------------------------------
 
-    def execute(self, handler: H) -> H:
+    @overload
+    def execute(
+        self, handler: Callable[[Job[P]], Coroutine[Any, Any, R]]
+    ) -> Callable[[Job[P]], Coroutine[Any, Any, R]]: ...
+    @overload
+    def execute(self, handler: Callable[[Job[P]], Awaitable[R]]) -> Callable[[Job[P]], Awaitable[R]]: ...
+    @overload
+    def execute(self, handler: Callable[[Job[P]], R]) -> Callable[[Job[P]], R]: ...
+    def execute(self, handler: Any) -> Any:
         """Register the handler of this queue; a method and a decorator, before or after `start`.
 
         An ``async def`` runs in the event loop; a plain function runs in a thread for each job. After
@@ -324,14 +334,19 @@ class Queue(Generic[P, R]):
         return handler
 
     @overload
-    def on(self, name: str, listener: Listener) -> Callable[[], None]: ...
+    def on(self, name: type[E], listener: Listener[E]) -> Callable[[], None]: ...
     @overload
-    def on(self, name: str) -> Callable[[H], H]: ...
-    def on(self, name: str, listener: Listener | None = None) -> Callable[..., Any]:
-        """Call ``listener(event)``, sync or async, at every event of that name.
+    def on(self, name: type[E]) -> Callable[[Callable[[E], Answer]], Callable[[E], Answer]]: ...
+    @overload
+    def on(self, name: QueueEventName, listener: Listener[Any]) -> Callable[[], None]: ...
+    @overload
+    def on(self, name: QueueEventName) -> Callable[[H], H]: ...
+    def on(self, name: Any, listener: Listener[Any] | None = None) -> Callable[..., Any]:
+        """Call ``listener(event)``, sync or async, at every event of that name or class.
 
-        Returns what unsubscribes it; without a listener, a decorator. A listener that raises is
-        logged and harms nobody. Raises `InvalidArgumentError` for an unknown name.
+        Returns a function that removes the listener; without a listener, a decorator. The class, as in
+        ``on(JobCompleted, listener)``, lets a type checker see what the listener gets. A listener that
+        raises is logged and harms nobody. Raises `InvalidArgumentError` for an unknown event.
         """
         if listener is not None:
             return self._emitter.on(name, listener)
@@ -489,7 +504,11 @@ class Queue(Generic[P, R]):
             self._emitter.emit(JobCancelled(id, self.name))
         return status
 
-    async def get_result(self, id: str, default: Any = None) -> R | Any:
+    @overload
+    async def get_result(self, id: str) -> R | None: ...
+    @overload
+    async def get_result(self, id: str, default: D) -> R | D: ...
+    async def get_result(self, id: str, default: Any = None) -> Any:
         """Return the result of a completed job, ``default`` for any other."""
         record = await self._read(id)
         if record is None or record.result is None:

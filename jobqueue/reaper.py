@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Any, Self, TypeVar, get_args, overload
 
 from jobqueue.errors import InvalidArgumentError, JobQueueError
 from jobqueue.events import (
@@ -18,6 +18,8 @@ from jobqueue.events import (
     LeadershipAcquired,
     LeadershipLost,
     Listener,
+    ReaperEvent,
+    ReaperEventName,
     log_event,
 )
 from jobqueue.forks import tell_in_child
@@ -42,7 +44,9 @@ Drawn, so that reapers do not sweep in step. Less than one, so that the sweep it
 fit into the interval: it is part of a promise.
 """
 
-_EVENTS = (JobStalled, LeadershipAcquired, LeadershipLost, ErrorOccurred)
+_EVENTS = get_args(ReaperEvent)
+
+E = TypeVar("E", bound=ReaperEvent)
 
 
 class Reaper:
@@ -78,7 +82,7 @@ class Reaper:
         """Names this reaper as owner of the leader lock."""
         self._emitter = Emitter(*_EVENTS)
         for kind in _EVENTS:
-            self._emitter.on(kind.name, log_event)
+            self._emitter.on(kind, log_event)
         self._supervisor: Supervisor | None = None
         self._leadership: Leadership | None = None
         self._swept = False
@@ -103,8 +107,12 @@ class Reaper:
             return self._swept
         return self._leadership.reached and (self._leadership.term is None or self._swept)
 
-    def on(self, name: str, listener: Listener) -> Callable[[], None]:
-        """Call ``listener(event)`` at every event of that name; returns what unsubscribes it.
+    @overload
+    def on(self, name: type[E], listener: Listener[E]) -> Callable[[], None]: ...
+    @overload
+    def on(self, name: ReaperEventName, listener: Listener[Any]) -> Callable[[], None]: ...
+    def on(self, name: Any, listener: Listener[Any]) -> Callable[[], None]:
+        """Call ``listener(event)`` at every event of that name or class; return a function that ends it.
 
         Names: ``stalled``, ``leadership_acquired``, ``leadership_lost``, ``error``.
         """

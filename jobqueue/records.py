@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple
 
 from jobqueue.errors import (
     ErrorInfo,
@@ -14,6 +14,7 @@ from jobqueue.errors import (
     JobQueueError,
     MaxRetriesError,
 )
+from jobqueue.generics import R
 from jobqueue.job import FailureReason, JobState, decode_error
 from jobqueue.storage.base import Record, Reuse
 
@@ -25,8 +26,6 @@ __all__ = [
     "ended_error",
     "job_status",
 ]
-
-R = TypeVar("R")
 
 
 class EnqueueStatus(StrEnum):

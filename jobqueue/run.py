@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from datetime import UTC, datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol
 
+from jobqueue.generics import P
 from jobqueue.job import AbortedReason, Settlement
 from jobqueue.storage.base import Claimed
 from jobqueue.timers import Lane
 
 __all__ = ["Job", "Run", "Setting"]
-
-P = TypeVar("P")
 
 
 class Setting(Protocol):

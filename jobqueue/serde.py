@@ -35,8 +35,9 @@ class JsonSerde:
 
     def __init__(self) -> None:
         self._chunks = _encoder()
-        self._decoder = json.JSONDecoder()
-        self._scan: Callable[[str, int], tuple[Any, int]] = self._decoder.scan_once  # type: ignore[attr-defined]
+        decoder: Any = json.JSONDecoder()
+        self._decode: Callable[[str], Any] = decoder.decode
+        self._scan: Callable[[str, int], tuple[Any, int]] = decoder.scan_once
 
     def dumps(self, value: Any) -> bytes:
         """Return the JSON text of a value."""
@@ -50,8 +51,8 @@ class JsonSerde:
         try:
             value, end = self._scan(text, 0)
         except StopIteration:
-            return self._decoder.decode(text)
-        return value if end == len(text) else self._decoder.decode(text)
+            return self._decode(text)
+        return value if end == len(text) else self._decode(text)
 
     def __repr__(self) -> str:
         return "JsonSerde()"
@@ -88,7 +89,7 @@ class MsgpackSerde:
 
     def __init__(self) -> None:
         # Loaded when used: `import jobqueue` needs no third party.
-        import msgpack  # type: ignore[import-untyped]  # noqa: PLC0415
+        import msgpack  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]  # noqa: PLC0415
 
         msgpack_: Any = msgpack
         self._pack: Callable[..., bytes] = msgpack_.packb

@@ -12,6 +12,7 @@ import pytest
 from jobqueue import (
     Backoff,
     ErrorInfo,
+    Event,
     InvalidArgumentError,
     Job,
     JobCancelled,
@@ -23,6 +24,7 @@ from jobqueue import (
     JobProgress,
     JobRequeued,
     JobStalled,
+    LeadershipLost,
     MaxRetriesError,
     QueueStarted,
     QueueStopped,
@@ -100,7 +102,28 @@ async def test_event_names_are_those_of_the_classes(lab: Lab) -> None:
             assert [field.name for field in dataclasses.fields(kind)][:2] == ["id", "queue"]
 
 
-@pytest.mark.parametrize("name", ["unknown", "", "Completed", "leadership_acquired", None, 5, []], ids=repr)
+async def test_an_event_may_be_given_by_its_class(lab: Lab) -> None:
+    heard: list[str] = []
+    queue = lab.queue(echo)
+    unsubscribe = queue.on(JobCompleted, lambda event: heard.append(f"first {event.id}"))
+
+    @queue.on(JobCompleted)
+    def second(event: JobCompleted) -> None:
+        heard.append(f"second {event.id}")
+
+    async with asyncio.timeout(10):
+        for id in ("a", "b"):
+            await queue.start()
+            await queue.enqueue_and_wait(id, 1)
+            await lab.finish(queue.stop())
+            unsubscribe()
+    assert heard == ["first a", "second a", "second b"]
+
+
+UNKNOWN = ["unknown", "", "Completed", "leadership_acquired", None, 5, [], Event, LeadershipLost, int]
+
+
+@pytest.mark.parametrize("name", UNKNOWN, ids=repr)
 async def test_an_unknown_name_is_refused(lab: Lab, name: Any) -> None:
     queue = lab.queue()
     with pytest.raises(InvalidArgumentError) as caught:

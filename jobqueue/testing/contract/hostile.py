@@ -185,7 +185,7 @@ class HostileCases(Cases):
         before = await answers()
         inserted.clear()
         exchanged.jobs.clear()
-        exchanged.settled.append("lost")  # type: ignore[arg-type]
+        exchanged.settled.append("lost")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         (await jobs.storage.get("q", ["a"])).clear()
         (await jobs.storage.scan("q", JobState.PROCESSING, 10)).records.clear()
         (await jobs.storage.workers("q")).clear()
