@@ -471,14 +471,14 @@ async def test_a_process_that_fails_to_compact_is_reported(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    monkeypatch.setenv("PYTHONSTARTUP", "")
     await make()
-    monkeypatch.setattr("sys.executable", "/bin/false")
+    (tmp_path / "python3").symlink_to("/bin/false")
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python3"))
     compaction = rotation.Compaction(Files(), tmp_path / "store")
     compaction.start()
     await until(lambda: not compaction.running())
     assert "will be tried again" in caplog.text
-    monkeypatch.setattr("sys.executable", str(tmp_path / "none"))
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python-that-is-gone"))
     compaction.start()
     await until(lambda: not compaction.running())
     assert "could not start a process" in caplog.text

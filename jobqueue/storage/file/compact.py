@@ -1,14 +1,22 @@
-"""``python -m jobqueue.storage.file.compact DIRECTORY``: one compaction, in a process of its own."""
+"""One compaction, in a process of its own; `jobqueue.storage.file.child` starts it."""
 
 from __future__ import annotations
 
 import os
-import sys
+import signal
 from pathlib import Path
 
 from jobqueue.storage.file.files import Files
 from jobqueue.storage.file.rotation import compact
 
-if __name__ == "__main__":
+__all__ = ["main"]
+
+
+def main(directory: str) -> None:
+    """Compact the store in a directory."""
     os.nice(5)  # those who wait for jobs come first
-    compact(Files(), Path(sys.argv[1]))
+    # A program may have blocked or ignored the signals that are to end its children.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    compact(Files(), Path(directory))

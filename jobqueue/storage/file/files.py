@@ -10,11 +10,11 @@ import errno
 import fcntl
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from jobqueue.errors import QueueFullError, StorageError, StorageUnavailableError
+from jobqueue.storage.file.child import start_process
 
 __all__ = ["DISK_FULL", "Files", "fault"]
 
@@ -151,18 +151,7 @@ class Files:
 
     def spawn(self, directory: Path) -> subprocess.Popen[bytes] | None:
         """Start a process that compacts; ``None`` where none can be started."""
-        # A frozen application is its own interpreter: starting it would start the application again.
-        if not sys.executable or getattr(sys, "frozen", False):
-            return None
-        source = str(Path(__file__).parents[3])
-        path = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
-        return subprocess.Popen(  # noqa: S603 - this interpreter and this package
-            [sys.executable, "-m", "jobqueue.storage.file.compact", str(directory)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path},
-        )
+        return start_process(directory)
 
     def boot_id(self) -> str:
         """Name this run of the host; "" where the system does not say."""
