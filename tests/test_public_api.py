@@ -83,7 +83,7 @@ def test_importing_it_imports_no_third_party_package() -> None:
     program = """
 import sys
 before = set(sys.modules)
-import jobqueue
+from jobqueue import Queue
 new = {name.partition(".")[0] for name in set(sys.modules) - before}
 print(sorted(new - set(sys.stdlib_module_names) - {"jobqueue"}))
 """

@@ -2,4 +2,4 @@
 
 from jobqueue.cli import main
 
-main(prog_name="jobqueue")
+main()

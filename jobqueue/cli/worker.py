@@ -109,7 +109,7 @@ async def _serve_fleet(
         environ["JOBQUEUE_STORAGE"] = storage  # not an argument: all users of the host see those
     debug = ["--debug"] if click.get_current_context().find_root().params["debug"] else []
     # -P: this directory is put on the path later, so that no file in it replaces a standard module.
-    command = [sys.executable, "-P", "-m", "jobqueue.cli", *debug, "worker", *arguments]
+    command = [sys.executable, "-P", "-m", "jobqueue", *debug, "worker", *arguments]
     fleet = Fleet(command, environ, processes, sources)
     service = Service(
         start=fleet.start,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from jobqueue.cli import main
+from jobqueue.cli.commands import main
 from tests.cli.processes import TASKS, Process
 
 

@@ -55,7 +55,7 @@ class Process:
 
     def __init__(self, *arguments: str, cwd: Path, **env: str) -> None:
         self.popen = subprocess.Popen(
-            [sys.executable, "-P", "-m", "jobqueue.cli", *arguments],
+            [sys.executable, "-P", "-m", "jobqueue", *arguments],
             cwd=cwd, env=environ(**env), text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             start_new_session=True,

@@ -115,7 +115,7 @@ def test_the_standard_library_is_the_default(spawn):
 
 def test_on_a_terminal_it_shows_bars(files):
     terminal, inside = pty.openpty()
-    command = [sys.executable, "-P", "-m", "jobqueue.cli", "demo", str(files)]
+    command = [sys.executable, "-P", "-m", "jobqueue", "demo", str(files)]
     with subprocess.Popen(
         command, env=environ(TERM="xterm", COLUMNS="60"), stdin=inside, stdout=inside, stderr=inside
     ) as process:

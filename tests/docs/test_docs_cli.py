@@ -8,7 +8,7 @@ from typing import Any
 import click
 import pytest
 
-from jobqueue.cli import main
+from jobqueue.cli.commands import main
 from jobqueue.cli.exits import Exit
 from tests.docs.doc_pages import DOCS, code, rows, section
 

@@ -41,7 +41,7 @@ class Commands:
         self.directory = directory
         self.background: list[subprocess.Popen[str]] = []
         # The command of this checkout, whatever is installed.
-        for command, module in (("jobqueue", "-m jobqueue.cli"), ("python", "")):
+        for command, module in (("jobqueue", "-m jobqueue"), ("python", "")):
             script = bin / command
             script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
             script.chmod(0o755)

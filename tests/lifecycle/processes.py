@@ -151,7 +151,7 @@ class Start:
 
     async def cli(self, *arguments: str, **environ: str) -> Process:
         """Start a command."""
-        return await self._start("-P", "-m", "jobqueue.cli", *arguments, **environ)
+        return await self._start("-P", "-m", "jobqueue", *arguments, **environ)
 
     async def reaper(self, *options: str) -> Process:
         """Start a reaper process that sweeps often."""

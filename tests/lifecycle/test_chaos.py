@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from jobqueue.cli import main
+from jobqueue.cli.commands import main
 from jobqueue.cli.demo.chaos_check import ChaosVerdict, Kill, judge_chaos
 from jobqueue.cli.demo.chaos_view import viewing
 from jobqueue.cli.demo.chaos_work import Outcome, Run, read_runs

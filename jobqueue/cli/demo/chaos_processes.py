@@ -53,7 +53,7 @@ class Child:
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", "-m", "jobqueue.cli", *arguments,
+                sys.executable, "-P", "-m", "jobqueue", *arguments,
                 env={**os.environ, **environ, LINK_VARIABLE: str(theirs.fileno())},
                 pass_fds=[theirs.fileno()],
                 stdin=asyncio.subprocess.DEVNULL,

@@ -1,0 +1,70 @@
+"""Ctrl-C before a command has begun and after it has ended: no traceback, at once."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.cli.processes import BOUND, environ
+
+AT_IMPORT = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+"""
+AT_EXIT = "import atexit, os, signal; atexit.register(os.kill, os.getpid(), signal.SIGINT)"
+RUN = "import sys; sys.argv = ['jobqueue', 'stats', '--help']; from jobqueue.cli import main; main()"
+
+
+def run(*lines: str, interrupts: signal.Handlers = signal.SIG_DFL) -> subprocess.CompletedProcess[str]:
+    def as_a_shell_does() -> None:
+        signal.signal(signal.SIGINT, interrupts)
+
+    return subprocess.run(
+        [sys.executable, "-P", "-c", "\n".join(lines)],
+        env=environ(), capture_output=True, text=True, timeout=BOUND, preexec_fn=as_a_shell_does, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["click", "asyncio", "jobqueue.cli.commands", "jobqueue.cli.worker"])
+def test_while_the_commands_are_loaded(name: str) -> None:
+    ended = run(AT_IMPORT.format(name=name), RUN)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
+
+
+def test_after_the_command() -> None:
+    ended = run(AT_EXIT, RUN)
+    assert (ended.returncode, ended.stderr) == (130, "")
+    assert "--watch" in ended.stdout
+
+
+@pytest.mark.parametrize("when", [AT_IMPORT.format(name="click"), AT_EXIT])
+def test_ignored_interrupts_stay_ignored(when: str) -> None:
+    ended = run(when, RUN, interrupts=signal.SIG_IGN)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "--watch" in ended.stdout
+
+
+def test_the_package_loads_its_interface_when_it_is_asked_for_a_name() -> None:
+    program = """
+import sys
+import jobqueue.cli
+assert not {"click", "jobqueue.public", "jobqueue.queue"} & set(sys.modules), sorted(sys.modules)
+import jobqueue
+assert jobqueue.queue.Queue is jobqueue.Queue
+assert {"Queue", "queue", "__version__"} <= set(dir(jobqueue))
+assert not hasattr(jobqueue, "Nothing")
+names = {}
+exec("from jobqueue import *", names)
+assert names["Queue"] is jobqueue.Queue and "open_storage" in names
+"""
+    ended = run(program)
+    assert (ended.returncode, ended.stderr) == (0, "")
