@@ -1,4 +1,4 @@
-"""From what became of a run to the event that tells it."""
+"""Turns the end of a run into the event that listeners receive."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["Announcer"]
 
 
 class Announcer:
-    """Tells the listeners of one worker what happens to its runs."""
+    """Emits the events of one worker's runs."""
 
     def __init__(self, emitter: Emitter, clock: Clock, queue: str, worker_id: str) -> None:
         self._emitter = emitter
@@ -35,28 +35,28 @@ class Announcer:
 
     @property
     def hears_starts(self) -> bool:
-        """Whether anybody wants to know of runs that start."""
+        """Whether `JobProcessing` has a listener."""
         return JobProcessing in self._emitter.heard
 
     @property
     def hears_results(self) -> bool:
-        """Whether anybody wants to know of runs that completed their job."""
+        """Whether `JobCompleted` has a listener."""
         return JobCompleted in self._emitter.heard
 
     def started(self, run: Run) -> None:
-        """Tell that a run starts."""
+        """Emit the start of a run."""
         self._emitter.emit(JobProcessing(run.id, self._queue, run.claimed.attempts))
 
     def progressed(self, run: Run, value: Any) -> None:
-        """Tell what a handler reported."""
+        """Emit the progress that a handler reported."""
         self._emitter.emit(JobProgress(run.id, self._queue, value))
 
     def lost(self, run: Run) -> None:
-        """Tell that a run lost its lease."""
+        """Emit the loss of a run's lease."""
         self._emitter.emit(JobStalled(run.id, self._queue, self._worker_id))
 
     def settled(self, run: Run, status: SettleStatus) -> None:
-        """Tell what the store made of a run's settlement."""
+        """Emit the outcome of a run, once the store has answered its settlement."""
         if status is SettleStatus.LOST:
             self.lost(run)
             return

@@ -1,4 +1,4 @@
-"""How long a failed job waits before its next attempt."""
+"""The pause between the attempts of a failing job."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Backoff"]
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """A rule from the number of attempts made (from 1) to a delay in seconds.
+    """Computes the pause before the next attempt from the number of attempts made, counted from 1.
 
     Build one with `exponential`, `fixed` or `custom`.
     """
@@ -30,9 +30,9 @@ class Backoff:
     def exponential(
         cls, initial: float, *, factor: float = 2.0, max: float = 30.0, jitter: float = 0.1
     ) -> Backoff:
-        """Wait ``initial * factor ** (attempts - 1)`` seconds, at most ``max``, spread by ``jitter``.
+        """Build a rule of growing pauses: ``initial * factor ** (attempts - 1)`` seconds, at most ``max``.
 
-        ``jitter`` is the fraction of the delay drawn at random to either side, so that jobs which
+        ``jitter`` is the fraction of the pause drawn at random to either side, so that jobs which
         failed together do not come back together. Raises `InvalidArgumentError`.
         """
         check_seconds("initial", initial, zero=True)
@@ -51,13 +51,13 @@ class Backoff:
 
     @classmethod
     def fixed(cls, delay: float) -> Backoff:
-        """Return the same ``delay`` in seconds every time. Raises `InvalidArgumentError`."""
+        """Build a rule that always waits ``delay`` seconds. Raises `InvalidArgumentError`."""
         check_seconds("delay", delay, zero=True)
         return cls(lambda _attempts: delay, 0.0, f"Backoff.fixed({delay})")
 
     @classmethod
     def custom(cls, rule: Callable[[int], float]) -> Backoff:
-        """Call ``rule(attempts)`` for the delay in seconds.
+        """Build a rule from a function: ``rule(attempts)`` returns the pause in seconds.
 
         A rule that raises or returns nonsense is reported as an ``error`` event, and the job
         waits one second.
@@ -67,7 +67,7 @@ class Backoff:
         return cls(rule, 0.0, f"Backoff.custom({rule!r})")
 
     def delay(self, attempts: int, uniform: Callable[[float, float], float] = SYSTEM_CLOCK.uniform) -> float:
-        """Seconds to wait after ``attempts`` attempts. Raises `InvalidArgumentError`."""
+        """Return the seconds to wait after ``attempts`` attempts. Raises `InvalidArgumentError`."""
         seconds = check_seconds("backoff", self._rule(attempts), zero=True)
         if not self._jitter:
             return seconds

@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 
 class Batcher(Generic[T, R]):
-    """Merges single calls into calls of ``send`` with up to ``limit`` items. Belongs to one event loop.
+    """Merges single calls into calls of ``send`` with up to ``limit`` items, in one event loop.
 
     A caller that is cancelled leaves its batch; the item is sent all the same, if it was on its way.
     """
@@ -41,12 +41,12 @@ class Batcher(Generic[T, R]):
         return future
 
     async def drain(self) -> None:
-        """Wait until everything asked for so far is answered."""
+        """Wait until all calls so far are answered."""
         while self._sender is not None:
             await asyncio.wait([self._sender])
 
     async def close(self) -> None:
-        """Answer what is not answered yet with an error."""
+        """Answer the open calls with an error."""
         sender = self._sender
         if sender is not None:
             sender.cancel()

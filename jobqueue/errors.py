@@ -1,4 +1,4 @@
-"""Every error that jobqueue raises, in one tree.
+"""The errors of jobqueue, in one tree. Whatever else a store or serde raises is a subclass of one of them.
 
 JobQueueError
 ├── InvalidArgumentError (ValueError)    bad input; nothing was stored
@@ -41,7 +41,7 @@ E = TypeVar("E", bound=BaseException)
 
 @dataclass(frozen=True, slots=True)
 class ErrorInfo:
-    """What is kept of an exception: text only, never the object."""
+    """A handler's exception as it is stored: text only, never the object."""
 
     type: str
     """Qualified class name, for example ``ValueError`` or ``app.errors.Declined``."""
@@ -75,7 +75,7 @@ class InvalidArgumentError(JobQueueError, ValueError):
 
 
 class SerializationError(JobQueueError):
-    """A payload or result could not be turned into bytes or back."""
+    """The serde could not turn a payload or result into bytes, or back."""
 
 
 class QueueFullError(JobQueueError):
@@ -83,7 +83,7 @@ class QueueFullError(JobQueueError):
 
 
 class WaitTimeoutError(JobQueueError, TimeoutError):
-    """No outcome within the timeout. The job is not cancelled: wait again, or cancel it."""
+    """The timeout passed without an outcome. The job is not cancelled: wait again, or cancel it."""
 
 
 class JobNotFoundError(JobQueueError):

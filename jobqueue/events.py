@@ -1,4 +1,4 @@
-"""Events: what a queue or reaper tells its listeners, and the log that listens to them."""
+"""The events of queues and reapers, their listeners, and the log, which is one of those."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ log = logging.getLogger("jobqueue")
 PATIENCE = 5.0
 """Seconds that asynchronous listeners get to end when their queue or reaper stops."""
 GRACE = 1.0
-"""Seconds that they get to end once they are cancelled."""
+"""Seconds that asynchronous listeners get to end after their cancellation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Event:
     """Base of all events."""
 
     name: ClassVar[str]
-    """What `on` is called with."""
+    """The name that `on` takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class QueueStopped(Event):
 
 @dataclass(frozen=True, slots=True)
 class JobEnqueued(Event):
-    """This queue object created a job (a duplicate is no event)."""
+    """This queue object created a job. A duplicate is no event."""
 
     name: ClassVar[str] = "enqueued"
     id: str
@@ -154,11 +154,11 @@ class JobStalled(Event):
     id: str
     queue: str
     worker_id: str
-    """Who had the lease."""
+    """The worker that had the lease."""
     stalls: int | None = None
     """Leases lost so far, if known: a worker that loses its lease cannot tell."""
     failed: bool = False
-    """True if that was once too often, so the job failed with reason ``stalled``."""
+    """True if this was one stall too many, so the job failed with reason ``stalled``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ class ErrorOccurred(Event):
     name: ClassVar[str] = "error"
     error: BaseException
     doing: str
-    """What was being done, for a log line."""
+    """The activity that failed, for a log line."""
     queue: str | None = None
 
 
@@ -232,14 +232,14 @@ Listener = Callable[[E], Awaitable[None] | None]
 
 
 class Emitter:
-    """Listeners by event name. A listener that raises is logged and harms nobody."""
+    """Calls the listeners of each event. One that raises is logged; the others are still called."""
 
     def __init__(self, *kinds: type[Event]) -> None:
         self._listeners: dict[str, tuple[tuple[Listener[Any]], ...]] = {kind.name: () for kind in kinds}
         self._kinds = {kind.name: kind for kind in kinds}
         self._tasks: dict[asyncio.Task[None], str] = {}  # to the event's name
         self.heard: set[type[Event]] = set()
-        """Events that have a listener: spares the hot path an event that nobody wants."""
+        """Event types with at least one listener; others are not even built."""
 
     def on(self, event: str | type[Event], listener: Listener[Any]) -> Callable[[], None]:
         """Add a listener for an event, given by name or class; return a function that removes it.
@@ -280,7 +280,7 @@ class Emitter:
                 task.add_done_callback(self._forget)
 
     async def drain(self, clock: Clock) -> None:
-        """Wait until the asynchronous listeners called so far have ended; cancel what takes too long."""
+        """Wait for the asynchronous listeners called so far; cancel those that take too long."""
         current = asyncio.current_task()
         tasks = {task: name for task, name in self._tasks.items() if task is not current}
         if not tasks or await all_end(clock, tasks, PATIENCE):

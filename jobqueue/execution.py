@@ -1,4 +1,4 @@
-"""One run of a handler: from a claimed job to its settlement.
+"""Runs a handler: from a claimed job to its settlement.
 
 A run is a list of steps: read the payload, call the handler, classify what came of it, let
 ``after_execution`` have its say on final outcomes, write the result, settle. Whatever a step raises
@@ -46,15 +46,15 @@ Handler = Callable[[Job[P]], Awaitable[R]] | Callable[[Job[P]], R]
 
 @dataclass(slots=True)
 class AfterExecution:
-    """What ``after_execution`` gets. Changes to ``result``, ``error`` and ``ttl`` are stored."""
+    """The outcome passed to ``after_execution``, which may change ``result``, ``error`` and ``ttl``."""
 
     job: Job[Any]
     result: Any
-    """What the handler returned; ``None`` on failure."""
+    """The handler's result; ``None`` on failure."""
     error: ErrorInfo | None
     """Set it to fail a job that succeeded; clear it to complete, with ``result``, one that failed."""
     ttl: float
-    """Seconds that the outcome and the dedup mark are kept."""
+    """Seconds until the outcome and the dedup mark expire."""
 
 
 Hook = Callable[[AfterExecution], Awaitable[None] | None]
@@ -62,7 +62,7 @@ Hook = Callable[[AfterExecution], Awaitable[None] | None]
 
 @dataclass(slots=True, kw_only=True)
 class Execution:
-    """What the runs of one queue have in common."""
+    """Everything a run needs: handler, serdes, retry policy, callbacks."""
 
     queue: str
     worker_id: str
@@ -79,7 +79,7 @@ class Execution:
     threaded: bool
 
     async def perform(self, run: Run, ended: Callable[[Run, Settlement | None], None]) -> None:
-        """Run the handler, then call ``ended`` with what to store, ``None`` if the lease is lost.
+        """Run the handler, then call ``ended`` with the settlement, or with ``None`` if the lease is lost.
 
         What a handler does becomes an outcome; a defect of this package is reported, and the job runs
         again when its lease has expired.
@@ -238,7 +238,7 @@ def start_thread(handler: Callable[[Job[Any]], Any], job: Job[Any]) -> asyncio.F
 
 
 def is_async(handler: Callable[..., Any]) -> bool:
-    """Whether calling the handler gives a coroutine."""
+    """Return whether calling the handler gives a coroutine."""
     check_callable("handler", handler)
     call = getattr(handler, "__call__", None)  # noqa: B004 - the method, to look into
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)
@@ -262,7 +262,7 @@ def error_info(error: BaseException, *, with_traceback: bool = False) -> ErrorIn
 
 
 def _is_closing(run: Run, error: BaseException) -> bool:
-    """Whether this coroutine is being closed, so that it can neither await nor store anything.
+    """Return whether this coroutine is being closed, so that it can neither await nor store anything.
 
     Python then throws `GeneratorExit` into it, outside of its task. A handler may raise one, too.
     """

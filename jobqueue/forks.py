@@ -1,6 +1,6 @@
-"""What a forked child must not use: it shares the parent's sockets, locks and event loop.
+"""Makes objects refuse use in a forked child, which shares sockets, locks and event loop with its parent.
 
-Such objects ask to be told. In the child, before it runs anything else, `forked` is called on each,
+Such objects register here. In the child, before it runs anything else, `forked` is called on each,
 so that using it fails with an error that names the remedy instead of hanging or taking the parent's
 replies. It costs nothing until a fork.
 """
@@ -15,17 +15,17 @@ __all__ = ["Forkable", "tell_in_child"]
 
 
 class Forkable(Protocol):
-    """What belongs to one process."""
+    """An object that belongs to one process."""
 
     def forked(self) -> None:
-        """Learn that this is the copy in a forked child. Must neither block nor raise."""
+        """Refuse use from now on; called on the copy in a forked child. Must neither block nor raise."""
 
 
 _told: WeakSet[Forkable] = WeakSet()
 
 
 def tell_in_child(target: Forkable) -> None:
-    """Have ``target.forked()`` called in children that are forked from now on, while it lives."""
+    """Call ``target.forked()`` in every child forked from now on, as long as ``target`` lives."""
     _told.add(target)
 
 

@@ -1,8 +1,8 @@
-"""Leases of running jobs, kept alive from a thread.
+"""Renews the leases of a worker's running jobs, from a thread.
 
 Liveness must not depend on what it certifies: a handler that blocks the event loop keeps its lease,
 because the renewals come from another thread, with its own event loop and its own connection. All
-leases of the process travel in one call, every third of the visibility timeout.
+leases of one worker, which is one queue object, travel in one call, every third of the visibility timeout.
 
 A process that cannot renew distrusts itself before others may take its jobs: a run whose lease was
 not confirmed for two thirds of the visibility timeout, by the monotonic clock and counted from the
@@ -28,30 +28,30 @@ from jobqueue.storage.base import LeaseStatus, Renewal, Storage
 __all__ = ["Heartbeat", "Lease"]
 
 _LAST_CALL = 5.0
-"""Seconds that the thread gets to end."""
+"""Seconds that the thread gets to end when its worker stops."""
 BLOCKED = 0.3
 """Part of the lease after which an event loop that does not answer counts as blocked."""
 
 
 class Lease(Protocol):
-    """What a heartbeat knows of a run."""
+    """The part of a run that a heartbeat uses."""
 
     confirmed_at: float
     renew_until: float | None
 
     @property
     def id(self) -> str:
-        """The job."""
+        """The job's id."""
         ...
 
     @property
     def fence(self) -> int:
-        """The claim."""
+        """The claim's fence."""
         ...
 
 
 def trusted_for(lease: float) -> float:
-    """Seconds after its last confirmation that a lease of ``lease`` seconds is relied on."""
+    """Return for how long after its last confirmation a lease of ``lease`` seconds is relied on."""
     return lease * 2 / 3
 
 
@@ -86,7 +86,7 @@ class Heartbeat:
         self._wake: Callable[[], None] | None = None
 
     async def run(self) -> None:
-        """Beat until cancelled."""
+        """Renew until cancelled."""
         self._owner = asyncio.get_running_loop()
         if self._clock.virtual:
             # Time stands still until the test moves it: a thread would race with the test.
@@ -156,7 +156,7 @@ class Heartbeat:
             await self._beat(storage)
 
     def _pause(self) -> float:
-        """Seconds to sleep: a third of the lease, less if a run is to be distrusted earlier."""
+        """Return the seconds to sleep: a third of the lease, less if a run is to be distrusted earlier."""
         now, pause = self._clock.monotonic(), self._lease / 3
         for lease in self._snapshot():
             left = lease.confirmed_at + trusted_for(self._lease) - now

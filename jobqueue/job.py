@@ -53,7 +53,7 @@ MAX_TRACEBACK = 32_768
 
 
 class JobState(StrEnum):
-    """Where a job is in its life."""
+    """The states of a job."""
 
     SCHEDULED = "scheduled"
     """Waits for its start time."""
@@ -69,13 +69,13 @@ class JobState(StrEnum):
 
 
 WAITING = frozenset({JobState.SCHEDULED, JobState.QUEUED, JobState.FAILING})
-"""Live, and nobody runs it."""
+"""Live states in which the job waits: no worker runs it."""
 ENDED = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
-"""Nothing more will happen, until the record expires."""
+"""Final states: nothing more happens until the record expires."""
 
 
 class Action(StrEnum):
-    """What moves a job from one state to the next."""
+    """The steps that move a job from one state to the next."""
 
     ENQUEUE = "enqueue"
     SCHEDULE = "schedule"
@@ -110,7 +110,7 @@ TRANSITIONS: dict[tuple[JobState | None, Action], JobState] = {
     (JobState.QUEUED, Action.CANCEL): JobState.CANCELLED,
     (JobState.FAILING, Action.CANCEL): JobState.CANCELLED,
 }
-"""Where an action leads. What is not here does not happen."""
+"""The state that an action leads to, by the state before. No other transition exists."""
 
 
 _COMPLETE = Action.COMPLETE
@@ -140,7 +140,7 @@ class AbortedReason(StrEnum):
 
 
 class Retry(Exception):  # noqa: N818 - a request of the handler, not an error
-    """Raised by a handler: run this job again after ``delay`` seconds.
+    """Raised by a handler to run this job again after ``delay`` seconds.
 
     ``None`` takes the queue's backoff. Attempts left do not matter: it is always run again.
     """
@@ -151,7 +151,7 @@ class Retry(Exception):  # noqa: N818 - a request of the handler, not an error
 
 
 class Fatal(Exception):  # noqa: N818 - a request of the handler, not an error
-    """Raised by a handler: the job fails now, whatever attempts are left."""
+    """Raised by a handler to fail the job now, whatever attempts are left."""
 
 
 # -- outcomes: what one run of a handler came to --------------------------------------------------
@@ -171,7 +171,7 @@ class Raised(NamedTuple):
 
     @property
     def retryable(self) -> bool:
-        """Whether another attempt could end otherwise."""
+        """Whether another attempt could end differently."""
         return self.reason in {FailureReason.ERROR, FailureReason.TIMEOUT}
 
 
@@ -192,16 +192,16 @@ Outcome = Returned | Raised | RetryAsked | Aborted
 
 
 class Attempt(Protocol):
-    """The facts of a run that its settlement depends on."""
+    """The facts about a run on which its settlement depends."""
 
     @property
     def id(self) -> str:
-        """The job."""
+        """The job's id."""
         ...
 
     @property
     def fence(self) -> int:
-        """The claim."""
+        """The claim's fence."""
         ...
 
     @property
@@ -211,12 +211,12 @@ class Attempt(Protocol):
 
     @property
     def max_attempts(self) -> int:
-        """From how many on an error is final."""
+        """The attempt on which an error is final."""
         ...
 
 
 class Settlement(NamedTuple):
-    """What a store is told about a run: which write, if the fence still holds."""
+    """The write a worker asks for at the end of a run; the store makes it if the fence still holds."""
 
     id: str
     fence: int
@@ -231,7 +231,7 @@ class Settlement(NamedTuple):
 
 
 def settle(attempt: Attempt, outcome: Outcome, ttl: int, backoff: Callable[[int], int]) -> Settlement | None:
-    """Turn the outcome of a run into what is stored. ``None``: nothing, the lease is gone.
+    """Turn the outcome of a run into the write for the store, or ``None`` if the lease is gone.
 
     ``ttl`` is the milliseconds that an ended record stays; ``backoff`` gives the milliseconds to wait
     after so many attempts.
@@ -261,7 +261,7 @@ def settle(attempt: Attempt, outcome: Outcome, ttl: int, backoff: Callable[[int]
 
 
 def encode_error(error: ErrorInfo, reason: str) -> bytes:
-    """Write an error as it is stored: bounded JSON, readable in any store's own tools."""
+    """Return an error as bounded JSON, readable in any store's own tools."""
     fields = {"type": error.type[:512], "message": error.message[:MAX_MESSAGE], "reason": reason}
     if error.traceback is not None:
         fields["traceback"] = error.traceback[-MAX_TRACEBACK:]
@@ -270,7 +270,7 @@ def encode_error(error: ErrorInfo, reason: str) -> bytes:
 
 
 def decode_error(data: bytes) -> tuple[ErrorInfo, FailureReason]:
-    """Read `encode_error`. Foreign bytes become an error that says so; this never raises."""
+    """Read the bytes of `encode_error`. Foreign bytes become an error that says so; this never raises."""
     try:
         fields: Any = json.loads(data)
         traceback = fields.get("traceback")
@@ -291,4 +291,4 @@ STALLED_ERROR = encode_error(
     ),
     FailureReason.STALLED,
 )
-"""What a sweep stores when it abandons a job."""
+"""The error that a sweep stores when it abandons a job."""

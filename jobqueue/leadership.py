@@ -1,4 +1,4 @@
-"""Who leads: a named lock with a lease, held by at most one process that trusts itself.
+"""Leader election: a named lock with a lease, held by at most one process that trusts itself.
 
 How it works
 ------------
@@ -31,9 +31,9 @@ from jobqueue.storage.base import Storage
 __all__ = ["Leadership"]
 
 MARGIN = 0.1
-"""Part of the TTL that a leader gives away to be sure to stop in time."""
+"""Part of the lock's TTL by which a leader stops early, to be sure to stop in time."""
 CROWD = 0.05
-"""Seconds over which followers spread that all have seen their chance."""
+"""Followers woken by the same release retry spread over so many seconds."""
 
 
 class Leadership:
@@ -64,9 +64,9 @@ class Leadership:
         self._failed = failed
         self._deadline = 0.0
         self.term: int | None = None
-        """The term that this process leads, ``None`` if it does not."""
+        """The term that this process leads; ``None`` if it does not lead."""
         self.reached = False
-        """Whether the store answered when it was asked last."""
+        """Whether the store answered the last request."""
 
     async def while_leader(self, duty: Callable[[], Awaitable[None]]) -> None:
         """Follow and lead in turns, until cancelled; ``duty`` runs while leading.
@@ -102,10 +102,10 @@ class Leadership:
             await self._clock.sleep(self._clock.uniform(0.0, min(CROWD, pause)))
 
     async def _expiry(self, otherwise: float) -> float:
-        """Guess the seconds until the lock expires, to be there when its holder has died.
+        """Estimate the seconds until the lock expires, to be there when its holder has died.
 
-        A guess, since the instant is the store's: with clocks that differ it is too early or too late,
-        and the next regular try stands.
+        An estimate, since the instant is on the store's clock: with clocks that differ it is too early or
+        too late, and then the next regular try counts.
         """
         held = await self._storage.holder(self._lock)
         left = otherwise if held is None else held.expires_at / 1000 - self._clock.time()
@@ -131,7 +131,7 @@ class Leadership:
             working.result()  # raises what the duty raised
 
     async def _keep(self) -> str:
-        """Renew until leadership ends; say why it did."""
+        """Renew until leadership ends; return the reason."""
         pause = self._options.renewal_interval
         while True:
             left = self._deadline - self._clock.monotonic()

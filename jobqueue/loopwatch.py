@@ -1,9 +1,9 @@
-"""Noticing that an event loop is blocked, from a thread that is not.
+"""Notices a blocked event loop, from another thread.
 
-The thread posts a question into the loop whenever it comes by. One that is still unanswered when it
-comes by again tells that a handler (or anything else) keeps the loop from turning; where it stands
-is in the stack of the loop's thread. Code that holds the interpreter lock all the time stops the
-watching thread too, and is not seen before it lets go.
+The thread posts a callback into the loop on every round. A callback that has not run by the next round
+means that a handler, or anything else, keeps the loop from turning; the stack of the loop's thread shows
+where. Code that holds the interpreter lock all the time stops the watching thread too, and is noticed
+only when it lets go.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ __all__ = ["LoopWatch"]
 log = logging.getLogger("jobqueue")
 
 SECOND_CHANCE = 0.05
-"""Seconds for a loop that looks blocked: after a pause of the whole process it has yet to wake."""
+"""Seconds a loop that looks blocked gets to answer: after a pause of the whole process it wakes late."""
 DEEPEST = 20
-"""Innermost frames that are shown."""
+"""Innermost frames to show."""
 
 
 class LoopWatch:
@@ -40,11 +40,11 @@ class LoopWatch:
         self._what = what
         self._thread = threading.get_ident()
         self._asked: float | None = None
-        """When the question was put that is not answered yet."""
+        """Instant of the callback that has not run yet."""
         self._warned = False
 
     async def look(self) -> None:
-        """Ask, or see whether the last question was answered."""
+        """Post a callback, or check whether the last one has run."""
         if self._asked is None:
             self._ask()
         elif not self._warned and self._clock.monotonic() - self._asked >= self._bound:

@@ -1,4 +1,4 @@
-"""Checks of every argument, and the options with their defaults, written once."""
+"""Checks of arguments, and the options of a leader election."""
 
 from __future__ import annotations
 
@@ -111,14 +111,14 @@ def check_instant(argument: str, value: object) -> int:
 
 
 def check_bool(argument: str, value: object) -> bool:
-    """Return True or False, and nothing that merely counts as one of them."""
+    """Return a bool; refuse other truthy or falsy values."""
     if not isinstance(value, bool):
         raise InvalidArgumentError(argument, f"must be True or False, not {_kind(value)}")
     return value
 
 
 def check_callable(argument: str, value: object) -> None:
-    """Refuse what cannot be called."""
+    """Refuse an object that cannot be called."""
     if not callable(value):
         raise InvalidArgumentError(argument, f"must be callable, not {_kind(value)}")
 
@@ -135,17 +135,17 @@ def _kind(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaderElection:
-    """How reapers agree on one leader. All values in seconds.
+    """Options of the election of one leading reaper, all in seconds.
 
     Raises `InvalidArgumentError` if ``renewal_interval`` is not below ``lock_ttl``.
     """
 
     lock_ttl: float = 30.0
-    """How long leadership outlives a dead leader."""
+    """Seconds that leadership outlives a dead leader."""
     renewal_interval: float = 10.0
-    """How often the leader renews."""
+    """Seconds between two renewals by the leader."""
     acquire_retry_interval: float = 5.0
-    """How often a follower tries."""
+    """Seconds between two tries of a follower."""
 
     def __post_init__(self) -> None:
         check_seconds("lock_ttl", self.lock_ttl)

@@ -108,22 +108,24 @@ class Queue(Generic[P, R]):
     Args:
         storage: a store, or a URL for `open_storage`.
         name: 1 to 64 of ``A-Z a-z 0-9 . _ -``. Queues of one name on one store share their jobs.
-        worker_id: names this object in records and statistics; default: unique.
-        concurrency: jobs that run here at once.
-        max_attempts: how often a failing job is tried, first attempt included. Travels with the job.
-        visibility_timeout: seconds of a lease; renewed while the worker lives.
-        job_timeout: seconds that one attempt may take; ``None``: any.
-        result_ttl: seconds that outcome and dedup mark are kept. Travels with the job.
+        worker_id: name of this object in records and statistics; default: a unique one.
+        concurrency: number of jobs that run here at once.
+        max_attempts: how often a failing job is tried, first attempt included. Travels with the job:
+            the queue that *enqueues* decides.
+        visibility_timeout: seconds of a job's lease; renewed while the worker lives.
+        job_timeout: seconds that one attempt may take; ``None``: no limit.
+        result_ttl: seconds from the end of a job until its outcome and dedup mark expire. Travels with
+            the job.
         block_timeout: seconds that an idle worker waits before it asks the store again.
         backoff: the pause before the next attempt.
         max_stalls: leases that a job may lose before it fails as ``stalled``. Travels with the job.
-        max_length: jobs that may wait; more raise `QueueFullError`. ``None``: any number.
-        max_payload_bytes: the largest payload and result that are taken, once serialized.
-        payload_serde, result_serde: from values to bytes and back.
+        max_length: number of jobs that may wait; more raise `QueueFullError`. ``None``: no limit.
+        max_payload_bytes: size limit of a serialized payload or result.
+        payload_serde, result_serde: turn values into bytes and back; default: JSON.
         after_execution: called with an `AfterExecution` before a final outcome is stored.
         tracebacks: keep the traceback of a failed attempt in its `ErrorInfo`.
 
-    Raises `InvalidArgumentError` for what is out of range.
+    Raises `InvalidArgumentError` for a value out of range.
     """
 
     def __init__(
@@ -185,21 +187,21 @@ class Queue(Generic[P, R]):
 
     @property
     def storage(self) -> Storage:
-        """The store that it is on."""
+        """The store of this queue."""
         return self._storage
 
     @property
     def handler(self) -> Handler[P, R] | None:
-        """What runs its jobs here, ``None`` if this is a producer only."""
+        """The registered handler, ``None`` if this object only produces."""
         return self._handler
 
     @property
     def ready(self) -> bool:
-        """Whether it works: started, not stopping, and the last claim reached the store."""
+        """Whether the queue is started, not stopping, and its last claim reached the store."""
         return self._session is not None and self._session.ready
 
     def configure(self, *, storage: Storage | str | None = None, concurrency: int | None = None) -> None:
-        """Change what was given to the constructor, as a command line does; only before `start`.
+        """Replace arguments of the constructor, as a command line does; only before `start`.
 
         Raises `InvalidArgumentError`, and `JobQueueError` if the queue is started.
         """
@@ -237,12 +239,12 @@ class Queue(Generic[P, R]):
         self._emitter.emit(QueueStarted(self.name, self.worker_id))
 
     async def stop(self, timeout: float | None = None) -> None:
-        """Stop in order; does nothing if not started. The queue can start again.
+        """Stop claiming, let the running jobs end, close. Does nothing if not started.
 
-        Claims no more jobs, lets running ones end for up to ``timeout`` seconds (``None``: as long as
-        they take), then aborts them and gives back what has not ended, without using up an attempt.
-        Calls that still wait for a result raise `JobQueueError`; their jobs go on elsewhere. Asynchronous
-        listeners get five seconds to end, and are cancelled then.
+        Running jobs get up to ``timeout`` seconds (``None``: as long as they take). Those left then are
+        aborted and given back, without using up an attempt. Calls that still wait for a result raise
+        `JobQueueError`; their jobs go on elsewhere. Asynchronous listeners get five seconds to end, and
+        are cancelled then. The queue can start again.
         """
         if timeout is not None:
             check_seconds("timeout", timeout, zero=True)
@@ -280,18 +282,18 @@ class Queue(Generic[P, R]):
         """Start, serve until SIGTERM or SIGINT, let running jobs end, stop.
 
         A second signal gives the running jobs back at once. Also returns when another task calls `stop`.
-        Raises what broke the queue, if it broke.
+        Raises the error of a background task that only a restart can fix, as `until_broken` does.
         """
         await serve_until_signal(self.start, self.stop, self.hurry, self.until_broken)
         await self._emitter.drain(self._storage.clock)  # of a stop by another task, which may be at it still
 
     def hurry(self) -> None:
-        """Cut a `stop` short that is under way or to come: give the running jobs back at once."""
+        """Make a running or later `stop` give the running jobs back at once."""
         if self._session is not None:
             self._session.hurry()
 
     async def until_broken(self) -> None:
-        """Wait for what only a restart heals, a defect in the background tasks, and raise it.
+        """Wait until a background task fails in a way only a restart can fix, and raise that error.
 
         Returns when the queue is stopped.
         """
@@ -314,7 +316,7 @@ class Queue(Generic[P, R]):
     @overload
     def execute(self, handler: Callable[[Job[P]], R]) -> Callable[[Job[P]], R]: ...
     def execute(self, handler: Any) -> Any:
-        """Register the handler of this queue; a method and a decorator, before or after `start`.
+        """Register the handler of this queue, before or after `start`; also a decorator.
 
         An ``async def`` runs in the event loop; a plain function runs in a thread for each job. After
         `start` the worker begins in the background: while the store refuses, it tries again every second.
@@ -375,13 +377,13 @@ class Queue(Generic[P, R]):
 
         Args:
             id: 1 to 256 bytes of UTF-8 without control characters; ``None`` makes a unique one.
-            payload: what the handler gets.
+            payload: the handler gets it as ``job.payload``.
             max_attempts, result_ttl: override the queue's.
-            delay: seconds until it is due, by the store's clock.
-            run_at: when it is due, as an aware datetime; not together with ``delay``.
+            delay: seconds until the job is due, by the store's clock.
+            run_at: instant at which it is due, as an aware datetime; not together with ``delay``.
             priority: -1000 to 1000; higher starts first.
-            reuse: what an id means whose job has *ended*: ``"return"`` finds it, ``"rerun_failed"``
-                replaces a failed one, ``"rerun"`` any. A live job is always joined.
+            reuse: how to treat an id whose job has *ended*: ``"return"`` finds that job, ``"rerun_failed"``
+                replaces it if it failed, ``"rerun"`` always. A live job is always joined.
 
         Raises `InvalidArgumentError`, `SerializationError`, `QueueFullError`, `StorageError`.
         """
@@ -393,7 +395,7 @@ class Queue(Generic[P, R]):
     async def enqueue_many(
         self, requests: Iterable[tuple[str | None, P] | EnqueueRequest]
     ) -> list[EnqueueResult[R]]:
-        """Create many jobs with few round trips. Answers stand in the order of the requests.
+        """Create many jobs with few round trips; return the answers in the order of the requests.
 
         All are checked before the first is stored. Raises as `enqueue` does; `QueueFullError` if any
         was refused, and those before it may be stored: calling again with the same ids is safe.
@@ -492,9 +494,9 @@ class Queue(Generic[P, R]):
             waiters.remove(waiter)
 
     async def cancel(self, id: str, *, running: bool = False) -> CancelStatus:
-        """Cancel a job that waits; with ``running``, ask its worker to end one that runs.
+        """Cancel a waiting job; with ``running``, also ask the worker of a running one to end it.
 
-        Whoever waits for it gets `JobCancelledError`. A cancelled id is free at once.
+        Calls that wait for the job raise `JobCancelledError`. A cancelled id is free at once.
         """
         session = self._started()
         check_id(id)
@@ -509,14 +511,14 @@ class Queue(Generic[P, R]):
     @overload
     async def get_result(self, id: str, default: D) -> R | D: ...
     async def get_result(self, id: str, default: Any = None) -> Any:
-        """Return the result of a completed job, ``default`` for any other."""
+        """Return the result of a completed job, ``default`` in any other case."""
         record = await self._read(id)
         if record is None or record.result is None:
             return default
         return load(self._result_serde, record.result, f"the result of job {id!r}")
 
     async def get_status(self, id: str) -> JobStatus[R] | None:
-        """Return what the store knows of a job, ``None`` if nothing."""
+        """Return a job's state, counters and outcome, ``None`` if the store has no such job."""
         record = await self._read(id)
         if record is None:
             return None

@@ -1,4 +1,4 @@
-"""The reaper: takes jobs back from workers that died, and deletes what has expired.
+"""The reaper: takes jobs back from dead workers, and deletes expired records.
 
 It looks at leases, not at workers: a lease that has run out is recovered, whoever held it. Its steps
 are idempotent and fenced, so any number of reapers may run; a leader election only saves work.
@@ -54,7 +54,7 @@ class Reaper:
 
     Args:
         storage: a store, or a URL for `open_storage`.
-        queues: names of the queues to look after; ``None``: all that the store holds.
+        queues: names of the queues to sweep; ``None``: all queues of the store.
         sweep_interval: seconds from the start of one sweep to that of the next, at most; it begins up to
             a fifth earlier, and only later if the sweep before takes longer.
         leader_election: sweep only while this reaper is the elected one; ``None``: always.
@@ -79,7 +79,7 @@ class Reaper:
             raise InvalidArgumentError("leader_election", "must be a LeaderElection or None")
         self._election = leader_election
         self.id = unique_id()
-        """Names this reaper as owner of the leader lock."""
+        """Name of this reaper as owner of the leader lock."""
         self._emitter = Emitter(*_EVENTS)
         for kind in _EVENTS:
             self._emitter.on(kind, log_event)
@@ -93,14 +93,14 @@ class Reaper:
 
     @property
     def is_leader(self) -> bool:
-        """Whether it sweeps now: always without an election, while started."""
+        """Whether this reaper is started and sweeps; with an election, only the leader does."""
         if self._supervisor is None or self._defect is not None:
             return False
         return self._leadership is None or self._leadership.term is not None
 
     @property
     def ready(self) -> bool:
-        """Whether it works: started, and the store answered the last sweep and election."""
+        """Whether the reaper is started and the store answered the last sweep and election."""
         if self._supervisor is None or self._defect is not None:
             return False
         if self._leadership is None:
@@ -112,7 +112,7 @@ class Reaper:
     @overload
     def on(self, name: ReaperEventName, listener: Listener[Any]) -> Callable[[], None]: ...
     def on(self, name: Any, listener: Listener[Any]) -> Callable[[], None]:
-        """Call ``listener(event)`` at every event of that name or class; return a function that ends it.
+        """Call ``listener(event)`` at every event of that name or class; return a function that removes it.
 
         Names: ``stalled``, ``leadership_acquired``, ``leadership_lost``, ``error``.
         """
@@ -146,7 +146,7 @@ class Reaper:
                 self._supervisor.spawn(self._leadership.while_leader(self._sweep_forever), "reaper")
 
     async def stop(self) -> None:
-        """End the sweep under way and give leadership up. Does nothing if not started."""
+        """Cancel the current sweep and give leadership up. Does nothing if not started."""
         async with self._changing:
             supervisor, self._supervisor = self._supervisor, None
             if supervisor is None or self._in_child:  # what a child finds is the parent's
@@ -171,15 +171,15 @@ class Reaper:
     async def run(self) -> None:
         """Start, serve until SIGTERM or SIGINT, stop. Also returns when another task calls `stop`.
 
-        Raises what broke the reaper, if it broke.
+        Raises the error of a background task that only a restart can fix, as `until_broken` does.
         """
         await serve_until_signal(self.start, self.stop, lambda: None, self.until_broken)
         await self._emitter.drain(self._storage.clock)  # of a stop by another task, which may be at it still
 
     async def sweep(self) -> int:
-        """Do one round now: recover and purge until nothing is left; return how many jobs stalled.
+        """Sweep once now: recover and purge until nothing is left; return the number of stalled jobs.
 
-        A queue that fails is told by an ``error`` event and keeps no other from being swept; the first
+        A queue that fails causes an ``error`` event, and the others are swept all the same; the first
         such error is raised in the end. Needs an open store: call it between `start` and `stop`.
         Raises `StorageError`.
         """
@@ -234,7 +234,7 @@ class Reaper:
         self._over.set()
 
     async def until_broken(self) -> None:
-        """Wait for what only a restart heals, a defect in the background tasks, and raise it.
+        """Wait until a background task fails in a way only a restart can fix, and raise that error.
 
         Returns when the reaper is stopped.
         """

@@ -1,4 +1,4 @@
-"""The values that a queue takes and gives: requests, answers and what is known of a job."""
+"""The values that users of a queue pass and get: requests, answers and the status of a job."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ __all__ = [
 
 
 class EnqueueStatus(StrEnum):
-    """What an enqueue came to."""
+    """How an enqueue was answered."""
 
     QUEUED = "queued"
     """A job was created."""
     DUPLICATE = "duplicate"
     """The id was taken: by a live job, or by one that failed."""
     COMPLETED = "completed"
-    """The id was taken by a job that has completed; here is its result."""
+    """The id was taken by a job that has completed; the answer has its result."""
 
 
 class EnqueueResult(NamedTuple, Generic[R]):
@@ -66,7 +66,7 @@ class EnqueueRequest:
 
 @dataclass(frozen=True, slots=True)
 class JobStatus(Generic[R]):
-    """What the store knows of a job."""
+    """A job's state, counters and outcome, as read from the store."""
 
     id: str
     state: JobState
@@ -77,16 +77,16 @@ class JobStatus(Generic[R]):
     result: R | None
     """Only if ``completed``."""
     error: ErrorInfo | None
-    """Of the last failed attempt, while the job has not completed."""
+    """The error of the last failed attempt, until the job completes."""
     progress: Any
-    """What the handler reported last, ``None`` if nothing."""
+    """The last value that the handler reported, ``None`` if there is none."""
     run_at: datetime
-    """When the job is, or was, due."""
+    """Instant at which the job is or was due."""
     priority: int
     worker_id: str | None
-    """Who runs it; only while ``processing``."""
+    """Name of the worker that runs it; only while ``processing``."""
     expires_at: datetime | None
-    """When record, outcome and dedup mark go, together; ``None`` while the job is live."""
+    """Instant at which record, outcome and dedup mark expire together; ``None`` while the job is live."""
 
 
 def job_status(record: Record, result: Any, progress: Any) -> JobStatus[Any]:
@@ -109,7 +109,7 @@ def job_status(record: Record, result: Any, progress: Any) -> JobStatus[Any]:
 
 
 def ended_error(id: str, state: JobState, data: bytes | None, attempts: int) -> JobQueueError:
-    """Return the error that stands for a job that ended without a result."""
+    """Return the error to raise for a job that ended without a result."""
     if state is JobState.CANCELLED:
         return JobCancelledError(f"job {id!r} was cancelled")
     error, reason = decode_error(data or b"")

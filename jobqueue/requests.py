@@ -1,4 +1,4 @@
-"""From the arguments of an enqueue to a `NewJob`: every check, before anything is stored."""
+"""Validates the arguments of `enqueue` and builds the `NewJob` to store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _RETURN = Reuse.RETURN
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """Makes jobs with the defaults of one queue."""
+    """Builds jobs with the defaults of one queue."""
 
     max_attempts: int
     max_stalls: int
@@ -43,7 +43,7 @@ class Requests:
         *,
         wait: bool = False,
     ) -> NewJob:
-        """Return the job. Raises `InvalidArgumentError` or `SerializationError`."""
+        """Build the job of one `enqueue`. Raises `InvalidArgumentError` or `SerializationError`."""
         try:
             if (
                 priority.__class__ is int
@@ -76,7 +76,7 @@ class Requests:
             raise InvalidArgumentError("payload", str(error).removeprefix("the payload ")) from None
 
     def several(self, request: tuple[str | None, Any] | EnqueueRequest, place: int) -> NewJob:
-        """Return the job of the request at ``place`` of a list; errors name the place."""
+        """Build the job of the request at index ``place`` of a list; errors name the index."""
         if isinstance(request, tuple) and len(request) == 2:  # pyright: ignore[reportUnnecessaryIsInstance]
             request = EnqueueRequest(*request)
         if not isinstance(request, EnqueueRequest):  # pyright: ignore[reportUnnecessaryIsInstance]

@@ -16,7 +16,7 @@ __all__ = ["Job", "Run", "Setting"]
 
 
 class Setting(Protocol):
-    """Where a run takes place."""
+    """What `Job` needs from its queue."""
 
     @property
     def queue(self) -> str:
@@ -29,7 +29,7 @@ class Setting(Protocol):
         ...
 
     def report(self, job: Job[Any], value: Any, /) -> Awaitable[None]:
-        """Store what a handler reports as its progress."""
+        """Store the progress that a handler reports."""
         ...
 
 
@@ -39,18 +39,18 @@ class Run:
     # Defaults stand in the class, not in __init__: most runs end without ever changing them.
     aborted: AbortedReason | None = None
     abandoned = False
-    """Settled without waiting for its end: what it still does is ignored."""
+    """True if the job was settled without waiting for the run's end, which is then ignored."""
     job: Job[Any] | None = None
     """``None`` until the payload has been read."""
     task: asyncio.Task[None] | None = None
     thread: asyncio.Future[Any] | None = None
     result: Any = None
     settlement: Settlement
-    """What is handed in; set when the run has ended."""
+    """The write to hand in; set when the run has ended."""
     due = 0.0
     lane: Lane | None = None
     renew_until: float | None = None
-    """Monotonic instant from which the lease is left to expire; ``None``: never."""
+    """Monotonic instant after which the lease is no longer renewed; ``None``: never."""
 
     def __init__(self, claimed: Claimed, now: float) -> None:
         self.claimed = claimed
@@ -68,7 +68,7 @@ class Run:
         return self.claimed.fence
 
     def expire(self) -> None:
-        """Abort: `job_timeout` is over."""
+        """Abort because `job_timeout` has passed."""
         self.abort(AbortedReason.TIMEOUT)
 
     def abort(self, reason: AbortedReason) -> None:
@@ -87,7 +87,7 @@ class Run:
 
 
 class Job(Generic[P]):
-    """What a handler gets."""
+    """One job in its handler: id, payload, attempt, progress."""
 
     __slots__ = ("_aborted", "_run", "_setting", "payload")
 
@@ -102,7 +102,7 @@ class Job(Generic[P]):
 
     @property
     def id(self) -> str:
-        """The id that it was enqueued with."""
+        """The job's id, as enqueued."""
         return self._run.claimed.id
 
     @property
@@ -112,32 +112,32 @@ class Job(Generic[P]):
 
     @property
     def worker_id(self) -> str:
-        """Who runs it."""
+        """Name of the worker that runs it."""
         return self._setting.worker_id
 
     @property
     def attempts(self) -> int:
-        """Which attempt this is, from 1. Runs that were given back are not counted."""
+        """Number of this attempt, from 1. Runs that were given back are not counted."""
         return self._run.claimed.attempts
 
     @property
     def max_attempts(self) -> int:
-        """How often it is tried at the most, unless it raises `Retry`."""
+        """Number of attempts allowed, unless the handler raises `Retry`."""
         return self._run.claimed.max_attempts
 
     @property
     def fence(self) -> int:
-        """Grows with every claim. Pass it to your own systems, and let them refuse older ones."""
+        """A number that grows with every claim: pass it to your own systems, let them refuse smaller ones."""
         return self._run.claimed.fence
 
     @property
     def created_at(self) -> datetime:
-        """When it was enqueued."""
+        """Instant at which the job was enqueued."""
         return datetime.fromtimestamp(self._run.claimed.created_at / 1000, UTC)
 
     @property
     def aborted(self) -> asyncio.Event:
-        """Set when the run is to end. An async handler is also cancelled; a thread reads this."""
+        """Event, set when the run is to end. An async handler is also cancelled; a thread reads this."""
         if self._aborted is None:
             self._aborted = asyncio.Event()
             if self._run.aborted is not None:
@@ -146,11 +146,11 @@ class Job(Generic[P]):
 
     @property
     def aborted_reason(self) -> AbortedReason | None:
-        """Why `aborted` is set."""
+        """The reason for `aborted`, ``None`` while it is not set."""
         return self._run.aborted
 
     async def progress(self, value: Any) -> None:
-        """Store how far the job is; `get_status` shows it. Any value that the result serde takes.
+        """Store the job's progress, any value that the result serde takes; `get_status` shows it.
 
         Raises `LeaseLostError` if this run no longer owns the job, `SerializationError`, or
         `StorageError`.

@@ -37,9 +37,9 @@ class _MakeTuple(Protocol):
 
 _tuple: Any = tuple
 make_tuple: _MakeTuple = _tuple.__new__
-"""Build a NamedTuple of all its fields, in order: half of what its generated constructor takes.
+"""Build a NamedTuple of all its fields, in order, in half the time of its generated constructor.
 
-For the few values that every job needs one of; everywhere else, call the class.
+Only for the few values that are built for every job; everywhere else, call the class.
 """
 
 
@@ -47,12 +47,12 @@ class Timer(Protocol):
     """A scheduled callback."""
 
     def cancel(self) -> None:
-        """Do not call back. Harmless when it already has."""
+        """Cancel the callback. Does nothing if it has already been called."""
 
 
 @runtime_checkable
 class Clock(Protocol):
-    """Time as the package sees it."""
+    """The source of time, delays and jitter for the whole package."""
 
     virtual: bool
     """True if time only moves when a test moves it: no thread may wait for it."""
@@ -101,7 +101,7 @@ SYSTEM_CLOCK = SystemClock()
 
 
 async def all_end(clock: Clock, tasks: Collection[asyncio.Task[Any]], seconds: float) -> bool:
-    """Wait for the end of tasks, for ``seconds`` at the most; say whether all have ended. Cancels none."""
+    """Wait up to ``seconds`` for the tasks; return whether all have finished. Cancels nothing."""
     waiting = asyncio.ensure_future(asyncio.wait(tasks))
 
     def give_up() -> None:
@@ -128,7 +128,7 @@ _prefix = _new_prefix()
 
 
 def unique_id() -> str:
-    """Make an id that no other process, thread or call makes.
+    """Return an id that no other process, thread or call gets.
 
     71 random bits per process and a counter: a tenth of the cost of ``uuid4`` on the enqueue path, and
     short, because a store keeps a job's id twice: with its record and in an index.
@@ -146,9 +146,9 @@ os.register_at_fork(after_in_child=_renew_prefix)
 
 
 def calm_collector() -> None:
-    """Set Python's cycle collector for a process that serves jobs.
+    """Tune Python's cycle collector for a process that serves jobs.
 
-    What is loaded by now is looked at no more (`gc.freeze`), and a collection waits for 50,000 new
+    Objects that exist now are never scanned again (`gc.freeze`), and a collection waits for 50,000 new
     objects instead of 700: a worker makes many and holds few, and hardly any are in cycles. Measured on
     the memory store: a fifth more jobs per second. `jobqueue worker` calls it; call it in a process of
     your own after its imports.

@@ -1,4 +1,4 @@
-"""From values to bytes and back. Never pickle: bytes from a store are data, not code."""
+"""Turns values into bytes and back. Never pickle: bytes from a store are data, not code."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class MsgpackSerde:
 
 
 class TooLargeError(SerializationError):
-    """The bytes are more than allowed."""
+    """A serialized value exceeds the size limit."""
 
 
 def dump(serde: Serde[T], value: T, what: str, limit: int) -> bytes:

@@ -1,4 +1,4 @@
-"""What a queue has between start and stop: its tasks, timers, batches, waiters and worker."""
+"""The resources of a started queue: tasks, timers, batches, waiters, worker."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LAST_CALL = 5.0
 
 
 class Session:
-    """One start-to-stop of a queue on an open store."""
+    """A queue from one start to the next stop, on an open store."""
 
     def __init__(
         self, storage: Storage, queue: str, worker_id: str, max_length: int | None, emitter: Emitter
@@ -40,10 +40,10 @@ class Session:
         self.waiters = Waiters(storage, queue, worker_id, self.timers, self._cancel_run, self._report_poll)
         self.worker: Worker | None = None
         self.over = asyncio.Event()
-        """Set when it has broken, and when the queue has stopped."""
+        """Set when a background task has failed, and when the queue has stopped."""
         self.defect: BaseException | None = None
         self.in_child = False
-        """Whether this is a copy in a forked child, which can neither be used nor stopped."""
+        """True for a copy in a forked child, which can neither be used nor stopped."""
         self._hurried = False
         self._stopping = False
         self._max_length = max_length
@@ -70,7 +70,7 @@ class Session:
         self.supervisor.spawn(self.waiters.poll(), "waiters")
 
     async def work(self, execution: Execution, options: WorkerOptions) -> None:
-        """Claim and run jobs. Returns when it has begun. Raises what the store raises at a subscription."""
+        """Start claiming and running jobs. Raises `StorageError` if the store refuses the subscription."""
         await self.waiters.subscribe()
         if self._stopping:  # since this began: nobody would end what the worker begins
             return
@@ -78,7 +78,7 @@ class Session:
         self.worker.start()
 
     async def work_soon(self, execution: Execution, options: WorkerOptions) -> None:
-        """As `work`, and again every second while the store refuses: for when there is nobody to tell."""
+        """Like `work`, but retries every second, because no caller is left to raise to."""
         while True:
             try:
                 return await self.work(execution, options)
@@ -87,23 +87,23 @@ class Session:
                 await self._storage.clock.sleep(1.0)
 
     def runs(self, task: asyncio.Task[Any] | None) -> bool:
-        """Whether a task is the run of a job here."""
+        """Return whether a task is the run of a job here."""
         return self.worker is not None and self.worker.runs(task)
 
     async def stop_worker(self, timeout: float | None) -> None:
-        """End the runs, in order."""
+        """Stop the worker and its runs, in order."""
         self._stopping = True
         if self.worker is not None:
             await self.worker.stop(0.0 if self._hurried else timeout)
 
     def hurry(self) -> None:
-        """Cut a stop short: give the running jobs back now."""
+        """Give the running jobs back now, in a running or later stop."""
         self._hurried = True
         if self.worker is not None:
             self.worker.hurry()
 
     async def close(self) -> None:
-        """Answer what is under way and end all tasks. After `stop_worker`."""
+        """Answer the calls in flight and end all tasks. Call it after `stop_worker`."""
         for batcher in self._batchers:
             await self._in_time(batcher.drain(), "answering the last calls")
             await batcher.close()
@@ -114,7 +114,7 @@ class Session:
         self.timers.close()
 
     async def _in_time(self, call: Coroutine[Any, Any, None], doing: str) -> None:
-        """Await a call that must not keep a stop from ending, nor make it fail."""
+        """Await a call during shutdown, at most `LAST_CALL` seconds; report its failure, do not raise it."""
         task = asyncio.ensure_future(call)
 
         def give_up() -> None:
@@ -161,7 +161,7 @@ class Session:
         return await self._storage.get(self._queue, ids)
 
     async def report_progress(self, job: Job[Any], value: Any) -> None:
-        """Store what a handler reports."""
+        """Store the progress that a handler reports."""
         if self.worker is None:
             raise LeaseLostError(f"job {job.id!r} is no longer run here: its queue has stopped")
         await self.worker.report_progress(job, value)
@@ -176,11 +176,11 @@ class Session:
         self.report(error, "reading the outcome of awaited jobs")
 
     def report(self, error: BaseException, doing: str) -> None:
-        """Tell listeners of an error outside of a handler."""
+        """Emit an error that happened outside of a handler."""
         self._emitter.emit(ErrorOccurred(error, doing, self._queue))
 
     def forked(self) -> None:
-        """Refuse every use: tasks, sockets and event loop are the parent's."""
+        """Refuse use in a forked child: tasks, sockets and event loop belong to the parent."""
         self.in_child = True
         self.defect = JobQueueError(
             f"queue {self._queue!r} was started before a fork: make a new Queue, on a new store, in the child"

@@ -1,4 +1,4 @@
-"""Serving until a signal says stop: once to drain, twice to hurry, thrice to leave at once."""
+"""Serves until a stop signal: the first drains, the second hurries, the third ends the process at once."""
 
 from __future__ import annotations
 

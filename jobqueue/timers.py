@@ -1,4 +1,4 @@
-"""Timeouts by the ten thousand: one timer of the event loop serves all of one duration.
+"""Many timeouts at the cost of few: one timer of the event loop serves all of one duration.
 
 Calls that share a duration end in the order in which they began, so they wait in one lane, first in,
 first out, and only its head needs a timer. Starting and stopping cost a dict write each, against 4 to
@@ -18,19 +18,19 @@ __all__ = ["Expiring", "Lane", "Timers"]
 _HAIR = 1e-6
 
 Lane = dict["Expiring", None]
-"""What waits for one duration, in order."""
+"""Items with the same duration, in the order of their deadlines."""
 
 
 class Expiring(Protocol):
-    """What can time out. It is its own handle, so that a timeout needs no object and no closure."""
+    """Something with a deadline, used as its own handle, so that a timeout needs no object and no closure."""
 
     due: float
-    """When, by the monotonic clock; kept by `Timers`."""
+    """The deadline, by the monotonic clock; set by `Timers`."""
     lane: Lane | None
-    """Where it stands; kept by `Timers`."""
+    """The lane it waits in; set by `Timers`."""
 
     def expire(self) -> None:
-        """Take the end of the time. Must not raise."""
+        """Handle the passing of the deadline. Must not raise."""
 
 
 class Timers:
@@ -53,12 +53,12 @@ class Timers:
         lane[item] = None
 
     def stop(self, item: Expiring) -> None:
-        """Do not call. Harmless when it already was, or never started."""
+        """Cancel the timeout. Does nothing if it has passed or never started."""
         if item.lane is not None:
             item.lane.pop(item, None)
 
     def close(self) -> None:
-        """Forget all timeouts without calling."""
+        """Cancel all timeouts."""
         for timer in self._heads.values():
             timer.cancel()
         self._heads.clear()

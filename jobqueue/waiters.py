@@ -1,11 +1,11 @@
-"""Those who wait for a job to end, in this process.
+"""The calls of this process that wait for a job to end.
 
-The news comes pushed, as hints; losing all of them costs only time. A waiter is registered in the
+Replies are pushed, and losing all of them costs only time. A waiter is registered in the
 store within the same step that read the job as live, and the store is read again on every
 reconnection, every `POLL` seconds, and when the waiter's time is up.
 
-A reply names the incarnation (``seq``) of its job, so news of an old job is never taken for news of
-a new one with the same id. A reply may even come before the answer of the insert that registered its
+A reply names the incarnation (``seq``) of its job, so the outcome of an old job is never taken for that
+of a new one with the same id. A reply may even come before the answer of the insert that registered its
 waiter; it is kept until the incarnation is known.
 """
 
@@ -25,12 +25,12 @@ from jobqueue.timers import Lane, Timers
 __all__ = ["POLL", "TimeIsUpError", "Waiter", "Waiters"]
 
 POLL = 5.0
-"""Seconds after which a lost notification is made good at the latest."""
+"""Seconds between two reads of a waited-for job: the longest delay that a lost reply can cause."""
 LAST_LOOK = 1.0
-"""Seconds that the store gets to tell of a job whose waiter's time is up."""
+"""Seconds that the store gets to answer the last read, after a waiter's timeout."""
 _CHUNK = 500
 _current_task = cast("Callable[[], asyncio.Task[Any]]", asyncio.current_task)
-"""For coroutines only: there always is one."""
+"""The running task; called from coroutines only, so there always is one."""
 
 
 class Waiter:
@@ -42,13 +42,13 @@ class Waiter:
     due = 0.0
     lane: Lane | None = None
     other: Waiter | None = None
-    """The one that waits for the same job and stood here before: a chain, mostly of one."""
+    """The previous waiter for the same job (a linked list, usually of one)."""
     task: asyncio.Task[Any] | None = None
-    """What makes the call, if the store may be silent; kept by `Waiters`."""
+    """The task that makes the call, if the store may be silent; set by `Waiters`."""
     cancels = 0
-    """How often the task had been cancelled before the call; kept by `Waiters`."""
+    """Cancellations of the task before the call; set by `Waiters`."""
     late = False
-    """Whether its time was up before the store had answered at all, so that the task was cancelled."""
+    """True if the timeout passed before the store had answered at all, so that the task was cancelled."""
     _early: Reply | None = None
 
     def __init__(self, id: str, future: asyncio.Future[Reply | None]) -> None:
@@ -56,12 +56,12 @@ class Waiter:
         self.future = future
 
     def bind(self, seq: int) -> bool:
-        """Say which incarnation is waited for, once the store has told; then as `hear`."""
+        """Set the incarnation to wait for, once the store has named it; returns as `hear` does."""
         self.seq = seq
         return self._early is not None and self.hear(self._early)
 
     def hear(self, reply: Reply) -> bool:
-        """Take a reply; say whether the outcome still has to be fetched."""
+        """Receive a reply; return whether the outcome still has to be fetched."""
         if not self.seq:
             if self._early is None or self._early.seq < reply.seq:
                 self._early = reply
@@ -72,7 +72,7 @@ class Waiter:
         return False
 
     def read(self, queue: str, record: Record | None) -> None:
-        """Take what the store says."""
+        """Receive the job's record as read from the store."""
         if record is None:
             self.end(None)
         elif record.seq < self.seq:
@@ -91,7 +91,7 @@ class Waiter:
             self.future.set_result(outcome)
 
     def expire(self) -> None:
-        """End the call: its time is up."""
+        """End the call because its timeout has passed."""
         self.fail(TimeIsUpError())
         if self.task is not None and not self.seq:
             # It awaits the store's answer, and nobody looks at the future yet. This is what
@@ -100,12 +100,12 @@ class Waiter:
             self.task.cancel()
 
     def check_late(self, meaning: str) -> None:
-        """Raise `WaitTimeoutError` if a cancellation that the call sees comes from `expire` alone."""
+        """If only our own timeout cancelled the task, raise `WaitTimeoutError` instead."""
         if self.late and self.task is not None and self.task.cancelling() - 1 <= self.cancels:
             raise WaitTimeoutError(f"the store has not answered in time: {meaning}") from None
 
     def leave(self) -> None:
-        """Take the cancellation back: another error tells of it."""
+        """Undo our cancellation; the call reports the timeout itself."""
         if self.task is not None:
             self.task.uncancel()
 
@@ -151,14 +151,14 @@ class Waiters:
     # -- the sink ---------------------------------------------------------------------------------
 
     def deliver(self, replies: Sequence[Reply]) -> None:
-        """Hand replies to those who wait for them."""
+        """Hand replies to their waiters."""
         waiting = self._waiting
         for reply in replies:
             waiter = waiting.get(reply.id)
             if waiter is None or reply.queue != self._queue:
                 continue
             if waiter.other is None and waiter.seq == reply.seq and reply.data is not None:
-                # What nearly all replies are; `hear` would come to the same.
+                # The case of nearly all replies; `hear` would do the same.
                 if not waiter.future.done():
                     waiter.future.set_result(reply)
                 continue
@@ -173,7 +173,7 @@ class Waiters:
             self._on_cancel(fence)
 
     def resync(self) -> None:
-        """Read all that is waited for again."""
+        """Read the jobs of all waiters again."""
         self._fetch.update(self._waiting)
         self._stale.set()
 
@@ -184,7 +184,7 @@ class Waiters:
     # -- waiting ----------------------------------------------------------------------------------
 
     async def subscribe(self) -> None:
-        """Listen for pushes, once; before the first waiter is registered in the store."""
+        """Subscribe to replies, once, before the first waiter is registered in the store."""
         if self.subscribed:
             return
         if self._subscribing is None:
@@ -200,16 +200,16 @@ class Waiters:
             self._subscribing = None
 
     async def unsubscribe(self) -> None:
-        """Listen no longer."""
+        """End the subscription."""
         if self._subscribing is not None:
             await asyncio.wait([self._subscribing])
         if self.subscribed:
             await self._storage.unsubscribe(self._queue, self.address, self)
 
     def add(self, id: str, timeout: float) -> Waiter:
-        """Stand as a waiter, for the running task. Every `add` needs a `remove`.
+        """Add a waiter for the running task. Every `add` needs a `remove`.
 
-        The task is cancelled if the time is up before the store has answered: see `Waiter.check_late`.
+        The task is cancelled if the timeout passes before the store has answered: see `Waiter.check_late`.
         """
         waiter = Waiter(id, self._future())
         if self._may_be_silent:
@@ -225,11 +225,11 @@ class Waiters:
         return waiter
 
     def fetch(self, waiter: Waiter) -> None:
-        """Read the outcome soon: a reply has told that there is one, but not what."""
+        """Schedule a read: a reply said the job ended but was too large to carry the result."""
         self._fetch_soon(waiter.id)
 
     def remove(self, waiter: Waiter) -> None:
-        """Wait no longer."""
+        """Remove a waiter."""
         self._timers.stop(waiter)
         if waiter.late:
             waiter.leave()
@@ -246,7 +246,7 @@ class Waiters:
             self._waiting[id] = waiter.other
 
     async def last_look(self, waiter: Waiter) -> Reply | None:
-        """Read the store once more for a waiter whose time is up. Raises `WaitTimeoutError`."""
+        """Read the store once more for a waiter whose timeout has passed. Raises `WaitTimeoutError`."""
         look = asyncio.create_task(self._look(waiter.id), name="jobqueue-last-look")
         try:
             answered = await all_end(self._storage.clock, [look], LAST_LOOK)
@@ -270,7 +270,7 @@ class Waiters:
         return (await self._storage.get(self._queue, [id]))[0]
 
     def fail_all(self, error: BaseException) -> None:
-        """End every waiting call, and those to come, with an error: nothing waits for a stopped queue."""
+        """End all waiting calls, now and later, with an error: nothing waits for a stopped queue."""
         self._closed = error
         for id in self._waiting:
             for waiter in self._standing(id):
@@ -284,10 +284,10 @@ class Waiters:
             waiter = waiter.other
         return standing
 
-    # -- making good what was missed ----------------------------------------------------------------
+    # -- reading again -------------------------------------------------------------------------------
 
     async def poll(self) -> None:
-        """Read what is stale, and everything every `POLL` seconds, until cancelled."""
+        """Read the scheduled jobs as they come, and all every `POLL` seconds, until cancelled."""
         clock = self._storage.clock
         while True:
             timer = clock.call_later(POLL * clock.uniform(0.8, 1.0), self.resync)
@@ -314,4 +314,4 @@ class Waiters:
 
 
 class TimeIsUpError(Exception):
-    """Ends the future of a waiter; callers take a last look and never see it."""
+    """Ends the future of a waiter at its timeout; callers catch it, read once more, and never raise it."""

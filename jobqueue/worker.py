@@ -4,7 +4,7 @@ Its duties:
 
 * keep ``concurrency`` slots full, through `Storage.exchange`: one atomic, non-blocking step hands in
   every run that has ended and claims as many jobs as there are free slots;
-* sleep on the store's hint while there is nothing to do;
+* sleep until the store's wake-up while there is nothing to do;
 * abort runs: at `job_timeout`, on request, when their lease is lost, at the end of a shutdown;
 * stop without losing anything: claim no more, let run, abort, give back what is left, hand in.
 
@@ -37,7 +37,7 @@ __all__ = ["Worker", "WorkerOptions"]
 ABORT_GRACE = 1.0
 """Seconds that an aborted run gets to end before its job is given back without it."""
 HAND_IN = 30.0
-"""Seconds that a stopping worker takes to hand in the last outcomes, whatever the store does."""
+"""Longest time, in seconds, that a stopping worker spends on storing the last outcomes."""
 LAST_TRIES = 8
 """Failed exchanges in a row after which a stopping worker leaves its jobs to their leases."""
 MAX_BATCH = 1000
@@ -49,7 +49,7 @@ _ACCEPTED, _COMPLETE = SettleStatus.ACCEPTED, Action.COMPLETE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
-    """How a worker works. Seconds."""
+    """The options of a worker. Durations are in seconds."""
 
     concurrency: int
     visibility_timeout: float
@@ -84,10 +84,10 @@ class Worker:
         self._runs: dict[int, Run] = {}  # by fence: one id may run twice here, one of them lost
         self._zombies = 0
         self._finished: list[Run] = []
-        self._telling = False  # some run in _finished has come to more than a result
+        self._telling = False  # a finished run needs an event other than `completed`
         self._create_task = self._loop.create_task
         self._wake = asyncio.Event()
-        self._awake = False  # spares all but the first run of a batch the setting of the event
+        self._awake = False  # so that only the first run of a batch sets the event
         self._hint: asyncio.Task[None] | None = None
         self._maybe_work = True
         """Whether asking may bring jobs: set by answers and by wake-ups, cleared only by asking."""
@@ -101,16 +101,16 @@ class Worker:
 
     @property
     def running(self) -> int:
-        """Jobs that run now."""
+        """Number of jobs that run now."""
         return len(self._runs)
 
     @property
     def ready(self) -> bool:
-        """Whether it can claim: the last call to the store went well, and no stop has begun."""
+        """Whether the worker can claim: the last call to the store succeeded, and no stop has begun."""
         return self._reached and self._failures == 0 and not self._draining
 
     def start(self) -> None:
-        """Claim and run."""
+        """Start claiming and running jobs."""
         heartbeat = Heartbeat(
             self._storage, self._queue, self._worker_id, self._options.visibility_timeout,
             self._runs, self.abort, lambda error: self._report(error, "renewing leases"),
@@ -119,7 +119,7 @@ class Worker:
         self._claimer = self._supervisor.spawn(self._claim_forever(), "claimer")
 
     def runs(self, task: asyncio.Task[Any] | None) -> bool:
-        """Whether a task is the run of a job here."""
+        """Return whether a task is the run of a job here."""
         return any(run.task is task for run in self._runs.values())
 
     def abort(self, fence: int, reason: AbortedReason) -> None:
@@ -129,7 +129,7 @@ class Worker:
             run.abort(reason)
 
     async def stop(self, timeout: float | None) -> None:
-        """Stop in order; at most ``timeout`` seconds for the runs, ``None``: as long as they take."""
+        """Stop claiming, then end the runs: ``timeout`` seconds for them, ``None``: as long as they take."""
         self._draining = True
         self._wake.set()
         try:
@@ -147,7 +147,7 @@ class Worker:
                 await asyncio.wait([task])
 
     async def _hand_in(self) -> None:
-        """Wait until the last outcomes are stored, for a bounded time."""
+        """Store the last outcomes, within `HAND_IN` seconds."""
         claimer = self._claimer
         if claimer is None:
             return
@@ -186,7 +186,7 @@ class Worker:
         settlements = [run.settlement for run in batch]
         started = self._clock.monotonic()
         if limit > 0:
-            # Before the call, not after it: a wake-up that comes meanwhile tells of jobs that it did not see.
+            # Before the call, not after it: a wake-up that comes meanwhile is for jobs that the call did not see.
             self._maybe_work = False
         try:
             answer = await self._storage.exchange(
@@ -206,7 +206,7 @@ class Worker:
         if answer.more or len(answer.jobs) == limit:
             self._maybe_work = True
         self._next_due = answer.next_due
-        # Most batches are results that were accepted, and nobody wants to hear of them.
+        # Most batches are accepted results, and those have no listener.
         settled = answer.settled
         if self._telling or self._announcer.hears_results or settled.count(_ACCEPTED) < len(batch):
             self._telling = any(run.settlement.action is not _COMPLETE for run in self._finished)
@@ -214,7 +214,7 @@ class Worker:
                 self._announcer.settled(run, status)
 
     def _give_up(self) -> None:
-        """End a stop that the store does not take: the leases expire, and the jobs run again."""
+        """Give up storing the last outcomes; their leases will expire and the jobs run again."""
         lost = [run.id for run in self._finished]
         self._finished.clear()
         problem = StorageUnavailableError(f"outcomes of {len(lost)} runs could not be stored: {lost!r:.200}")
@@ -226,12 +226,12 @@ class Worker:
         await self._clock.sleep(self._clock.uniform(0.0, ceiling))
 
     def _watch(self, limit: int) -> None:
-        """Have the store's hint wake the claimer, while there is a free slot."""
+        """Wait for the store's wake-up while there is a free slot."""
         if limit > 0:
             if self._hint is None:
                 self._hint = self._supervisor.spawn(self._wait_for_work(), "hint")
         elif self._hint is not None:
-            # A hint taken while all slots are full would be missing to a worker that is free.
+            # A wake-up consumed while we are full is one that a free worker misses.
             self._hint.cancel()
             self._hint = None
             self._maybe_work = True
@@ -269,7 +269,7 @@ class Worker:
                 runs[claimed.fence].abort(AbortedReason.SHUTDOWN)
 
     def _ended(self, run: Run, settlement: Settlement | None) -> None:
-        """Take the end of a run: called within its task, as the last thing that it does."""
+        """Record the end of a run. Called by its own task, as its last step."""
         if run.lane is not None:
             self._timers.stop(run)
         if run.thread is not None and not run.thread.done():
@@ -296,7 +296,7 @@ class Worker:
             self._wake.set()
 
     def _abandon(self, run: Run) -> None:
-        """Give a job back although its run does not end."""
+        """Give a job back although its run has not ended."""
         run.abandoned = True
         self._settle(run, Settlement(run.id, run.fence, Action.RELEASE))
 
@@ -318,12 +318,12 @@ class Worker:
                 timer.cancel()
 
     def hurry(self) -> None:
-        """Wait no longer for runs to end."""
+        """Stop waiting for the runs to end."""
         if self._over is not None and not self._over.done():
             self._over.set_result(None)
 
     async def report_progress(self, job: Job[Any], value: Any) -> None:
-        """Store what a handler reports. Raises `LeaseLostError`."""
+        """Store the progress that a handler reports. Raises `LeaseLostError`."""
         execution = self._execution
         data = dump(execution.result_serde, value, "the progress", execution.max_bytes)
         run = self._runs.get(job.fence)
