@@ -186,7 +186,7 @@ class Worker:
         settlements = [run.settlement for run in batch]
         started = self._clock.monotonic()
         if limit > 0:
-            # Before the call, not after it: a wake-up that comes meanwhile is for jobs that the call did not see.
+            # Before the call, not after it: a wake-up that comes meanwhile is for jobs not seen by the call.
             self._maybe_work = False
         try:
             answer = await self._storage.exchange(
