@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from pathlib import Path
 
 from jobqueue.cli.fleet import exit_text, restart_delay
-from jobqueue.cli.sources import changed_file, snapshot
+from jobqueue.cli.sources import changes, is_source, source_directories
 from tests.cli.processes import get, until_ready
 
 STARTED = r"\[(\d+)\] queue default started"
@@ -109,7 +110,7 @@ def test_the_store_is_no_argument_of_the_children(spawn, store):
 
 def test_reload(store, data, spawn, project: Path):
     parent = spawn("worker", "tasks:queue", "--reload")
-    parent.expect("watching 1 Python files")
+    parent.expect("watching the Python files below")
     first = int(parent.expect(STARTED)[1])
     tasks = project / "tasks.py"
     source = tasks.read_text()
@@ -136,22 +137,41 @@ def test_exit_text():
 
 
 def test_sources_are_python_files_that_somebody_edits(tmp_path: Path):
-    for name in (
-        "a.py",
-        "pkg/b.py",
-        ".git/c.py",
-        "venv/pyvenv.cfg",
-        "venv/d.py",
-        "pkg/__pycache__/e.py",
-        "f.txt",
-    ):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("1")
-    before = snapshot(tmp_path)
-    assert {str(Path(path).relative_to(tmp_path)) for path in before} == {"a.py", "pkg/b.py"}
-    assert changed_file(before, snapshot(tmp_path)) is None
-    (tmp_path / "pkg/b.py").write_text("12")
-    assert changed_file(before, snapshot(tmp_path)) == str(tmp_path / "pkg/b.py")
-    (tmp_path / "a.py").unlink()
-    assert changed_file(before, snapshot(tmp_path)) == str(tmp_path / "a.py")
+    for name in (".git", "pkg/__pycache__", "venv/lib", "node_modules/x", "pkg/sub"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "venv/pyvenv.cfg").write_text("")
+    found = {str(path.relative_to(tmp_path)) for path in source_directories(tmp_path)}
+    assert found == {".", "pkg", "pkg/sub"}
+    assert [is_source(name) for name in ("a.py", "/x/b.py", "f.txt", "/x/.#b.py", "c.pyc")] == [
+        True, True, False, False, False,
+    ]  # fmt: skip
+
+
+async def test_every_kind_of_change_to_a_source_is_seen(tmp_path: Path):
+    seen: asyncio.Queue[str] = asyncio.Queue()
+
+    async def look():
+        async for path in changes(tmp_path):
+            seen.put_nowait(path)
+
+    async def expect(name: str):
+        while await seen.get() != str(tmp_path / name):
+            pass
+
+    (tmp_path / "a.py").write_text("1")
+    looking = asyncio.create_task(look())
+    async with asyncio.timeout(20):
+        while seen.empty():  # until the watch has begun
+            (tmp_path / "a.py").write_text("12")
+            await asyncio.sleep(0.1)
+        (tmp_path / "ignored.txt").write_text("1")
+        (tmp_path / "new").mkdir()
+        (tmp_path / "new/b.py").write_text("1")
+        await expect("new/b.py")
+        (tmp_path / "saved").write_text("2")
+        (tmp_path / "saved").replace(tmp_path / "a.py")
+        await expect("a.py")
+        (tmp_path / "new/b.py").unlink()
+        await expect("new/b.py")
+    looking.cancel()
+    await asyncio.wait([looking])

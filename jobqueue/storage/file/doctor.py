@@ -266,7 +266,7 @@ def _watch(files: Files, directory: Path) -> Finding:
 
 def _remedy() -> str:
     if not _INOTIFY.exists():
-        return "This system has neither inotify nor kqueue"
+        return "This system gives no notifications of writes to this directory"
     return f"The limits of inotify are reached{_limits()}: raise fs.inotify.max_user_instances by sysctl"
 
 
