@@ -25,7 +25,7 @@ local function leave_ready(job, id)
     call('ZREM', prio, element)
     return
   end
-  local index, found = lower_bound(element)
+  local index, found = lower_bound(job.mark)
   if found == element then
     call('LSET', ready, index, '')
     blanks = blanks + 1

@@ -42,17 +42,16 @@ local noted = call('HGET', workers, worker)
 if noted and sub(noted, 7, 12) == nonce then
   local due = next_due()
   local answer = { counters[3] or '', sub(noted, 22), due and string.format('%.0f', math.max(0, due - now)) or -1, '' }
-  local from, to = sub(noted, 13, 19), sunpack('>I2', noted, 20)
-  if to > 0 then
-    to = spack('>I7', sunpack('>I7', from) + to)
+  local from, claims = sunpack('>I7I2', noted, 13)
+  if claims > 0 then
     local all, again = call('HGETALL', running), {}
     for i = 1, #all, 2 do
-      local fence = sub(all[i + 1], 24, 30)
-      if fence >= from and fence < to then again[#again + 1] = { fence, all[i] } end
+      local fence = sunpack('>I7', all[i + 1], 24)
+      if fence >= from and fence < from + claims then again[#again + 1] = { fence, all[i] } end
     end
     table.sort(again, function(a, b) return a[1] < b[1] end)
     for _, job in ipairs(again) do
-      answer[4] = answer[4] .. job[1]
+      answer[4] = answer[4] .. spack('>I7', job[1])
       answer[#answer + 1] = job[2]
       answer[#answer + 1] = call('HGET', jobs, job[2])
     end

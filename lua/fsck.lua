@@ -27,8 +27,8 @@ local function breach(id, text)
   answer[#answer + 1] = text
 end
 
-local function in_list(element)
-  local _, found = lower_bound(element)
+local function in_list(position, element)
+  local _, found = lower_bound(position)
   if found == element then return true end
   for _, moved in ipairs(call('LRANGE', staged, 0, -1)) do
     if moved == element then return true end
@@ -61,7 +61,7 @@ local function places(id, job, filed)
     local element = spack('>I7', job.mark) .. id
     if job.state == 'Q' then
       if priority_of(job) == 0 then
-        there.ready = in_list(element) or nil
+        there.ready = in_list(job.mark, element) or nil
       else
         set('ready', prio, element)
       end

@@ -17,105 +17,125 @@ local state, limit, cursor = ARGV[2], tonumber(ARGV[3]), ARGV[4]
 -- include: search
 -- include: packs
 
-local BIAS = 4503599627370496 -- 2^52, so that negative scores sort as bytes too
+-- A cursor is a score (7 bytes, biased, since it may be negative) .. a member: the key of the last job listed.
+local BIAS = 4503599627370496 -- 2^52
+local from, behind -- the cursor
+if cursor ~= '' then from, behind = sunpack('>I7', cursor) - BIAS, sub(cursor, 8) end
 
 local answer, keys = { '' }, {}
-local function add(id, record, key)
+local function add(id, record, score, member)
   if record then
     local job = parse(record)
     job.payload = ''
     if job.state == 'C' then job.data = nil end
     answer[#answer + 1] = id
     answer[#answer + 1] = build(job)
-    keys[#keys + 1] = key
+    keys[#keys + 1] = spack('>I7', BIAS + score) .. member
   end
 end
 -- One more than asked for tells whether there is another page.
 local function full() return #keys > limit end
 
--- A cursor into a sorted set is score (8 bytes, biased to sort) .. member; find the rank behind it.
-local function rank_behind(key, at)
-  local low, high = 0, call('ZCARD', key)
+-- The order of bytes, as sorted sets have it. That of `<` is the one of the server's locale.
+local function precedes(one, other)
+  for i = 1, math.min(#one, #other) do
+    local a, b = byte(one, i), byte(other, i)
+    if a ~= b then return a < b end
+  end
+  return #one < #other
+end
+
+-- The rank of the first member behind the cursor.
+local function rank_behind(key)
+  local score = string.format('%.0f', from)
+  local low, high = call('ZCOUNT', key, '-inf', '(' .. score), call('ZCOUNT', key, '-inf', score)
   while low < high do
     local middle = math.floor((low + high) / 2)
-    local one = call('ZRANGE', key, middle, middle, 'WITHSCORES')
-    if spack('>I7', BIAS + one[2]) .. one[1] <= at then low = middle + 1 else high = middle end
+    if precedes(behind, call('ZRANGE', key, middle, middle)[1]) then high = middle else low = middle + 1 end
   end
   return low
 end
-local function list_set(key, from, to, source, id_at)
-  local rank = from == '' and 0 or rank_behind(key, from)
+
+-- List the members with a score from `low` to below `high`; `id_at` is where in a member its id begins.
+local function list_set(key, id_at, low, high)
+  local rank
+  if from and from >= low then
+    rank = rank_behind(key)
+  else
+    rank = call('ZCOUNT', key, '-inf', string.format('(%.0f', low))
+  end
   while not full() do
     local one = call('ZRANGE', key, rank, rank + 63, 'WITHSCORES')
     if #one == 0 then return end
     for i = 1, #one, 2 do
       local member, score = one[i], tonumber(one[i + 1])
-      if score >= to or full() then return end
-      local record = call('HGET', source, sub(member, id_at))
-      if record and not expired(record) then
-        add(sub(member, id_at), record, spack('>I7', BIAS + score) .. member)
-      end
+      if score >= high or full() then return end
+      local id = sub(member, id_at)
+      local record = call('HGET', jobs, id)
+      if record and not expired(record) then add(id, record, score, member) end
     end
     rank = rank + 64
   end
 end
 
--- Completed jobs, by expiry, then by id: a cursor is expiry .. id.
+-- Completed jobs, by expiry, then by id.
 local function list_completed()
-  local from = cursor == '' and now or math.max(now, sunpack('>I7', cursor) - BIAS)
-  from = string.format(from > now and '%.0f' or '(%.0f', from) -- what has expired may be much, and is not listed
+  local least = now + 1 -- what has expired may be much, and is not listed
+  if from and from > least then least = from end
   while not full() do
-    local one = call('ZRANGEBYSCORE', completed, from, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+    local one = call('ZRANGEBYSCORE', completed, string.format('%.0f', least), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
     if #one == 0 then return end
-    local ids, expires = {}, spack('>I7', BIAS + one[2])
+    local ids, expires = {}, tonumber(one[2])
     for _, pack in ipairs(call('ZRANGEBYSCORE', completed, one[2], one[2])) do open_pack(pack, ids) end
-    table.sort(ids)
+    table.sort(ids, precedes)
     for _, id in ipairs(ids) do
-      if expires .. id > cursor and not full() then
+      if not full() and (expires ~= from or precedes(behind, id)) then
         local record = call('HGET', jobs, id)
-        if record and not expired(record) then add(id, record, expires .. id) end
+        if record and not expired(record) then add(id, record, expires, id) end
       end
     end
-    from = '(' .. one[2]
+    least = expires + 1
   end
 end
 
-if state == 'Q' then
-  while call('LMOVE', staged, ready, 'RIGHT', 'LEFT') do end
-  local zero = spack('>I7', BIAS)
-  if cursor < zero then list_set(prio, cursor, 0, jobs, 8) end
-  if not full() and sub(cursor, 1, 7) <= zero then
-    local at = 0
-    if sub(cursor, 1, 7) == zero then at = lower_bound(sub(cursor, 8) .. '\0') end
-    while not full() do
-      local window = call('LRANGE', ready, at, at + 63)
-      if #window == 0 then break end
-      for i = 1, #window do
-        if window[i] ~= '' and not full() then
-          add(sub(window[i], 8), call('HGET', jobs, sub(window[i], 8)), zero .. window[i])
-        end
-      end
-      at = at + 64
+local function list_ready()
+  local at = 0
+  if from == 0 then at = lower_bound(sunpack('>I7', behind) + 1) end
+  while not full() do
+    local window = call('LRANGE', ready, at, at + 63)
+    if #window == 0 then return end
+    for i = 1, #window do
+      local element = window[i]
+      if element ~= '' and not full() then add(sub(element, 8), call('HGET', jobs, sub(element, 8)), 0, element) end
     end
+    at = at + 64
   end
-  if not full() then
-    list_set(prio, cursor > zero .. '\255' and cursor or zero .. '\255', math.huge, jobs, 8)
-  end
-elseif state == 'P' then
+end
+
+local function list_running()
   local list, all = {}, call('HGETALL', running)
   for i = 1, #all, 2 do
-    local fence = sub(all[i + 1], 24, 30)
-    if fence > cursor then list[#list + 1] = { fence, all[i], all[i + 1] } end
+    local fence = sunpack('>I7', all[i + 1], 24)
+    if not from or fence > from then list[#list + 1] = { fence, all[i], all[i + 1] } end
   end
   table.sort(list, function(a, b) return a[1] < b[1] end)
-  for i = 1, math.min(limit + 1, #list) do add(list[i][2], list[i][3], list[i][1]) end
+  for i = 1, math.min(limit + 1, #list) do add(list[i][2], list[i][3], list[i][1], '') end
+end
+
+if state == 'Q' then
+  -- Priorities above 0, then 0, then below: minus the priority is the score.
+  while call('LMOVE', staged, ready, 'RIGHT', 'LEFT') do end
+  if not from or from < 0 then list_set(prio, 8, -math.huge, 0) end
+  if not full() and (not from or from <= 0) then list_ready() end
+  if not full() then list_set(prio, 8, 1, math.huge) end
+elseif state == 'P' then
+  list_running()
 elseif state == 'S' or state == 'R' then
-  list_set(state == 'S' and scheduled or failing, cursor, math.huge, jobs, 8)
+  list_set(state == 'S' and scheduled or failing, 8, -math.huge, math.huge)
 elseif state == 'C' then
   list_completed()
 else
-  local expired_yet = spack('>I7', BIAS + now) .. '\255' -- behind all of them: no id begins so
-  list_set(state == 'F' and failed or cancelled, cursor > expired_yet and cursor or expired_yet, math.huge, jobs, 1)
+  list_set(state == 'F' and failed or cancelled, 1, now + 1, math.huge)
 end
 if full() then
   answer[1] = keys[limit]

@@ -55,12 +55,20 @@ def free_port() -> int:
 class Server:
     """A Redis or Valkey server of the tests, with its own port and directory."""
 
-    def __init__(self, binary: str, *options: str, port: int | None = None, tls: bool = False) -> None:
+    def __init__(
+        self,
+        binary: str,
+        *options: str,
+        port: int | None = None,
+        tls: bool = False,
+        env: dict[str, str] | None = None,
+    ) -> None:
         self.binary = binary
         self.port = port or free_port()
         self.dir = Path(tempfile.mkdtemp(prefix="jobqueue-redis-"))
         self.options = options
         self.tls = tls
+        self.env = {**os.environ, **env} if env else None
         self.config: list[str] = []
         """A configuration file, where a mode needs one."""
         self.process: subprocess.Popen[bytes] | None = None
@@ -82,7 +90,9 @@ class Server:
             "--unixsocket", self.socket_path, "--loglevel", "warning", *self.options,
         ]  # fmt: skip
         with (self.dir / "log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.env
+            )
         self._wait()
         return self
 

@@ -16,12 +16,13 @@ local function promote(most)
   for _, key in ipairs({ scheduled, failing }) do
     local members = call('ZRANGEBYSCORE', key, '-inf', now, 'WITHSCORES', 'LIMIT', 0, most)
     for i = 1, #members, 2 do
-      list[#list + 1] = { key = key, member = members[i], due = tonumber(members[i + 1]) }
+      local member = members[i]
+      list[#list + 1] = { key = key, member = member, due = tonumber(members[i + 1]), seq = sunpack('>I7', member) }
     end
   end
   table.sort(list, function(a, b)
     if a.due ~= b.due then return a.due < b.due end
-    return a.member < b.member
+    return a.seq < b.seq
   end)
   for i = 1, math.min(most, #list) do
     local entry = list[i]

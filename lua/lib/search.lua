@@ -1,7 +1,8 @@
 -- Finding a place in the list of ready jobs. Needs: ready; call unstage() first.
 
--- The index of the first element at or behind `element`, blanks apart; the length if there is none.
-local function lower_bound(element)
+-- The index of the first element at or behind a position, blanks apart, and that element; the length if there
+-- is none.
+local function lower_bound(position)
   local low, high = 0, call('LLEN', ready)
   while low < high do
     local middle = math.floor((low + high) / 2)
@@ -14,7 +15,7 @@ local function lower_bound(element)
         at = at + 1
       end
     end
-    if probe ~= '' and probe < element then
+    if probe ~= '' and sunpack('>I7', probe) < position then
       low = at + 1
     else
       high = middle
