@@ -1,1 +1,1 @@
-"""Stores: the contract (`base`) and what implements it."""
+"""Stores: the contract (`base`) and its implementations."""

@@ -1,4 +1,4 @@
-"""The storage contract: what every store does, to the letter.
+"""The storage contract: the exact behaviour of every store.
 
 Units and rules that hold for every call:
 
@@ -58,13 +58,13 @@ __all__ = [
 ]
 
 PROMOTE_LIMIT = 1000
-"""Due jobs that one `Storage.exchange` moves to ready at the most, so that no step takes long."""
+"""Largest number of due jobs that one `Storage.exchange` moves to ready, so that no step takes long."""
 WORKER_SEEN_FOR = 60_000
-"""Milliseconds after its last `exchange` or `extend` that a worker is still listed."""
+"""Milliseconds that a worker is listed after its last `exchange` or `extend`."""
 
 
 class Reuse(StrEnum):
-    """What an id whose job has ended means to `Storage.insert`. A cancelled job is always absent."""
+    """How `Storage.insert` treats an id whose job has ended. A cancelled job is always absent."""
 
     RETURN = "return"
     """The ended job is found and its outcome returned."""
@@ -84,7 +84,7 @@ class SettleStatus(StrEnum):
     ACCEPTED = "accepted"
     """Written, now or by an earlier call with this fence."""
     CANCELLED = "cancelled"
-    """The job had been asked to cancel: it ended as cancelled, whatever the settlement said."""
+    """A cancellation had been requested: the job ended as cancelled, whatever the settlement said."""
     LOST = "lost"
     """The record has another fence or is absent: nothing was written."""
 
@@ -92,7 +92,7 @@ class SettleStatus(StrEnum):
 class LeaseStatus(StrEnum):
     HELD = "held"
     CANCELLING = "cancelling"
-    """Held, and somebody asked to cancel the job."""
+    """The lease is held, and a cancellation of the job has been requested."""
     LOST = "lost"
 
 
@@ -102,9 +102,9 @@ class CancelStatus(StrEnum):
     CANCELLED = "cancelled"
     NOT_FOUND = "not_found"
     PROCESSING = "processing"
-    """It runs, and ``running=True`` was not given: nothing was changed."""
+    """The job runs and ``running=True`` was not given: nothing was changed."""
     CANCELLING = "cancelling"
-    """It runs: its worker has been asked to end it, and it will end as cancelled."""
+    """The job runs: its worker has been asked to end it, and it will end as cancelled."""
     COMPLETED = "completed"
     FAILED = "failed"
 
@@ -138,11 +138,11 @@ class NewJob(NamedTuple):
 
 
 class Inserted(NamedTuple):
-    """What `Storage.insert` did with one job."""
+    """The answer of `Storage.insert` for one job."""
 
     status: InsertStatus
     seq: int
-    """Names this incarnation of the id: a replaced or re-created job has a larger one. 0 if full."""
+    """Number of this incarnation of the id: a replaced or re-created job has a larger one. 0 if full."""
     state: JobState
     data: bytes | None = None
     """The result if ``completed``, the encoded error if ``failed``, else ``None``."""
@@ -150,14 +150,14 @@ class Inserted(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A job as the store has it."""
+    """A job as it is in the store."""
 
     id: str
     seq: int
     state: JobState
     priority: int
     run_at: int
-    """When it is or was due."""
+    """Instant at which it is or was due."""
     created_at: int
     updated_at: int
     attempts: int
@@ -166,22 +166,22 @@ class Record(NamedTuple):
     max_stalls: int
     ttl: int
     fence: int
-    """Of the last claim, recovery or abandonment; 0 before the first."""
+    """Fence of the last claim, recovery or abandonment; 0 before the first."""
     worker: str | None
-    """Who holds the lease; ``None`` unless ``processing``."""
+    """Name of the worker that holds the lease; ``None`` unless ``processing``."""
     lease_until: int | None
-    """When the lease ends; ``None`` unless ``processing``."""
+    """Instant at which the lease ends; ``None`` unless ``processing``."""
     cancelling: bool
     result: bytes | None
     """Only if ``completed``."""
     error: bytes | None
-    """Of the last failed attempt, until the job completes."""
+    """Encoded error of the last failed attempt, until the job completes."""
     progress: bytes | None
-    """The last that the running or last attempt reported."""
+    """The last value that the running or last attempt reported."""
     expires_at: int | None
     """``None`` while the job is live."""
     payload: bytes | None
-    """Only if asked for, and not of a completed or cancelled job: theirs is dropped."""
+    """Only if requested; ``None`` for completed and cancelled jobs, whose payload is dropped."""
 
 
 class Claimed(NamedTuple):
@@ -223,15 +223,15 @@ class Swept(NamedTuple):
 
     id: str
     state: JobState
-    """``queued`` (recovered), ``failed`` (abandoned) or ``cancelled`` (had been asked to)."""
+    """``queued`` (recovered), ``failed`` (abandoned) or ``cancelled`` (had been requested)."""
     attempts: int
     stalls: int
     worker: str
-    """Who had lost the lease."""
+    """Name of the worker that lost the lease."""
 
 
 class Counts(NamedTuple):
-    """How many jobs are in each state. Absent ones are not counted."""
+    """Number of jobs in each state. Absent ones are not counted."""
 
     scheduled: int = 0
     queued: int = 0
@@ -241,29 +241,29 @@ class Counts(NamedTuple):
     failed: int = 0
     cancelled: int = 0
     oldest: int | None = None
-    """``created_at`` of the oldest among the jobs at the front of each priority's ready jobs."""
+    """Creation time of the oldest among the *next* ready job of each priority; ``None`` without any."""
 
 
 class Page(NamedTuple):
     """Part of a listing."""
 
     records: list[Record]
-    """Without results and payloads."""
+    """The records, without results and payloads."""
     cursor: str | None
-    """Give it to the next call; ``None``: that was all."""
+    """Argument for the next call; ``None`` after the last page."""
 
 
 class WorkerInfo(NamedTuple):
-    """A worker that has been heard of lately."""
+    """A worker that has called lately."""
 
     worker: str
     seen_at: int
     running: int
-    """Leases that it holds."""
+    """Number of leases that it holds."""
 
 
 class LockInfo(NamedTuple):
-    """Who holds a named lock."""
+    """The holder of a named lock."""
 
     owner: str
     term: int
@@ -284,31 +284,31 @@ class Reply(NamedTuple):
 
 
 class Sink(Protocol):
-    """Receives what a store pushes to one address, in the event loop that subscribed."""
+    """Receives the messages that a store pushes to one address, in the event loop that subscribed."""
 
     def deliver(self, replies: Sequence[Reply]) -> None:
-        """Take the news that jobs with this address as waiter have ended."""
+        """Receive replies for jobs this address waits for."""
 
     def cancel(self, queue: str, id: str, fence: int) -> None:
-        """Take a request to cancel a job that the worker of this address runs."""
+        """Receive a request to end a running job of this worker."""
 
     def resync(self) -> None:
-        """Learn that messages may have been missed (the connection was renewed): read again."""
+        """Read everything waited for again: the connection was renewed, and messages may have been missed."""
 
 
 @runtime_checkable
 class Storage(Protocol):
-    """A place that keeps jobs. One object serves many queues and reapers of one event loop."""
+    """Keeps jobs. One object serves many queues and reapers of one event loop."""
 
     clock: Clock
-    """What queues, workers and reapers on this store run by."""
+    """The clock of all queues, workers and reapers on this store."""
     batched: bool
     """Whether calls cost a round trip or a disk write, so that merging them pays."""
     shared: bool
     """Whether other processes see the same jobs."""
 
     async def open(self) -> None:
-        """Connect. Idempotent and counted: every `open` needs its `close`.
+        """Connect on the first call; later calls are counted. Each `open` needs one `close`.
 
         Raises `StorageUnavailableError` if the store cannot be reached, `StorageError` if it can
         and must not be used. Every other call needs an open store and raises `StorageError`
@@ -316,7 +316,7 @@ class Storage(Protocol):
         """
 
     async def close(self) -> None:
-        """Undo one `open`; the last one releases all connections. Jobs stay. Never raises twice."""
+        """Undo one `open`; the last one releases all connections. Jobs stay. Closing again does nothing."""
 
     def clone(self) -> Self:
         """Return an unopened handle on the same jobs for another thread's event loop."""
@@ -337,8 +337,8 @@ class Storage(Protocol):
         With ``reply_to``, jobs that ask to ``wait`` register it as a waiter (a set: once per
         address), created or found, unless they have ended.
 
-        ``max_length`` refuses (``full``) what would make more jobs than that wait (ready and
-        scheduled); found jobs are answered all the same.
+        ``max_length`` refuses (``full``) a job that would make the number of waiting jobs (ready and
+        scheduled) exceed it; found jobs are answered all the same.
         """
         ...
 
@@ -360,7 +360,7 @@ class Storage(Protocol):
 
         In this order: (1) Each settlement whose fence is the record's and whose job is
         ``processing`` is written; one already settled by that fence is accepted again without
-        effect; others are lost. A job asked to cancel ends as cancelled. ``retry`` makes the job
+        effect; others are lost. With a cancel request, the job ends as cancelled. ``retry`` makes it
         due after its delay. ``release`` undoes the claim's attempt and puts the job in front.
         Waiters of ended jobs are sent a `Reply` and forgotten.
         (2) Unless ``limit`` is 0, up to `PROMOTE_LIMIT` due jobs move from scheduled to the back of
@@ -384,29 +384,29 @@ class Storage(Protocol):
         ...
 
     async def sweep(self, queue: str, limit: int) -> list[Swept]:
-        """Take up to ``limit`` jobs away whose lease has expired, oldest claim first; idempotent.
+        """Take up to ``limit`` jobs with an expired lease from their workers, oldest claim first; idempotent.
 
-        Stalls + 1 and a new fence. A job asked to cancel ends as cancelled; one with more stalls
-        than ``max_stalls`` fails with `jobqueue.job.STALLED_ERROR`; any other goes to the front of
-        ready. Waiters of ended jobs are sent a `Reply`.
+        Stalls + 1 and a new fence. A job whose cancellation was requested ends as cancelled; one with
+        more stalls than ``max_stalls`` fails with `jobqueue.job.STALLED_ERROR`; any other goes to the
+        front of ready. Waiters of ended jobs are sent a `Reply`.
         """
         ...
 
     async def cancel(self, queue: str, ids: Sequence[str], *, running: bool = False) -> list[CancelStatus]:
         """Cancel waiting jobs; with ``running``, ask the workers of running ones to end them.
 
-        A cancelled record stays for its TTL, for those who ask later, but its id is free at once.
+        A cancelled record stays for its TTL, for later questions, but its id is free at once.
         A request for a running job is stored (`extend` and settlements honour it) and pushed to
         the worker's address. Repeating it is harmless.
         """
         ...
 
     async def keep(self, queue: str, ttls: Sequence[tuple[str, int]]) -> list[UpdateTtlStatus]:
-        """Make ended jobs expire so many milliseconds from now."""
+        """Set the expiry of ended jobs to so many milliseconds from now."""
         ...
 
     async def purge(self, queue: str, limit: int) -> int:
-        """Delete up to ``limit`` expired records and forget unseen workers; say how many records."""
+        """Delete up to ``limit`` expired records and forget unseen workers; return the number of records."""
         ...
 
     async def scan(self, queue: str, state: JobState, limit: int, cursor: str | None = None) -> Page:
@@ -422,7 +422,7 @@ class Storage(Protocol):
         ...
 
     async def queues(self) -> list[str]:
-        """Name the queues that hold a record, sorted. One that has been emptied may be named."""
+        """Return the names of the queues that hold a record, sorted. An emptied one may still be named."""
         ...
 
     async def workers(self, queue: str) -> list[WorkerInfo]:
@@ -438,7 +438,7 @@ class Storage(Protocol):
         ...
 
     async def subscribe(self, queue: str, address: str, sink: Sink) -> None:
-        """Push to ``sink`` what concerns jobs of ``queue`` and is for ``address``, from this return on.
+        """Push the messages for ``address`` about jobs of ``queue`` to ``sink``, from this return on.
 
         That is replies and cancel requests. An address may have several sinks; each gets everything. Hints:
         any may be lost. ``sink.resync`` follows every reconnection. A sink must not call the store.
@@ -450,22 +450,22 @@ class Storage(Protocol):
         ...
 
     async def acquire(self, lock: str, owner: str, ttl: int) -> int | None:
-        """Take a named lock for ``ttl`` ms: its term number, or ``None`` if another holds it.
+        """Take a named lock for ``ttl`` ms; return its term number, or ``None`` if another owner holds it.
 
         Terms rise with every change of hands. The holder gets its own term again, renewed.
         """
         ...
 
     async def renew(self, lock: str, owner: str, ttl: int) -> bool:
-        """Hold the lock ``ttl`` ms from now, if ``owner`` still holds it."""
+        """Extend the lock to ``ttl`` ms from now, if ``owner`` still holds it."""
         ...
 
     async def release(self, lock: str, owner: str) -> bool:
-        """Give the lock up, if ``owner`` still holds it, and wake who waits for it."""
+        """Give the lock up, if ``owner`` still holds it, and wake those that wait for it."""
         ...
 
     async def holder(self, lock: str) -> LockInfo | None:
-        """Say who holds the lock."""
+        """Return the holder of the lock, ``None`` if it is free."""
         ...
 
     async def wait_for_lock(self, lock: str, timeout: float) -> bool:

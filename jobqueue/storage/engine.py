@@ -4,7 +4,7 @@
 a process can be built on it. Every call gets ``now`` from outside and depends on nothing else, so the
 same calls always lead to the same state: a journal of calls is enough to rebuild it.
 
-What has to be told to others is collected, not sent: `Engine.take_effects` hands it over.
+Notifications to others are collected, not sent: `Engine.take_effects` hands them over.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _PURGE_STEP = 8
 
 
 class CancelRequest(NamedTuple):
-    """The worker at ``address`` is to end a job."""
+    """Asks the worker at ``address`` to end a job."""
 
     address: str
     queue: str
@@ -67,13 +67,13 @@ class CancelRequest(NamedTuple):
 
 
 class Effects:
-    """What the calls so far want told to others. All are hints."""
+    """Notifications produced by the calls so far; losing one is harmless."""
 
     __slots__ = ("cancels", "replies", "unlocked", "woken")
 
     def __init__(self) -> None:
         self.replies: dict[str, list[Reply]] = {}
-        """By address."""
+        """Replies by address."""
         self.cancels: list[CancelRequest] = []
         self.woken: set[str] = set()
         """Queues with new work."""
@@ -84,7 +84,7 @@ class Effects:
         return bool(self.woken or self.replies or self.cancels or self.unlocked)
 
     def clear(self) -> None:
-        """Forget what has been told."""
+        """Drop all notifications."""
         self.woken.clear()
         if self.replies:
             self.replies.clear()
@@ -108,7 +108,7 @@ class Engine:
         self.effects = Effects()
 
     def take_effects(self) -> Effects | None:
-        """Hand over what is to be told to others, once; ``None`` if there is nothing."""
+        """Return the notifications so far and start new ones; ``None`` if there are none."""
         effects = self.effects
         if not effects:
             return None
@@ -403,7 +403,7 @@ class Engine:
         )
 
     def ended(self, queue: str) -> int:
-        """Say how many jobs have ended since this engine began."""
+        """Return how many jobs have ended since this engine began."""
         q = self._peek(queue)
         return 0 if q is None else q.ended_total
 
@@ -424,7 +424,7 @@ class Engine:
         ]
 
     def has_work(self, queue: str, now: int) -> bool:
-        """Whether an `exchange` could claim something now."""
+        """Return whether an `exchange` could claim something now."""
         q = self._peek(queue)
         if q is None:
             return False
@@ -452,15 +452,15 @@ class Engine:
 
     @property
     def counters(self) -> Counters:
-        """Return the numbers given last."""
+        """Return the last numbers given."""
         return Counters(self._seq, self._fence)
 
     def size(self) -> int:
-        """Count the records kept, expired ones included."""
+        """Return the number of records kept, expired ones included."""
         return sum(len(q.jobs) for q in self._queues.values())
 
     def has_waiter(self, queue: str, id: str, address: str, now: int) -> bool:
-        """Whether a live job has a waiter; True for a job that needs none."""
+        """Return whether registering this waiter changes nothing: it is there, or the job is not live."""
         job = self._find(self._peek(queue), id, now)
         return job is None or job.state in ENDED or address in job.waiters
 
@@ -469,11 +469,11 @@ class Engine:
         self._fence += count
 
     def advance(self, counters: Counters) -> None:
-        """Go on after these numbers, if they are larger than the own."""
+        """Continue after these numbers, if they are larger than the own."""
         self._seq, self._fence = max(self._seq, counters.seq), max(self._fence, counters.fence)
 
     def restart(self, fence_gap: int) -> None:
-        """Go on after the host has restarted: no lease, lock or worker of before is alive.
+        """Continue after a restart of the host: no earlier lease, lock or worker is alive.
 
         The fences jump by ``fence_gap``, past any that was given but not written down.
         """
@@ -485,7 +485,7 @@ class Engine:
                 job.lease_until = 0
 
     def shift(self, delta: int) -> None:
-        """Follow a clock that was set by ``delta`` ms: what was to last so long still does."""
+        """Follow a clock that was set by ``delta`` ms: leases, locks and TTLs keep their length."""
         self._locks.shift(delta)
         for q in self._queues.values():
             for worker in q.workers:
@@ -495,7 +495,7 @@ class Engine:
             q.shift_expiry(delta)
 
     def dump(self, now: int) -> Iterator[SavedJob]:
-        """Give out every record that is not absent, for `load`. Indexes are told by the order."""
+        """Yield every record that is not absent, for `load`. Their order holds that of the indexes."""
         for q in self._queues.values():
             for line in q.ready.values():
                 for job in line.values():
@@ -509,20 +509,20 @@ class Engine:
 
     @property
     def locks(self) -> dict[str, LockInfo]:
-        """Return the named locks, released ones included: their terms go on."""
+        """Return the named locks, released ones included, whose terms go on."""
         return dict(self._locks.all)
 
     @property
     def seen(self) -> list[tuple[str, str, int]]:
-        """Return (queue, worker, when) of every worker that was heard of."""
+        """Return (queue, worker, instant) of every worker seen."""
         return [(q.name, worker, at) for q in self._queues.values() for worker, at in q.workers.items()]
 
     def see(self, queue: str, worker: str, at: int) -> None:
-        """Note that a worker was heard of."""
+        """Note that a worker was seen."""
         self._queue(queue).workers[worker] = at
 
     def load(self, jobs: Iterable[SavedJob], locks: dict[str, LockInfo], counters: Counters) -> None:
-        """Fill an empty engine with what another one gave out."""
+        """Fill an empty engine with the dump of another one."""
         self._seq, self._fence = counters
         self._locks.all = dict(locks)
         for record in jobs:
@@ -577,7 +577,7 @@ class Engine:
 
 
 def _replaces(reuse: Reuse, job: Entry, now: int) -> bool:
-    """Whether a new job takes the place of the record that has its id."""
+    """Return whether a new job replaces the record that has its id."""
     state = job.state
     if state not in ENDED:
         return False

@@ -1,4 +1,4 @@
-"""What a store may offer beyond the contract: to judge, check and tell of what it holds or rests on."""
+"""Optional abilities of a store: diagnose its server, check its data, report loading."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ __all__ = ["Checkable", "Diagnosable", "Finding", "Loading"]
 
 
 class Finding(Protocol):
-    """One thing that was looked at."""
+    """One result of a check."""
 
     @property
     def name(self) -> str:
-        """What it is about, in a word or two."""
+        """The subject, in a word or two."""
         ...
 
     @property
@@ -23,16 +23,16 @@ class Finding(Protocol):
 
     @property
     def text(self) -> str:
-        """What was found and, unless all is well, what to do about it."""
+        """The result and, unless all is well, the remedy."""
         ...
 
 
 @runtime_checkable
 class Diagnosable(Protocol):
-    """A store that can say whether its server or disk, and its settings, are fit."""
+    """A store that can judge whether its server or disk, and their settings, are fit."""
 
     async def diagnose(self) -> Sequence[Finding]:
-        """Look at them. Needs an open store. Raises `StorageError`.
+        """Judge the server or disk. Needs an open store. Raises `StorageError`.
 
         A finding on the round trip has the name ``latency``.
         """
@@ -55,12 +55,12 @@ class Checkable(Protocol):
 
 @runtime_checkable
 class Loading(Protocol):
-    """A store that reads all that it holds when it is opened or checked, which may take seconds."""
+    """A store that reads all its data when it is opened or checked, which may take seconds."""
 
     def report_loading(self, progress: Callable[[int, int], None]) -> None:
         """Call ``progress`` with the bytes read and the bytes to read, equal at the end.
 
-        From the next opening or check on, from any thread. A function that the store was given before
-        stays.
+        Applies from the next opening or check on; called from any thread. A function that the store was
+        given before stays.
         """
         ...

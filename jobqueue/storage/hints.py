@@ -1,6 +1,6 @@
 """Wake-ups and pushes inside one process, for stores built on the `Engine`.
 
-Safe across threads: what belongs to another event loop is handed to it.
+Safe across threads: a call for another event loop is handed to that loop.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _Hint(NamedTuple):
 
 
 class Hints:
-    """Who waits for what, and the sinks by address."""
+    """The waiters by topic, and the sinks by address."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -46,11 +46,11 @@ class Hints:
 
     @property
     def awaited(self) -> bool:
-        """Whether anybody waits for any topic."""
+        """Whether any topic has a waiter."""
         return bool(self._waiting)
 
     def subscribe(self, queue: str, address: str, sink: Sink) -> None:
-        """Add a sink, called in the running loop."""
+        """Add a sink, to be called in the running loop."""
         self.unsubscribe(queue, address, sink)
         new = _Subscription(queue, sink, asyncio.get_running_loop())
         self._sinks[address] = (*self._sinks.get(address, ()), new)
@@ -64,7 +64,7 @@ class Hints:
 
     @contextmanager
     def waiting(self, topic: Topic) -> Generator[_Hint]:
-        """Stand as a waiter for a topic."""
+        """Be a waiter for a topic within this context."""
         loop = asyncio.get_running_loop()
         hint = _Hint(loop.create_future(), loop)
         self._waiting.setdefault(topic, []).append(hint)
@@ -77,7 +77,7 @@ class Hints:
                 del self._waiting[topic]
 
     async def wait(self, hint: _Hint, timeout: float) -> bool:
-        """Wait for the hint; False after ``timeout`` seconds."""
+        """Wait for a wake-up; return False after ``timeout`` seconds."""
         timer = self._clock.call_later(timeout, partial(hint.set, False))  # noqa: FBT003
         try:
             return await hint.future
@@ -85,12 +85,12 @@ class Hints:
             timer.cancel()
 
     def wake(self, topic: Topic) -> None:
-        """Wake all who wait for a topic."""
+        """Wake all waiters of a topic."""
         for hint in tuple(self._waiting.get(topic, ())):
             _call_in(hint.loop, partial(hint.set, True))  # noqa: FBT003
 
     def publish(self, effects: Effects) -> None:
-        """Tell everybody in this process what the engine wants told."""
+        """Deliver the engine's notifications to waiters and sinks in this process."""
         if self._waiting:
             for queue in effects.woken:
                 self.wake(("work", queue))
@@ -107,7 +107,7 @@ class Hints:
                     _call_in(loop, partial(sink.deliver, mine))
 
     def resync(self) -> None:
-        """Tell every sink that messages may have been missed."""
+        """Have every sink read again, since messages may have been missed."""
         for subscriptions in tuple(self._sinks.values()):
             for _, sink, loop in subscriptions:
                 _call_in(loop, sink.resync)

@@ -1,4 +1,4 @@
-"""The records of one queue and their indexes: what the `Engine` moves jobs between.
+"""The records of one queue and their indexes, between which the `Engine` moves jobs.
 
 A live record is in exactly one of ready, scheduled and leased. Ended records wait for their expiry.
 """
@@ -107,7 +107,7 @@ class Index:
         self.waiting = {JobState.SCHEDULED: 0, JobState.FAILING: 0}
         self.ended = {JobState.COMPLETED: 0, JobState.FAILED: 0, JobState.CANCELLED: 0}
         self.ended_total = 0
-        """How many have ended since this index was made; never falls."""
+        """Number of jobs that have ended since this index was made; never falls."""
         self.workers: dict[str, int] = {}
 
     # -- ready ------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ class Index:
     # -- scheduled --------------------------------------------------------------------------------
 
     def put_scheduled(self, job: Entry) -> bool:
-        """Index a job by its due time; say whether it is now the first."""
+        """Index a job by its due time; return whether it is now the first."""
         self.waiting[job.state] += 1
         self._trim_schedule()
         heapq.heappush(self.schedule, (job.due, job.seq, job))
@@ -183,13 +183,13 @@ class Index:
     # -- ended ------------------------------------------------------------------------------------
 
     def put_ended(self, job: Entry, expires_at: int) -> None:
-        """Count an ended job and have it expire."""
+        """Count an ended job and schedule its expiry."""
         self.ended[job.state] += 1
         self.ended_total += 1
         self._put_expiry(job, expires_at)
 
     def expire(self, job: Entry, expires_at: int) -> None:
-        """Have an ended job expire at another time; its former entry is dead from now on."""
+        """Change the expiry of an ended job; its former entry is dead from now on."""
         self._put_expiry(job, expires_at)
         self._bury_expiry()
 
@@ -208,7 +208,7 @@ class Index:
         return counts
 
     def purge(self, now: int, limit: int) -> int:
-        """Forget up to ``limit`` expired jobs; say how many."""
+        """Forget up to ``limit`` expired jobs; return their number."""
         times, dropped = self.expiry_times, 0
         while times and times[0] <= now and dropped < limit:
             entries = self.expiry[times[0]]

@@ -29,21 +29,21 @@ class Locks:
         return term
 
     def renew(self, lock: str, owner: str, ttl: int, now: int) -> bool:
-        """Hold a lock longer."""
+        """Extend a lock, if ``owner`` holds it."""
         held = self._held(lock, owner, now)
         if held is not None:
             self.all[lock] = held._replace(expires_at=now + ttl)
         return held is not None
 
     def release(self, lock: str, owner: str, now: int) -> bool:
-        """Give a lock up."""
+        """Give a lock up, if ``owner`` holds it."""
         held = self._held(lock, owner, now)
         if held is not None:
             self.all[lock] = held._replace(expires_at=0)
         return held is not None
 
     def holder(self, lock: str, now: int) -> LockInfo | None:
-        """Say who holds a lock."""
+        """Return the holder of a lock, ``None`` if it is free."""
         held = self.all.get(lock)
         return held if held is not None and held.expires_at > now else None
 

@@ -64,7 +64,7 @@ class MemoryStorage:
         return int(self.clock.time() * 1000)
 
     def _publish(self) -> None:
-        """Tell what the engine wants told. Within the lock: the effects are one object, used again."""
+        """Deliver the engine's notifications. Within the lock: the effects are one object, used again."""
         effects = self._engine.effects
         if effects:
             self._hints.publish(effects)
@@ -78,7 +78,7 @@ class MemoryStorage:
             )
 
     def forked(self) -> None:
-        """Refuse every use: the jobs would run twice, and a thread may have held the lock for ever."""
+        """Refuse use in a forked child: jobs would run twice, and the lock may never be let go."""
         self._in_child = True
         self._opened = 0
 
@@ -178,7 +178,7 @@ class MemoryStorage:
             return self._engine.counts(queue, now)
 
     async def ended(self, queue: str) -> int:
-        """Say how many jobs have ended; see `jobqueue.storage.totals`."""
+        """Return how many jobs have ended; see `jobqueue.storage.totals`."""
         self._now()
         with self._lock:
             return self._engine.ended(queue)

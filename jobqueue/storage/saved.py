@@ -1,4 +1,4 @@
-"""What of the state outlives a process: the form in which an `Engine` gives its jobs out."""
+"""The persistent form of a job: `Engine.dump` gives it out, `Engine.load` takes it back."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ["Counters", "SavedJob", "restored", "saved"]
 
 
 class Counters(NamedTuple):
-    """What an `Engine` counts. Two that made the same calls agree on them."""
+    """The counters of an `Engine`. Two engines that made the same calls agree on them."""
 
     seq: int
     fence: int
 
 
 class SavedJob(NamedTuple):
-    """All of a job that outlives the process, as `Engine.dump` gives it. Waiters do not."""
+    """All of a job that outlives the process. Waiters do not."""
 
     queue: str
     id: str
@@ -41,11 +41,11 @@ class SavedJob(NamedTuple):
     data: bytes | None
     progress: bytes | None
     worker: str | None
-    """Who holds the lease, if `processing`."""
+    """Name of the worker that holds the lease, if `processing`."""
 
 
 def saved(queue: str, job: Entry) -> SavedJob:
-    """Return what to keep of a record."""
+    """Convert an entry to its persistent form."""
     return SavedJob(
         queue,
         job.id,
@@ -72,7 +72,7 @@ def saved(queue: str, job: Entry) -> SavedJob:
 
 
 def restored(record: SavedJob) -> Entry:
-    """Return the record that was kept."""
+    """Rebuild the entry."""
     job = Entry.__new__(Entry)
     (
         _,

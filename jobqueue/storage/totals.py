@@ -1,4 +1,4 @@
-"""What a store may count beyond the contract."""
+"""An optional ability of a store: count the jobs that have ended."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["Totals"]
 
 @runtime_checkable
 class Totals(Protocol):
-    """A store that knows how many jobs have ended, whether or not their records still exist."""
+    """A store that counts ended jobs, whether or not their records still exist."""
 
     async def ended(self, queue: str) -> int:
-        """Say how many jobs of a queue have ended, in any way. Counts up.
+        """Return how many jobs of a queue have ended, in any way. Never falls.
 
         Only the difference between two answers of one open store means something: a store may begin
         anew when it is opened, or when the queue was empty.

@@ -1,4 +1,4 @@
-"""From a storage URL to a store. A backend's packages are loaded when its URL is used."""
+"""Makes the store that a URL names. A store's packages are loaded when its URL is used."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def open_storage(url: str) -> Storage:
 
 
 def as_storage(storage: Storage | str) -> Storage:
-    """Return a store as it is, and the one that a URL names. Raises `InvalidArgumentError`."""
+    """Return a store unchanged, or make the store that a URL names. Raises `InvalidArgumentError`."""
     if isinstance(storage, str):
         return open_storage(storage)
     if not isinstance(storage, Storage):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -66,9 +66,9 @@ def _directory(url: str) -> str:
 
 
 def redact(url: str) -> str:
-    """Return a URL that may be shown: without its password and query.
+    """Return a URL without its password and query, fit to be shown.
 
-    Of one whose password may be elsewhere, since it holds ``/``, ``?`` or ``#`` as they are, only the kind.
+    If the password may be elsewhere, since the URL holds unquoted ``/``, ``?`` or ``#``, only its kind.
     """
     scheme, known, rest = url.partition("://")
     if not known:

@@ -1,8 +1,8 @@
-"""Starting the process that compacts, such that nothing around this one decides what it runs.
+"""Starts the compacting process, independent of the working directory and environment of this one.
 
-It serves a directory that it is told, on behalf of a program that may have been started anywhere: neither
-the working directory nor the environment may choose its modules, and no key or signal meant for the
-program ends it.
+It compacts the directory that it is given, on behalf of a program that may have been started anywhere.
+So neither the working directory nor the environment may choose its modules, and no key or signal meant
+for the program ends it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # ruff: noqa: D103 - named by the type that they write
-"""Values as bytes: what the commands and the snapshots are written with.
+"""Values as bytes, in commands and snapshots.
 
-Lengths stand before what they measure; reading past the end raises `ValueError`. Nothing is executed
-or imported by reading.
+Every length precedes its value; reading past the end raises `ValueError`. Nothing is executed or
+imported by reading.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ def numbers(*values: int) -> bytes:
 
 
 def optional(value: str | bytes | None) -> bytes:
-    """Write what may be ``None``."""
+    """Write a value or ``None``."""
     if value is None:
         return b"\0"
     return b"\1" + (text(value) if isinstance(value, str) else blob(value))
 
 
 class Reader:
-    """Takes values from the front of some bytes."""
+    """Reads values from some bytes, front to back."""
 
     __slots__ = ("at", "data")
 

@@ -1,13 +1,13 @@
 # ruff: noqa: ARG002 - the methods of a protocol: not every command needs every argument
-"""The commands of the journal: calls of the engine that change something, and how they are written.
+"""The commands of the journal: the state-changing calls of the engine, and their form on the disk.
 
 Every process that has the store open applies the same commands in the same order to an engine of its
-own, and so comes to the same state. A command says
+own, and so reaches the same state. A command has
 
-* ``wanted``: whether it may change anything now; if not, it is answered without the lock;
-* ``apply``: the call itself, when given and when replayed;
-* ``weigh``: what its answer costs: nothing to write, a write, or a write that has to be safe on the
-  disk before the answer goes out.
+* ``wanted``: tells whether it may change anything now; if not, it is answered without the lock;
+* ``apply``: makes the call on the engine, when given and when replayed;
+* ``weigh``: tells from the answer what has to be written: nothing, a frame, or a frame that has to be
+  safe on the disk before the answer goes out.
 
 Claims and renewals are not synced. A power cut that takes them takes their workers too, and leaves the
 jobs ready or their leases dead; the fences that were given are skipped (`Restart`), so none comes twice.
@@ -25,25 +25,25 @@ __all__ = ["Command", "Common", "Weight"]
 
 
 class Weight(IntEnum):
-    """What an answer costs."""
+    """The writing that has to precede an answer."""
 
     NOTHING = 0
     """Nothing changed."""
     WRITTEN = 1
     """Written, but a power cut may take it."""
     SYNCED = 2
-    """Safe on the disk before anybody is told."""
+    """Safe on the disk before the answer."""
 
 
 T_co = TypeVar("T_co", covariant=True)
 
 
 class Command(Protocol[T_co]):
-    """See the head of the module."""
+    """A state-changing call as it stands in the journal."""
 
     code: ClassVar[int]
     grows: ClassVar[bool]
-    """Whether it makes new jobs: those are refused when the disk is full."""
+    """True if it makes new jobs: those are refused when the disk is full."""
 
     def wanted(self, state: State, now: int) -> bool: ...
     def apply(self, state: State, now: int) -> T_co: ...
@@ -54,7 +54,7 @@ class Command(Protocol[T_co]):
 
 
 class Common:
-    """What most commands share."""
+    """Defaults that most commands share."""
 
     __slots__ = ()
     grows: ClassVar[bool] = False

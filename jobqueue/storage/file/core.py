@@ -2,8 +2,8 @@
 
 A turn: read what others have written; if none of the calls can change anything, answer them from memory;
 else take the lock, read the rest, run all calls, append one frame, sync once, publish how far the journal
-now goes, let the lock go. Only then are the answers given out. A fault in between throws the state in
-memory away: the next turn reads it from the disk again, which alone decides what has happened.
+now goes, let the lock go. Only then are the answers given out. After a fault in between, the state in
+memory is thrown away: the next turn reads it from the disk again, which alone decides.
 
 Not thread-safe: `jobqueue.storage.file.pump` owns it.
 """
@@ -34,7 +34,7 @@ __all__ = ["Call", "Core", "Read", "Turn"]
 
 _log = logging.getLogger("jobqueue.storage.file")
 _FRAME_ROOM = 256
-"""Bytes that a frame may have besides its commands."""
+"""Largest number of bytes in a frame besides its commands."""
 
 
 T = TypeVar("T")
@@ -51,20 +51,20 @@ Call = Command[Any] | Read[Any]
 
 
 class Turn(NamedTuple):
-    """What came of a turn."""
+    """Answers and notifications of one turn."""
 
     answers: list[Any]
-    """One for each call: what it returns, or the exception that it raises."""
+    """One for each call: its return value, or the exception to raise."""
     effects: list[Effects]
-    """What is to be told in this process."""
+    """The notifications for this process."""
     notify: bool
-    """Whether other processes are to look."""
+    """True if other processes have something to read."""
     resync: bool
-    """Whether messages may have been missed."""
+    """True if messages may have been missed."""
 
 
 class _Batch:
-    """What a turn is going to write."""
+    """The commands that a turn is going to write."""
 
     def __init__(self) -> None:
         self.commands: list[bytes] = []
@@ -78,7 +78,7 @@ class _Batch:
 
 
 class Core:
-    """One process's part of a store."""
+    """The file store without its thread."""
 
     def __init__(self, home: Home, clock: Clock, *, fsync: bool, rotate_at: int) -> None:
         self._home = home
@@ -90,10 +90,10 @@ class Core:
         self._effects: list[Effects] = []
         self._resync = self._notify = False
         self.compaction_due = False
-        """Set when a rotation has left something to compact; whoever compacts resets it."""
+        """Set when a rotation has left something to compact; reset when the compaction starts."""
 
     def open(self) -> None:
-        """Read the state; recover from whatever ended the last use."""
+        """Read the state; recover from any end of the last use."""
         self._home.prepare()
         page = self._home.page()
         self._replica = self._home.load(page)
@@ -120,7 +120,7 @@ class Core:
     # -- a turn -----------------------------------------------------------------------------------
 
     def turn(self, calls: Sequence[Call]) -> Turn:
-        """Run calls; without any, only read what others have written. Never raises an `Exception`."""
+        """Run calls; without any, only read the writes of others. Never raises an `Exception`."""
         self._resync = self._notify = False
         try:
             answers = self._run(calls)
@@ -151,7 +151,7 @@ class Core:
             return self._commit_turn(calls)
 
     def _catch_up(self) -> bool:
-        """Read what others have published; False if that takes the lock."""
+        """Read what others have published; return False if the lock is needed for that."""
         page = self._home.page()
         if page is None:
             return False
@@ -178,7 +178,7 @@ class Core:
         self._resync = True
 
     def _synchronise(self) -> None:
-        """With the lock: come to the end of the journal, whatever its last writer died of."""
+        """With the lock: read to the end of the journal, wherever its last writer died."""
         page = self._home.page()
         if page is None:
             self._replica = self._home.recover(self._replica, read_clock(self._clock))
@@ -294,7 +294,7 @@ def _answer(call: Call, state: State, now: int) -> Any:
 
 
 def _refused(call: Command[Any], state: State, now: int) -> Any:
-    """Answer without room to write: jobs that are there already are found all the same."""
+    """Answer without room to write: existing jobs are found all the same."""
     if not isinstance(call, Insert):
         return StorageUnavailableError("the disk is full, the reserve included: free some space")
     answer = replace(call, max_length=0).apply(state, now)

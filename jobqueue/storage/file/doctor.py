@@ -1,4 +1,4 @@
-"""Whether a directory is fit for a store: what ``jobqueue doctor`` reports.
+"""Judges whether a directory is fit for a store, for ``jobqueue doctor``.
 
 Everything is tried where it matters, with files of its own beside those of the store. Nobody is kept
 waiting, but for the disk.
@@ -32,9 +32,9 @@ _SYNCS = 50
 _SYNCS_UNTIL = 3.0
 """Seconds after which no further sync is timed."""
 _BLOCK = 512
-"""Bytes that each of them brings to the disk: a frame with a job or two."""
+"""Bytes of each timed sync: a frame with a job or two."""
 _SLOW, _STUCK = 0.020, 0.500
-"""Seconds for a sync: what half of them may take, and any."""
+"""Seconds for a sync: the limit for the median, and for the slowest."""
 _SPARE = 64 << 20
 """Bytes that should be free besides a second copy of the store, which compacting writes."""
 _INODES, _FEW_INODES = 16, 1000
@@ -48,11 +48,11 @@ _VOLATILE = {
     "ramfs": "memory: a restart of the host loses all jobs. Use a directory on a disk",
     "overlay": "in a container it goes with the container, and all jobs with it. Mount a volume",
 }
-"""Filesystems that work, and keep less than one may think."""
+"""Filesystems that work, but whose files do not last."""
 
 
 def diagnose(files: Files, directory: Path, clock: Clock, *, fsync: bool) -> list[Finding]:
-    """Look at what a store rests on. Blocks for some seconds at the most, unless the disk hangs."""
+    """Judge the directory, its files and its disk. Blocks for some seconds at most, unless the disk hangs."""
     looks: dict[str, Callable[[], Finding]] = {
         "filesystem": lambda: _filesystem(directory),
         "directory": lambda: _directory(files, directory),
@@ -69,7 +69,7 @@ def diagnose(files: Files, directory: Path, clock: Clock, *, fsync: bool) -> lis
 
 
 def _looked(name: str, look: Callable[[], Finding]) -> Finding:
-    """Make a failure a finding: the others are still worth knowing."""
+    """Turn a failure into a finding, so that the other checks still run."""
     try:
         return look()
     except OSError as error:
@@ -128,7 +128,7 @@ def _files(files: Files, directory: Path) -> Finding:
 
 
 def _stats(files: Files, directory: Path) -> list[os.stat_result]:
-    """Look at all regular files, some of which a compaction may remove at any moment."""
+    """Return the attributes of all regular files, some of which a compaction may remove at any moment."""
     found: list[os.stat_result] = []
     for name in files.names(directory):
         try:
@@ -282,7 +282,7 @@ def _limits() -> str:
 
 @contextmanager
 def _trial(files: Files, directory: Path) -> Generator[tuple[Path, int]]:
-    """Make a file to try things on."""
+    """Make a file for the trials."""
     path = directory / f"probe-{unique_id()}"
     fd = files.open(path, create=True)
     try:

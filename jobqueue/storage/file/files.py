@@ -1,4 +1,4 @@
-"""Every system call that the file store makes on its directory, in one replaceable place.
+"""All system calls of the file store on its directory, in one replaceable place.
 
 Tests put failing, killing and power-cutting layers in its place; nothing else in this package opens,
 writes, syncs, renames or removes a file.
@@ -33,7 +33,7 @@ _ZEROS = bytes(65_536)
 
 
 def fault(error: OSError, doing: str) -> StorageError | QueueFullError:
-    """Turn a failed system call into the error that a caller of the store gets."""
+    """Turn a failed system call into the error for the caller of the store."""
     what = f"{doing}: {error.strerror or error}"
     if error.errno in DISK_FULL:
         return QueueFullError(f"{what}: free some space, or raise the quota")
@@ -87,7 +87,7 @@ class Files:
         return os.statvfs(path)
 
     def is_linked(self, fd: int) -> bool:
-        """Whether the open file still has a name."""
+        """Return whether the open file still has a name."""
         return os.fstat(fd).st_nlink > 0
 
     def truncate(self, fd: int, size: int) -> None:
@@ -124,7 +124,7 @@ class Files:
             os.close(fd)
 
     def forget_cache(self, fd: int) -> None:
-        """Have the next reads come from the disk, where the system can be told so."""
+        """Make the next reads come from the disk, where the system supports that."""
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
@@ -139,7 +139,7 @@ class Files:
         fcntl.flock(fd, fcntl.LOCK_EX)
 
     def try_lock(self, fd: int) -> bool:
-        """Take the exclusive lock of an open file, if it is free."""
+        """Take the exclusive lock of an open file if it is free; return whether it was."""
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

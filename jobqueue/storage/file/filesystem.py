@@ -1,4 +1,4 @@
-"""Which filesystems a store may be on."""
+"""Checks the filesystem and the owner of a store's directory."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def filesystem_of(directory: Path) -> str:
 
 
 def is_remote(kind: str) -> bool:
-    """Whether this is a network or user-space filesystem."""
+    """Return whether this is a network or user-space filesystem."""
     return _REMOTE.fullmatch(kind) is not None
 
 
 def check_filesystem(directory: Path, *, force: bool) -> None:
-    """Refuse filesystems on which locks or synced writes of several processes are not what they seem."""
+    """Refuse filesystems whose locks or synced writes are unreliable for several processes."""
     kind = filesystem_of(directory)
     if is_remote(kind) and not force:
         raise StorageError(
@@ -59,7 +59,7 @@ def check_filesystem(directory: Path, *, force: bool) -> None:
 
 
 def check_owner(directory: Path) -> None:
-    """Refuse a directory that another user could exchange the files of."""
+    """Refuse a directory whose owner could replace our files."""
     if not hasattr(os, "geteuid") or os.geteuid() == 0:
         return
     found = directory.stat()
@@ -68,7 +68,7 @@ def check_owner(directory: Path) -> None:
 
 
 def probe(files: Files, directory: Path) -> None:
-    """Try what the store rests on: that a lock excludes, and that a rename replaces."""
+    """Check that a lock excludes and that a rename replaces."""
     first, second = (directory / f"probe-{unique_id()}" for _ in range(2))
     one, other = files.open(first, create=True), files.open(first)
     try:

@@ -1,4 +1,4 @@
-"""Checksummed frames: what journals and snapshots are made of.
+"""Checksummed frames, the parts of journals and snapshots.
 
     file   = header frame*
     header = magic(4) format(u16) engine(u16) generation(u64) salt(u32) crc32(u32)
@@ -53,7 +53,7 @@ FRAME_SIZE = _FRAME.size + _CRC.size
 
 
 class Header(NamedTuple):
-    """What a file says about itself."""
+    """The head of a file."""
 
     kind: bytes
     format: int
@@ -63,7 +63,7 @@ class Header(NamedTuple):
 
     @property
     def readable(self) -> bool:
-        """Whether this version of the store understands the file."""
+        """Whether this version of the store can read the file."""
         return self.format == FORMAT and self.engine == ENGINE
 
 
@@ -77,13 +77,13 @@ class Frame(NamedTuple):
 
 
 def pack_header(kind: bytes, generation: int, salt: int) -> bytes:
-    """Write the head of a file."""
+    """Return the bytes of a file's head."""
     head = _HEADER.pack(kind, FORMAT, ENGINE, generation, salt)
     return head + _CRC.pack(zlib.crc32(head))
 
 
 def parse_header(data: bytes, kind: bytes) -> Header | None:
-    """Read a header; ``None`` if it is not one of this kind or damaged."""
+    """Read a header; return ``None`` if it is of another kind or damaged."""
     if len(data) < HEADER_SIZE:
         return None
     head = data[: _HEADER.size]
@@ -94,7 +94,7 @@ def parse_header(data: bytes, kind: bytes) -> Header | None:
 
 
 def check_header(data: bytes, kind: bytes, generation: int, path: Path) -> int:
-    """Return the salt of a file whose header is right; else raise `StorageError`."""
+    """Return the salt of a file with a valid header; else raise `StorageError`."""
     header = parse_header(data, kind)
     if header is None or header.generation != generation:
         raise StorageError(f"{path} has a damaged header: run `jobqueue fsck --repair`")
@@ -107,7 +107,7 @@ def check_header(data: bytes, kind: bytes, generation: int, path: Path) -> int:
 
 
 def pack_frame(payload: bytes, offset: int, synced: int, salt: int) -> bytes:
-    """Write a frame that is to stand at ``offset``."""
+    """Return the bytes of a frame for the place ``offset``."""
     head = _FRAME.pack(_MAGIC, len(payload), offset, synced)
     return b"".join((head, _CRC.pack(zlib.crc32(payload, zlib.crc32(head, salt))), payload))
 
@@ -133,7 +133,7 @@ def parse_frame(data: bytes, place: int, base: int, salt: int) -> Frame | int | 
 
 
 def find_frames(data: bytes, place: int, base: int, salt: int) -> Iterator[Frame]:
-    """Find the sound frames anywhere from ``place`` on: what is left behind a bad one."""
+    """Find the sound frames anywhere from ``place`` on, behind a bad one."""
     while (place := data.find(_MAGIC, place)) >= 0:
         frame = parse_frame(data, place, base, salt)
         if isinstance(frame, Frame):

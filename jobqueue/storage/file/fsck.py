@@ -1,8 +1,8 @@
-"""Checking the files of a store, and saving what can be saved: ``jobqueue fsck``.
+"""Checks the files of a store and saves the sound parts, for ``jobqueue fsck``.
 
-Repairing applies every sound frame that is left, in order. Commands behind a gap may then come to something
-else than when they were given: a job that was handed out by a lost command is handed out again. So jobs may
-run twice that would have run once, but none is lost that stands in a sound frame.
+A repair applies every sound frame that is left, in order. Commands behind a gap may then have another effect
+than when they were given: a job that was handed out by a lost command is handed out again. So some jobs may
+run twice, but none in a sound frame is lost.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ __all__ = ["Finding", "check", "repair"]
 
 
 class Finding(NamedTuple):
-    """Something that was looked at."""
+    """One result of a check."""
 
     name: str
-    """The file, or what it is about."""
+    """The file, or another subject."""
     severity: str
     """``ok``, ``warning`` (harmless, or mended) or ``error``."""
     text: str
 
 
 class _Salvage:
-    """The state that the sound parts of all files come to, and what is wrong with the others."""
+    """The state that results from the sound parts of all files, and the faults of the others."""
 
     def __init__(
         self, files: Files, directory: Path, page: Published | None, progress: Progress | None
@@ -125,7 +125,7 @@ class _Salvage:
             yield frame
 
     def _read_journal(self, name: str, data: bytes, *, last: bool) -> bool:
-        """Apply a journal; say whether it ends with a seal."""
+        """Apply a journal; return whether it ends with a seal."""
         header = parse_header(data, JOURNAL)
         if header is None:
             if not last or len(data.rstrip(b"\0")) > HEADER_SIZE:
@@ -181,7 +181,7 @@ def _no_compaction(files: Files, directory: Path) -> Generator[None]:
 
 
 def check(files: Files, directory: Path, progress: Progress | None = None) -> list[Finding]:
-    """Read all files and say what is wrong. Holds the store's lock meanwhile."""
+    """Read all files and report their faults. Holds the store's lock meanwhile."""
     lock = LockFile(files, directory / LOCK_NAME)
     try:
         with _no_compaction(files, directory), lock.held():
@@ -199,7 +199,7 @@ def check(files: Files, directory: Path, progress: Progress | None = None) -> li
 
 
 def repair(files: Files, directory: Path, progress: Progress | None = None) -> list[Finding]:
-    """Write what can be read as a new store, beside the damaged files, which are kept."""
+    """Write the readable data as a new store, beside the damaged files, which are kept."""
     lock = LockFile(files, directory / LOCK_NAME)
     try:
         with _no_compaction(files, directory), lock.held():

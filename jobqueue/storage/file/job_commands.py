@@ -130,7 +130,7 @@ class Watch(Common):
 
 @dataclass(slots=True)
 class Exchange(Common):
-    """`Storage.exchange`. An idle one writes nothing, but now and then that its worker is there."""
+    """`Storage.exchange`. An idle one writes nothing, except now and then that its worker was seen."""
 
     code: ClassVar[int] = 3
     queue: str

@@ -1,7 +1,7 @@
-"""A journal: the commands since a snapshot, in frames, at the front of a file with room to grow.
+"""A journal: the commands since a snapshot, in frames, at the front of a file with reserved room.
 
-The room is reserved ahead and reads as zeros. It makes syncs cheaper, and some of it is kept back from
-new jobs, so that those that run can still be completed when the disk is full.
+The room is reserved ahead and reads as zeros. It makes syncs cheaper, and a part of it is not given to
+new jobs, so that running ones can still be completed when the disk is full.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ __all__ = ["CHUNK", "RESERVE", "Journal", "Tail", "journal_path"]
 CHUNK = 2 << 20
 """Bytes by which a journal's room grows."""
 RESERVE = 1 << 20
-"""Bytes of room that new jobs leave for the outcomes of those that run."""
+"""Bytes of room that new jobs leave for the outcomes of running ones."""
 _READ = 1 << 20
 
 
 def journal_path(directory: Path, generation: int) -> Path:
-    """Return where the journal of a generation is."""
+    """Return the path of the journal of a generation."""
     return directory / f"journal-{generation:010d}"
 
 
 class Tail(Enum):
-    """What stands behind the last sound frame."""
+    """The kind of data behind the last sound frame."""
 
     CLEAN = "clean"
     TORN = "torn"
-    """The beginning of something that nobody was told was stored."""
+    """The beginning of a frame that was never reported as stored."""
     DAMAGED = "damaged"
-    """Something that had been safe on the disk."""
+    """A frame that had been safe on the disk."""
 
 
 class Journal:
-    """The open journal of one generation. The caller knows how far it goes."""
+    """The open journal of one generation. The caller knows where it ends."""
 
     def __init__(self, files: Files, path: Path, generation: int, fd: int, salt: int) -> None:
         self._files = files
@@ -90,7 +90,7 @@ class Journal:
         return cls(files, path, generation, fd, salt)
 
     def close(self) -> None:
-        """Close the file; again does nothing."""
+        """Close the file. Closing again does nothing."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             self._files.close(fd)
@@ -98,7 +98,7 @@ class Journal:
     # -- reading ----------------------------------------------------------------------------------
 
     def frames(self, at: int, until: int | None = None) -> Iterator[Frame]:
-        """Read the sound frames from ``at`` on, up to ``until`` or the first that is none."""
+        """Yield the sound frames from ``at`` on, up to ``until`` or the first bad one."""
         want = _READ
         while until is None or at < until:
             data = self._files.read(self._fd, want if until is None else min(want, until - at), at)
@@ -112,7 +112,7 @@ class Journal:
             want = max(_READ, frame)
 
     def tail(self, at: int, synced: int) -> Tail:
-        """Look at what stands from ``at`` on, where ``synced`` is known to have been on the disk."""
+        """Classify the data from ``at`` on; up to ``synced`` the journal is known to be on the disk."""
         data = self._files.read(self._fd, max(0, self.size() - at), at)
         if not data.strip(b"\0"):
             return Tail.DAMAGED if at < synced else Tail.CLEAN
@@ -124,7 +124,7 @@ class Journal:
         return find_frames(self._files.read(self._fd, self.size() - at, at), 0, at, self._salt)
 
     def is_clean(self, at: int) -> bool:
-        """Whether nothing has been written at ``at``."""
+        """Return whether nothing has been written at ``at``."""
         return not self._files.read(self._fd, FRAME_SIZE, at).strip(b"\0")
 
     def size(self) -> int:
@@ -133,7 +133,7 @@ class Journal:
     # -- writing ----------------------------------------------------------------------------------
 
     def make_room(self, end: int, *, spare: int) -> bool:
-        """Reserve up to ``end`` and ``spare`` bytes more; False if the disk has no room."""
+        """Reserve room up to ``end`` and ``spare`` bytes more; return False if the disk has none."""
         need = end + spare
         if need <= self._room:
             return True
@@ -150,7 +150,7 @@ class Journal:
         return True
 
     def append(self, payload: bytes, at: int, synced: int) -> int:
-        """Write a frame; return where it ends."""
+        """Write a frame; return the offset of its end."""
         self._files.write(self._fd, pack_frame(payload, at, synced, self._salt), at)
         return at + FRAME_SIZE + len(payload)
 
@@ -158,11 +158,11 @@ class Journal:
         self._files.sync(self._fd)
 
     def rewrite(self, start: int, end: int) -> None:
-        """Write bytes once more as they are, so that the next sync has to bring them to the disk."""
+        """Write bytes again unchanged, so that the next sync has to bring them to the disk."""
         self._files.write(self._fd, self._files.read(self._fd, end - start, start), start)
 
     def cut(self, at: int) -> None:
-        """Take away everything from ``at`` on, but not the room for it: the disk may be full."""
+        """Erase everything from ``at`` on, but keep the room for it: the disk may be full."""
         try:
             self._files.write(self._fd, bytes(max(0, self.size() - at)), at)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""The lock file: who may write, and the page that tells everybody how far the journal goes.
+"""The lock file: the exclusive right to write, and the page with the published end of the journal.
 
 The page is not synced and means nothing after a restart of the host: then it is missing, damaged or names
 another boot, and the next opener writes it anew from what the journal says.
@@ -25,23 +25,22 @@ _MAGIC = b"JQp\x01"
 
 
 class Published(NamedTuple):
-    """The page."""
+    """The page of the lock file."""
 
     boot: str
-    """The run of the host that it is true for."""
+    """The boot of the host for which it is true."""
     epoch: int
-    """Changes when something that was published had to be taken back: who has another one reads all
-    again."""
+    """Incremented when published data had to be undone; a process that loaded another epoch reloads."""
     generation: int
-    """The journal that is written to."""
+    """Generation of the journal being written."""
     end: int
-    """How far it goes. What stands behind is not, or not yet, part of it."""
+    """Offset of its end. Bytes behind it are not, or not yet, part of the journal."""
     synced: int
-    """How much of it is known to be on the disk."""
+    """Offset up to which it is known to be on the disk."""
     now: int
-    """The latest time that a command was given."""
+    """Time of the latest command."""
     suspect: bool
-    """A sync has failed: what the journal holds from ``synced`` on has to be read from the disk."""
+    """True after a failed sync: the journal from ``synced`` on has to be read from the disk."""
 
     def pack(self) -> bytes:
         page = _PAGE.pack(_MAGIC, self.boot.encode()[:40], *self[1:6], self.suspect)
@@ -71,7 +70,7 @@ class LockFile:
 
     @contextmanager
     def held(self) -> Generator[None]:
-        """Hold the lock. Whoever dies holding it lets go of it."""
+        """Hold the lock within this context. A process that dies in it releases it."""
         self._files.lock(self._fd)
         try:
             if not self._files.is_linked(self._fd):
@@ -84,11 +83,11 @@ class LockFile:
             self._files.unlock(self._fd)
 
     def read(self) -> Published | None:
-        """Read the page; ``None`` if there is none, or another process is just writing it."""
+        """Read the page; return ``None`` if there is none, or another process is just writing it."""
         return Published.parse(self._files.read(self._fd, _SIZE, 0))
 
     def clear(self) -> None:
-        """Take the page away; only with the lock."""
+        """Erase the page; only with the lock."""
         self._files.write(self._fd, bytes(_SIZE), 0)
 
     def publish(self, page: Published) -> None:

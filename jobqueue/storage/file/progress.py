@@ -1,4 +1,4 @@
-"""How far reading a store has come, for those who wait for it."""
+"""Measures the progress of reading a store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Progress = Callable[[int, int], None]
 
 
 class Meter:
-    """Adds up what is read of some files. Raises `FileNotFoundError` if one is gone."""
+    """Adds up the bytes read from some files. Raises `FileNotFoundError` if one is gone."""
 
     def __init__(self, files: Files, paths: Sequence[Path], progress: Progress | None) -> None:
         self._progress = progress
@@ -29,6 +29,6 @@ class Meter:
             self._progress(self._done, self._total)
 
     def finish(self) -> None:
-        """Tell that all is read. What was not is room that nobody has written to yet."""
+        """Report the end. Bytes not read are reserved room without data."""
         if self._progress is not None:
             self._progress(self._total, self._total)

@@ -1,7 +1,7 @@
-"""The thread that owns the core: it sleeps until there are calls or news, and runs a turn.
+"""The thread that owns the core: it sleeps until there are calls or writes of others, and runs a turn.
 
 Everything that blocks happens here, so event loops never wait for a lock or the disk; and the calls that
-come while a turn is in the disk's hands make up the next one.
+come while a turn waits for the disk make up the next one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["Bundle", "Client", "Pump"]
 
 _log = logging.getLogger("jobqueue.storage.file")
 _MOST_CALLS = 1000
-"""Calls that a turn takes at the most, so that nobody holds the lock for long."""
+"""Largest number of calls in a turn, so that nobody holds the lock for long."""
 _WAKE_NAME = "wake"
 
 
@@ -39,16 +39,16 @@ class Bundle(NamedTuple):
     client: Client
     calls: Sequence[Call]
     tickets: Sequence[Any]
-    """What the client knows the calls by."""
+    """The client's names for the calls."""
 
 
 class Client(Protocol):
-    """Who makes calls. Called from the pump's thread."""
+    """A `FileStorage` handle; the pump's thread calls `deliver`."""
 
     def deliver(
         self, bundles: Sequence[tuple[Bundle, Sequence[Any]]], effects: Sequence[Effects], *, resync: bool
     ) -> None:
-        """Take answers, and what is to be told to everybody."""
+        """Receive answers and notifications."""
 
 
 class Pump:
@@ -67,7 +67,7 @@ class Pump:
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
         self.ready: Future[None] = Future()
-        """Done when the store is open, or with why it is not."""
+        """Done when the store is open, or with the error that prevented it."""
         self.finished: Future[None] = Future()
         self._core: Core | None = None
         self._thread = threading.Thread(target=self._main, name="jobqueue-file", daemon=True)
@@ -85,18 +85,18 @@ class Pump:
             self._clients.discard(client)
 
     def submit(self, bundle: Bundle) -> None:
-        """Have calls run in the next turn."""
+        """Queue calls for the next turn."""
         self._bundles.append(bundle)
         if not self._wake():
             self._refuse_rest()
 
     def stop(self) -> None:
-        """Run what has been submitted, close the store and end; `finished` tells when."""
+        """Run the submitted calls, close the store and end the thread; `finished` is done then."""
         self._stopping = True
         self._wake()
 
     def _wake(self) -> bool:
-        """Wake the thread; False if it has ended."""
+        """Wake the thread; return False if it has ended."""
         with self._guard:
             if self._wake_write < 0:
                 return False
@@ -206,7 +206,7 @@ class Pump:
             self._wake_read = self._wake_write = -1
 
     def abandon(self) -> None:
-        """In a forked child: let go of the lock, which would be held for as long as the child lives."""
+        """In a forked child: release the lock, which would be held for as long as the child lives."""
         if self._core is not None:
             self._core.abandon()
 

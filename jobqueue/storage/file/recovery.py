@@ -1,4 +1,4 @@
-"""The directory of a store: finding out what it holds, and bringing it in order after any end.
+"""The directory of a store: reading its state, and bringing it in order after any end.
 
 All of this is done with the lock held, but for `Home.page` and `Home.load`.
 """
@@ -25,14 +25,14 @@ __all__ = ["FENCE_GAP", "LOCK_NAME", "Home"]
 _log = logging.getLogger("jobqueue.storage.file")
 LOCK_NAME = "lock"
 FENCE_GAP = 1 << 32
-"""Fences skipped when claims may have been lost: more than could have been given without one sync, and
+"""Fences to skip when claims may have been lost: more than could have been given without one sync, and
 few enough for two million restarts within the 53 bits that a double holds."""
 _NO_EPOCH = -1
 _NO_PAGE = Published("", 0, 0, 0, 0, 0, suspect=False)
 
 
 class Home:
-    """A directory in use by this process."""
+    """The store's directory as this process has it open."""
 
     def __init__(self, files: Files, directory: Path, progress: Progress | None = None) -> None:
         self.files = files
@@ -42,7 +42,7 @@ class Home:
         self._page = _NO_PAGE
         self._lock: LockFile | None = None
         self.epoch = _NO_EPOCH
-        """The epoch of what was loaded."""
+        """The epoch of the loaded state."""
 
     @property
     def lock(self) -> LockFile:
@@ -51,7 +51,7 @@ class Home:
         return self._lock
 
     def prepare(self) -> None:
-        """Make the directory and an empty store in it, unless there is one."""
+        """Make the directory and an empty store in it, if there is none."""
         self._boot = self.files.boot_id()
         self._lock = LockFile(self.files, self.directory / LOCK_NAME)
         with self.lock.held():
@@ -83,7 +83,7 @@ class Home:
     # -- the page ---------------------------------------------------------------------------------
 
     def page(self) -> Published | None:
-        """Return what is published; ``None`` if it cannot be trusted, which takes `recover`."""
+        """Return the published page; ``None`` if it cannot be trusted, and `recover` is needed."""
         page = self.lock.read()
         if page is None or page.boot != self._boot or page.suspect:
             return None
@@ -92,7 +92,7 @@ class Home:
 
     @property
     def synced(self) -> int:
-        """How much of the journal is on the disk, as the page says."""
+        """Offset up to which the journal is on the disk, according to the page."""
         return self._page.synced
 
     @property
@@ -100,13 +100,13 @@ class Home:
         return self._page.now
 
     def note_time(self, now: int) -> None:
-        """Let no later call, of any process, have an earlier time than one that wrote nothing."""
+        """Publish the time of a call that wrote nothing: no later call of any process may be earlier."""
         if now > self._page.now:
             self._page = self._page._replace(now=now)
             self.lock.publish(self._page)
 
     def publish(self, replica: Replica, now: int, *, sync: bool) -> None:
-        """Make what was appended part of the journal, after a sync if asked for."""
+        """Make the appended frames part of the journal, after a sync if requested."""
         if sync:
             self.sync(replica)
         page = self._page
@@ -115,14 +115,14 @@ class Home:
         self.lock.publish(self._page)
 
     def publish_rotation(self, replica: Replica) -> None:
-        """Make the journal that the replica has switched to the one that is written to."""
+        """Publish the journal to which the replica has switched as the one being written."""
         self._page = self._page._replace(
             generation=replica.journal.generation, end=replica.position, synced=HEADER_SIZE
         )
         self.lock.publish(self._page)
 
     def sync(self, replica: Replica) -> None:
-        """Sync the journal. If that fails, nobody may believe its end any more."""
+        """Sync the journal. If that fails, mark its end as suspect for all processes."""
         try:
             replica.journal.sync()
         except OSError as error:
@@ -137,7 +137,7 @@ class Home:
     # -- loading ----------------------------------------------------------------------------------
 
     def load(self, page: Published | None) -> Replica:
-        """Read the state, up to what is published if that is known."""
+        """Read the state, up to the published end if that is known."""
         until = None if page is None else (page.generation, page.end)
         replica = Replica.load(self.files, self.directory, until, progress=self._progress)
         if until is not None and (replica.journal.generation, replica.position) < until:
@@ -153,10 +153,9 @@ class Home:
         )
 
     def adopt(self, replica: Replica, page: Published, *, fsync: bool) -> bool:
-        """Take over what a writer left behind that died before it published; say whether it was anything.
+        """Adopt frames that a writer appended but died before publishing; return whether there were any.
 
-        What it had written whole becomes part of the journal, as nobody knows whom it told; the rest is
-        cut.
+        Whole frames become part of the journal, since the writer may have answered for them; the rest is cut.
         """
         if replica.journal.is_clean(replica.position):
             return False
@@ -171,7 +170,7 @@ class Home:
         return True
 
     def recover(self, replica: Replica | None, clock: Reading) -> Replica:
-        """Begin anew, as the first on this boot or after a failed sync: nothing published counts."""
+        """Start over, as the first process on this boot or after a failed sync: the page does not count."""
         found = self.lock.read()
         rebooted = found is None or found.boot != self._boot
         if replica is not None and not (rebooted and self.epoch == _NO_EPOCH):
@@ -195,7 +194,7 @@ class Home:
         return replica
 
     def _load_from_disk(self) -> Replica:
-        """Read the journals from the disk, not from what the system believes to have written."""
+        """Read the journals from the disk, not from the system's cache."""
         for generation in Names(self.files.names(self.directory)).journals:
             journal = Journal.open(self.files, self.directory, generation)
             journal.forget_cache()
@@ -234,7 +233,7 @@ class Home:
             replica.journal.cut(replica.position)
 
     def _check_next(self, replica: Replica) -> None:
-        """Make sure that a journal that was not sealed is the last."""
+        """Check that an unsealed journal is the last."""
         path = journal_path(self.directory, replica.journal.generation + 1)
         try:
             journal = Journal.open(self.files, self.directory, replica.journal.generation + 1)

@@ -1,4 +1,4 @@
-"""This process's copy of the state: a snapshot, and every command of the journals after it."""
+"""This process's copy of the state: a snapshot, and all commands of the journals after it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ATTEMPTS = 10
 
 
 def pack_batch(state: State, now: int, commands: Sequence[bytes]) -> bytes:
-    """Write commands as one frame's payload, with the counters that they led to."""
+    """Return commands, with the counters after them, as the payload of one frame."""
     seq, fence = state.engine.counters
     return b"".join((_BATCH.pack(now, seq, fence, len(commands)), *commands))
 
@@ -56,7 +56,7 @@ def _collector_paused() -> Generator[None]:
 
 
 class Names:
-    """The generations that a directory holds."""
+    """Which journals and snapshots a directory holds."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.journals: list[int] = []
@@ -77,7 +77,7 @@ class Names:
 
     @property
     def base(self) -> int | None:
-        """The newest snapshot; what is older is not needed any more."""
+        """Generation of the newest snapshot; older files are not needed any more."""
         return self.snapshots[-1] if self.snapshots else None
 
     def needed(self, directory: Path) -> list[Path]:
@@ -88,7 +88,7 @@ class Names:
 
 
 class Replica:
-    """The state up to a place in the journal."""
+    """The state as of a place in the journal."""
 
     def __init__(self, files: Files, directory: Path, base: Snapshot, journal: Journal) -> None:
         self._files = files
@@ -109,7 +109,7 @@ class Replica:
         *,
         progress: Progress | None = None,
     ) -> Replica:
-        """Read the newest snapshot and what follows, up to ``until`` or the last sound frame."""
+        """Read the newest snapshot and the frames after it, up to ``until`` or the last sound one."""
         with _collector_paused():
             for _ in range(_ATTEMPTS):
                 # A compaction may replace files between the listing and the reading.
@@ -142,7 +142,7 @@ class Replica:
         self.journal.close()
 
     def follow(self, until: tuple[int, int] | None, meter: Meter | None = None) -> bool:
-        """Apply what has been written, up to (generation, offset) or the last sound frame.
+        """Apply new frames, up to (generation, offset) or the last sound one.
 
         False if ``until`` was not reached: a frame before it is not sound. Raises `FileNotFoundError`
         if the next journal is gone: then so much has been written meanwhile that it has to be loaded
@@ -164,13 +164,13 @@ class Replica:
             self.switch(Journal.open(self._files, self._directory, generation + 1))
 
     def switch(self, journal: Journal) -> None:
-        """Go on in the next journal."""
+        """Continue in the next journal."""
         self.journal.close()
         self.journal = journal
         self.position = HEADER_SIZE
 
     def apply(self, frame: Frame) -> bool:
-        """Apply one frame; say whether it seals the journal."""
+        """Apply one frame; return whether it seals the journal."""
         state = self.state
         try:
             now, counters, commands = parse_batch(frame.payload)

@@ -1,8 +1,8 @@
-"""Growth: beginning a new journal, and compacting the ones before it.
+"""Bounds the growth of a store: begins new journals and compacts the ones before.
 
-A rotation makes the next journal, seals the current one and goes on; it takes a few milliseconds whatever
-the store holds. What lies before it never changes again, so compacting needs no lock: another process
-reads the newest snapshot and the sealed journals, writes what they come to as the next snapshot, and
+A rotation makes the next journal, seals the current one and goes on; it takes a few milliseconds, however
+much the store holds. Sealed journals never change again, so compacting needs no lock: another process
+reads the newest snapshot and the sealed journals, writes the resulting state as the next snapshot, and
 removes them. If it dies, the next one starts over.
 """
 
@@ -26,18 +26,18 @@ __all__ = ["COMPACT_LOCK", "ROTATE_AT", "Compaction", "compact", "prepare_rotati
 
 _log = logging.getLogger("jobqueue.storage.file")
 ROTATE_AT = 32 << 20
-"""Bytes that a journal has at least when the next one is begun."""
+"""Smallest size of a journal, in bytes, at which the next one is begun."""
 COMPACT_LOCK = "compact.lock"
 _left: list[subprocess.Popen[bytes]] = []
-"""Processes that were still at work when their store was closed."""
+"""Compacting processes that were still at work when their store was closed."""
 _JOB_SIZE = 256
 
 
 def rotation_due(replica: Replica, rotate_at: int) -> bool:
-    """Decide whether the next journal is begun: when this one outweighs what is alive.
+    """Return whether to begin the next journal: when this one is larger than the live data.
 
-    So compacting costs a constant share of the writing, and the directory stays within a few times what
-    is alive; also after most of what the last snapshot holds has expired.
+    So compacting costs a constant share of the writing, and the directory stays within a few times the
+    size of the live data, also after most of the last snapshot has expired.
     """
     if replica.position < rotate_at // 8:
         return False
@@ -65,7 +65,7 @@ def prepare_rotation(home: Home, replica: Replica) -> Journal:
 
 
 def rotate(home: Home, replica: Replica, journal: Journal) -> None:
-    """Go on in the next journal; with the lock."""
+    """Seal the journal and continue in the next one; with the lock."""
     try:
         seal(home, replica)
     except BaseException:
@@ -78,7 +78,7 @@ def rotate(home: Home, replica: Replica, journal: Journal) -> None:
 
 
 def compact(files: Files, directory: Path) -> bool:
-    """Replace the sealed journals by a snapshot; False if there is nothing to do or another is at it."""
+    """Replace the sealed journals by a snapshot; return False if none is left or another process does it."""
     fd = files.open(directory / COMPACT_LOCK, create=True)
     try:
         if not files.try_lock(fd):
@@ -107,9 +107,9 @@ def _compact(files: Files, directory: Path) -> bool:
 
 
 def _published_generation(files: Files, directory: Path) -> int | None:
-    """Return the journal that is written to; all before it are sealed, and safe on the disk.
+    """Return the journal being written; all before it are sealed, and safe on the disk.
 
-    That a later one exists, or that a seal can be read, means less: its writer may be about to fail.
+    The existence of a later one, or a readable seal, is no proof: its writer may be about to fail.
     """
     lock = LockFile(files, directory / LOCK_NAME)
     try:
@@ -156,7 +156,7 @@ class Compaction:
         self._thread.start()
 
     def running(self) -> bool:
-        """Whether it still runs. Reports how it ended."""
+        """Return whether it still runs; log its end."""
         if self._thread is not None and self._thread.is_alive():
             return True
         process = self._process
@@ -171,7 +171,7 @@ class Compaction:
         return False
 
     def stop(self) -> None:
-        """Let it finish by itself: a program that runs for a moment only must not undo its work."""
+        """Leave it to finish by itself: a program that runs for a moment only must not undo its work."""
         if self.running() and self._process is not None:
             if self._process.stderr is not None:
                 self._process.stderr.close()

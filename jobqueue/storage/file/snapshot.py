@@ -1,4 +1,4 @@
-"""Snapshots: the whole state at the beginning of a journal's generation.
+"""Snapshots: the whole state at the beginning of a journal.
 
 A snapshot is written under another name, synced and renamed, so that one that can be seen is whole. Its
 first frame holds the counters, the clock and the locks, its last one the number of jobs.
@@ -61,12 +61,12 @@ class Snapshot(NamedTuple):
 
 
 def snapshot_path(directory: Path, generation: int) -> Path:
-    """Return where the snapshot of a generation is."""
+    """Return the path of the snapshot of a generation."""
     return directory / f"snapshot-{generation:010d}"
 
 
 def temporary_path(directory: Path, generation: int) -> Path:
-    """Return where it is while it is being written."""
+    """Return its path while it is being written."""
     return directory / f"snapshot-{generation:010d}.tmp"
 
 
@@ -74,7 +74,7 @@ def temporary_path(directory: Path, generation: int) -> Path:
 
 
 def write_snapshot(files: Files, directory: Path, generation: int, state: State) -> None:
-    """Write the state as the snapshot of a generation; it is there, and safe, when this returns."""
+    """Write the state as the snapshot of a generation; it is safe on the disk when this returns."""
     temporary = temporary_path(directory, generation)
     fd = files.open(temporary, create=True)
     try:
@@ -180,7 +180,7 @@ def _blocks(files: Files, fd: int, path: Path, salt: int, meter: Meter) -> Itera
 
 
 def parse_head(block: bytes, state: State) -> tuple[Counters, dict[str, LockInfo]]:
-    """Read the first frame into a state; return what the engine is loaded with."""
+    """Read the first frame into a state; return the arguments for `Engine.load`."""
     head = Reader(block, 1)
     state.now, state.clock_offset = head.number(), head.number()
     counters = Counters(head.number(), head.number())

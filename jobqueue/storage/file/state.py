@@ -1,4 +1,4 @@
-"""What the journal's commands act on."""
+"""The state on which the journal's commands act."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ listed, so that idling costs next to no writes."""
 
 
 class State:
-    """An engine, the time of its last command, and the clock that the times were read from."""
+    """An engine, the time of its last command, and the offset of the clock that gave the times."""
 
     __slots__ = ("clock_offset", "engine", "noted", "now")
 
     def __init__(self) -> None:
         self.engine = Engine()
         self.now = 0
-        """When the last command was given; no command after it has an earlier time."""
+        """Time of the last command; no later command has an earlier time."""
         self.clock_offset = 0
-        """Milliseconds by which the wall clock was ahead of the monotonic one when last compared."""
+        """Milliseconds by which the wall clock was ahead of the monotonic one at the last comparison."""
         self.noted: dict[tuple[str, str], int] = {}
-        """When this process last wrote down that a (queue, worker) was seen."""
+        """Times at which this process last wrote down that a (queue, worker) was seen."""
 
     def is_noted(self, queue: str, worker: str, now: int) -> bool:
-        """Whether others know well enough that a worker is there."""
+        """Return whether a worker has been written down as seen lately enough."""
         return now < self.noted.get((queue, worker), 0) + SEEN_EVERY
 
     def note(self, queue: str, worker: str, now: int) -> None:

@@ -1,4 +1,4 @@
-"""`FileStorage`: the calls of the contract, handed to the pump and awaited."""
+"""`FileStorage`: hands the calls of the contract to the pump and awaits the answers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from jobqueue.storage.hints import Hints
 __all__ = ["STUCK_AFTER", "FileStorage"]
 
 STUCK_AFTER = 30.0
-"""Seconds after which a call is given up if the disk, or who holds the lock, does not answer."""
+"""Seconds after which a call is given up if the disk, or the holder of the lock, does not answer."""
 _Future = asyncio.Future[Any]
 T = TypeVar("T")
 
@@ -142,7 +142,7 @@ class FileStorage:
                 self._watchdog = None
 
     async def check(self, *, repair: bool = False) -> Sequence[Finding]:
-        """Check the files, and with ``repair`` save what can be saved; see `jobqueue.storage.file.fsck`.
+        """Check the files, and with ``repair`` save their sound parts; see `jobqueue.storage.file.fsck`.
 
         Needs a store that is not open here. Other processes wait meanwhile, and begin anew after a
         repair. Raises `StorageError` if the files cannot be read.
@@ -152,7 +152,7 @@ class FileStorage:
         return await asyncio.to_thread(self._shared.check, repair=repair)
 
     async def diagnose(self) -> Sequence[Finding]:
-        """Look at the directory, its files and its disk; see `jobqueue.storage.file.doctor`."""
+        """Judge the directory, its files and its disk; see `jobqueue.storage.file.doctor`."""
         self._check_open()
         return await asyncio.to_thread(self._shared.diagnose)
 
@@ -220,7 +220,7 @@ class FileStorage:
         return await self._read(lambda engine, now: engine.counts(queue, now))
 
     async def ended(self, queue: str) -> int:
-        """Say how many jobs have ended; see `jobqueue.storage.totals`."""
+        """Return how many jobs have ended; see `jobqueue.storage.totals`."""
         return await self._read(lambda engine, _now: engine.ended(queue))
 
     async def queues(self) -> list[str]:
@@ -277,7 +277,7 @@ class FileStorage:
         return self._call(Read(answer))
 
     def _call(self, call: Command[T] | Read[T]) -> asyncio.Future[T]:
-        """Have a call run with all others that this round of the event loop makes."""
+        """Run a call together with all others of this round of the event loop."""
         loop = self._check_open()
         ticket: asyncio.Future[T] = loop.create_future()
         if not self._calls:
@@ -311,7 +311,7 @@ class FileStorage:
     def deliver(
         self, bundles: Sequence[tuple[Bundle, Sequence[Any]]], effects: Sequence[Effects], *, resync: bool
     ) -> None:
-        """Take answers from the pump's thread."""
+        """Receive answers from the pump's thread."""
         loop = self._loop
         try:
             if loop is not None:
@@ -364,7 +364,7 @@ class FileStorage:
 
 
 def _outcome(future: Future[None]) -> asyncio.Future[None]:
-    """Return what to await. Who is cancelled meanwhile does not cancel what the pump's thread sets."""
+    """Return an awaitable whose cancellation leaves alone the future that the pump's thread sets."""
     return asyncio.shield(asyncio.wrap_future(future))
 
 
@@ -400,7 +400,7 @@ class _Shared:
             raise StorageError(str(fault(error, f"{options.path} could not be checked"))) from error
 
     def release(self) -> Future[None] | None:
-        """Give one use up; what to wait for if it was the last."""
+        """End one use; return the future to wait for if it was the last."""
         with self._guard:
             self._users -= 1
             pump = self._pump
@@ -416,7 +416,7 @@ class _Shared:
 
 @dataclass(frozen=True, slots=True)
 class _Options:
-    """What a store was built with."""
+    """The arguments of a store's constructor."""
 
     path: Path
     clock: Clock

@@ -1,5 +1,5 @@
 # ruff: noqa: ARG002, ARG003 - the methods of a protocol: not every command needs every argument
-"""The commands about named locks, and those that the store gives itself."""
+"""The commands about named locks, and those of the store itself."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Release(Common):
 class Restart(Common):
     """The first command after an opening that may have lost the end of the journal.
 
-    ``fence_gap`` skips the fences that lost claims had. ``rebooted``: whoever held a lease is dead.
+    ``fence_gap`` skips the fences of lost claims. ``rebooted``: all holders of leases are dead.
     """
 
     code: ClassVar[int] = 12
@@ -121,7 +121,7 @@ class Restart(Common):
 
 @dataclass(slots=True)
 class Step(Common):
-    """The wall clock was set: leases, locks and TTLs move with it, so that they last as long as meant."""
+    """The wall clock was set: leases, locks and TTLs move with it, and so keep their length."""
 
     code: ClassVar[int] = 13
     delta: int
@@ -145,7 +145,7 @@ class Step(Common):
 
 @dataclass(slots=True)
 class Seal(Common):
-    """The last command of a journal: the next generation goes on."""
+    """The last command of a journal: the next generation continues."""
 
     code: ClassVar[int] = 14
 

@@ -2,8 +2,8 @@
 
 Leases, locks and TTLs last so many milliseconds, while a job's start is an instant of the wall clock. So
 the wall clock is followed, and when it is set (more than `TOLERANCE` away from where the monotonic clock
-expects it) everything that was to last so long is moved by as much, by a command in the journal: all
-processes do the same at the same place. A host that was suspended looks like one whose clock was set.
+expects it) all leases, locks and TTLs are moved by as much, by a command in the journal: all processes
+do the same at the same place. A host that was suspended looks like one whose clock was set.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ TOLERANCE = 500
 
 
 class Reading(NamedTuple):
-    """What the clocks say."""
+    """A reading of both clocks."""
 
     wall: int
     offset: int
     """Wall minus monotonic."""
 
     def stepped(self, offset: int) -> int:
-        """By how much the clock was set since ``offset`` was true; 0 if it was not."""
+        """Return by how many milliseconds the clock was set since ``offset`` was true; 0 if it was not."""
         delta = self.offset - offset
         return delta if abs(delta) > TOLERANCE else 0
 
