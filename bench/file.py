@@ -4,15 +4,16 @@ With ``--peers``, the file store of @platformatic/job-queue runs in turn with it
 the same disk and with the same payload.
 
 ``enqueue``: 32 callers, each in a loop of `enqueue` with a new id. ``drain``: jobs are enqueued first; then
-a worker with 100 no-op handlers starts, and the time until the last one has ended counts.
-``request/response``: one caller in a loop of `enqueue_and_wait`, worker in the same process. ``lag``: how
-much later than asked a 1 ms timer of the same loop comes, meanwhile.
+a worker with 100 no-op handlers starts, and the time until the last one has ended counts. ``lag``: how
+much later than asked a 1 ms timer of the same loop comes, meanwhile. ``request/response``: see
+`bench.requests`.
 
 The directory is made below the current one (``BENCH_DIR`` names another): it has to be on a real disk.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import gc
@@ -20,27 +21,46 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator, Sequence
 from pathlib import Path
 
-from bench.measure import Rivals, Series, comparison, machine, percentile, run, table
-from bench.peers import PEERS, install
+from bench.chart import number
+from bench.measure import machine, percentile, run
+from bench.peers import PEERS, Peer, install
 from bench.peers.payload import PAYLOAD
+from bench.requests import ONE, TWO, measure_requests, request_tables
+from bench.results import Results, Target, judge, table
 from bench.runner import Runner
 from jobqueue import Queue
 from jobqueue.storage.file import FileStorage
 
 JOBS = 20_000
-REQUESTS = 1_000
-REPEATS = 5
-PEER = PEERS["platformatic"]
+OURS, THEIRS = PEERS["ours"], PEERS["platformatic"]
+REQUESTS = {"port": 0, "warmup": 0.3, "seconds": 1.5}
+COLUMNS = {"enqueue, 32 in flight (/s)": "enqueue", "drain, 100 slots (/s)": "drain"}
+LAGS = {"while enqueuing": "enqueue lag", "while draining": "drain lag"}
+TARGETS = (
+    Target(what="enqueue, 32 in flight", name="enqueue", peer=THEIRS.name, factor=60),
+    Target(what="drain, 100 slots", name="drain", peer=THEIRS.name, factor=200),
+    Target(
+        what="request/response, two processes, 1, p50 (ms)",
+        name=f"{TWO} 1 p50", peer=THEIRS.name, factor=10, less_is_better=True,
+    ),
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def directory() -> Generator[Path]:
+    """Provide an empty directory on the disk."""
+    with tempfile.TemporaryDirectory(prefix=".bench-", dir=os.environ.get("BENCH_DIR", ".")) as name:
+        yield Path(name)
 
 
 @contextlib.asynccontextmanager
 async def store() -> AsyncIterator[FileStorage]:
-    """Provide an empty store on the disk, fsync on."""
-    with tempfile.TemporaryDirectory(prefix=".bench-", dir=os.environ.get("BENCH_DIR", ".")) as directory:
-        yield FileStorage(Path(directory) / "store")
+    """Provide an empty store, fsync on."""
+    with directory() as path:
+        yield FileStorage(path / "store")
 
 
 @contextlib.asynccontextmanager
@@ -95,84 +115,76 @@ async def drain(jobs: int, lags: list[float]) -> float:
             return jobs / (time.perf_counter() - started)
 
 
-async def request_response(requests: int) -> list[float]:
-    """Return every latency in seconds."""
-
-    async def noop(job: object) -> None:
-        pass
-
-    latencies: list[float] = []
-    async with store() as storage:
-        queue: Queue[object, None] = Queue(storage)
-        queue.execute(noop)
-        async with queue:
-            for _ in range(requests):
-                started = time.perf_counter()
-                await queue.enqueue_and_wait(None, PAYLOAD)
-                latencies.append(time.perf_counter() - started)
-    return latencies
+async def measure_ours(jobs: int) -> dict[str, float]:
+    """Measure enqueue and drain of ours once."""
+    lags: tuple[list[float], list[float]] = ([], [])
+    rates = {"enqueue": await enqueue(jobs, lags[0]), "drain": await drain(jobs, lags[1])}
+    return rates | {f"{what} lag": percentile(late, 99) * 1e3 for what, late in zip(rates, lags, strict=True)}
 
 
-def peer(action: str, options: dict[str, float], directory: str) -> dict[str, float]:
-    """Measure the other library once."""
-    with Runner(PEER, action, {"port": 0, **options}, directory) as runner:
-        return runner.measure()
+def measure_theirs() -> dict[str, float]:
+    """Measure enqueue and drain of the other library once."""
+    sizes = {"port": 0, "warmup": 96, "jobs": 992}
+    with directory() as path:
+        with Runner(THEIRS, "enqueue", sizes | {"in_flight": 32}, str(path / "jobs")) as runner:
+            enqueued = runner.measure()["rate"]
+        with Runner(THEIRS, "drain", sizes | {"concurrency": 100}, str(path / "jobs")) as runner:
+            return {"enqueue": enqueued, "drain": runner.measure()["rate"]}
 
 
-def measure_peer() -> dict[str, float]:
-    """Measure all of the other library once."""
-    sizes = {"warmup": 96.0, "jobs": 992.0}
-    at_one = {"warmup": 0.5, "seconds": 3.0, "in_flight": 1.0}
-    with tempfile.TemporaryDirectory(prefix=".bench-", dir=os.environ.get("BENCH_DIR", ".")) as directory:
-        enqueued = peer("enqueue", sizes | {"in_flight": 32}, f"{directory}/jobs")
-        drained = peer("drain", sizes | {"concurrency": 100}, f"{directory}/jobs")
-        requested = peer("request", at_one, f"{directory}/requests")
-    return {"enqueue": enqueued["rate"], "drain": drained["rate"], "p50": requested["p50"] * 1e3}
+def measure_calls(peer: Peer, seconds: float) -> dict[str, float]:
+    """Measure request/response of a library once, in two processes and in one."""
+    measured: dict[str, float] = {}
+    for topology in (TWO, ONE):
+        with directory() as path:
+            options = REQUESTS | {"seconds": seconds}
+            measured |= measure_requests(peer, topology, options, str(path / "store"))
+    return measured
+
+
+def report(results: Results, peers: Sequence[Peer]) -> str:
+    """Write everything as Markdown."""
+
+    def cell(peer: Peer, name: str) -> str:
+        values = results.of(peer.name, name)
+        return f"{number(results.get(peer.name, name))} ({number(min(values))} to {number(max(values))})"
+
+    return "\n\n".join(
+        [
+            "Jobs per second:",
+            table(peers, list(COLUMNS), [[cell(peer, name) for name in COLUMNS.values()] for peer in peers]),
+            "Loop lag, p99, in milliseconds:",
+            table([OURS], list(LAGS), [[cell(OURS, name) for name in LAGS.values()]]),
+            request_tables(results, peers),
+            "Targets:",
+            judge(results, peers, TARGETS),
+        ]
+    )
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser("python -m bench file")
+    parser.add_argument("--peers", action="store_true", help="measure the other library too")
+    parser.add_argument("--quick", action="store_true", help="one round with a tenth of the jobs")
+    parser.add_argument("--rounds", type=int, default=5)
+    return parser.parse_args(sys.argv[2:])
 
 
 async def measure() -> None:
-    """Run everything and print the table."""
-    with_peer = "--peers" in sys.argv
-    if with_peer:
-        install(PEER)
-    theirs = {
-        "enqueue": Series(f"{PEER.title}: enqueue, 32 in flight", "/s"),
-        "drain": Series(f"{PEER.title}: drain, concurrency 100", "/s"),
-        "p50": Series(f"{PEER.title}: request/response, concurrency 1, p50", "ms"),
-    }
-    enqueues, drains = Series("enqueue, 32 in flight", "/s"), Series("drain, concurrency 100", "/s")
-    p50, p99 = (Series(f"request/response, concurrency 1, p{n}", "ms") for n in (50, 99))
-    enqueue_lag, drain_lag = (
-        Series(f"loop lag while {what}, p99", "ms") for what in ("enqueuing", "draining")
-    )
-    for _ in range(REPEATS):
-        lags: list[float] = []
-        enqueues.values.append(await enqueue(JOBS, lags))
-        enqueue_lag.values.append(percentile(lags, 99) * 1e3)
-        lags = []
-        drains.values.append(await drain(JOBS, lags))
-        drain_lag.values.append(percentile(lags, 99) * 1e3)
-        latencies = await request_response(REQUESTS)
-        p50.values.append(percentile(latencies, 50) * 1e3)
-        p99.values.append(percentile(latencies, 99) * 1e3)
-        if with_peer:
-            for name, value in measure_peer().items():
-                theirs[name].values.append(value)
-    print(machine())
-    print(
-        table([enqueues, enqueue_lag, drains, drain_lag, p50, p99, *(theirs.values() if with_peer else ())])
-    )
-    if with_peer:
-        print()
-        print(
-            comparison(
-                [
-                    Rivals(enqueues, theirs["enqueue"], 20),
-                    Rivals(drains, theirs["drain"], 50),
-                    Rivals(p50, theirs["p50"], 2, less_is_better=True),
-                ]
-            )
-        )
+    """Run everything and print the tables."""
+    options = arguments()
+    peers = [OURS, THEIRS] if options.peers else [OURS]
+    rounds, scale = (1, 10) if options.quick else (options.rounds, 1)
+    for peer in peers:
+        install(peer)
+    results = Results()
+    for place in range(rounds):
+        for peer in peers:
+            results.note(peer, await measure_ours(JOBS // scale) if peer is OURS else measure_theirs())
+            results.note(peer, measure_calls(peer, 0.5 if options.quick else 1.5))
+        print(f"round {place + 1} of {rounds}", file=sys.stderr)
+    print(f"{machine()}, medians of {rounds}", report(results, peers), sep="\n\n")
 
 
 def main() -> None:

@@ -16,22 +16,24 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import sys
+import sysconfig
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Self
 
 from bench.measure import machine, percentile
+from bench.recovery_work import LEASE, NOTES_VARIABLE, Outcome, Run, digest, read_runs
+from bench.redis_server import RedisServer
 from jobqueue import Queue, open_storage
-from jobqueue.cli.demo.chaos_processes import Child
-from jobqueue.cli.demo.chaos_work import LEASE, NOTES_VARIABLE, QUEUE_VARIABLE, Order, Outcome, Run, read_runs
-from jobqueue.cli.demo.files import default_directory, find_files, measure, pack, unpack
 from jobqueue.job import JobState
 from jobqueue.storage.base import Storage
-from tests.services import Server, redis_binary
 
 KILLS = int(os.environ.get("JOBQUEUE_BENCH_KILLS", "100"))
 WORKERS = 4
@@ -47,7 +49,9 @@ LOOK = 60.0
 HEAD = """\
 | store | kills | jobs | lost | wrong | in flight | run again | unattributed | p50 | p99 | longest |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
-ENVIRON = {"PYTHONPATH": str(Path(__file__).parents[1])}
+QUEUE = "recovery"
+ENDS_WITHIN = 10.0
+FILES = sorted(str(path) for path in Path(sysconfig.get_path("stdlib")).glob("*.py"))
 
 
 @dataclass
@@ -61,28 +65,61 @@ class Seen:
     """When each process was killed, by its number."""
 
 
+class Child:
+    """A ``jobqueue`` command in a process of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.pid = process.pid
+
+    @classmethod
+    async def start(cls, command: list[str], environ: Mapping[str, str]) -> Self:
+        """Start it."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "jobqueue.cli", *command,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **environ},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        return cls(process)
+
+    async def kill(self) -> None:
+        """End it as the kernel does when memory is short."""
+        self._process.kill()
+        await self._process.wait()
+
+    async def end(self) -> None:
+        """End it in order, or else by force."""
+        with suppress(ProcessLookupError):
+            self._process.terminate()
+        try:
+            await asyncio.wait_for(self._process.wait(), ENDS_WITHIN)
+        except TimeoutError:
+            await self.kill()
+
+
 class Fleet:
     """The processes."""
 
-    def __init__(self, environ: dict[str, str], queue: str) -> None:
+    def __init__(self, environ: dict[str, str]) -> None:
         self._environ = environ
-        self._queue = queue
         self.workers: list[Child] = []
         self.reapers: list[Child] = []
 
     async def add_worker(self) -> None:
         """Start one more."""
-        command = ["worker", "jobqueue.cli.demo.chaos_work:queue", "--concurrency", str(SLOTS)]
-        self.workers.append(await Child.start("worker", command, self._environ, _quiet))
+        command = ["worker", "bench.recovery_work:queue", "--concurrency", str(SLOTS)]
+        self.workers.append(await Child.start(command, self._environ))
 
     async def add_reaper(self) -> None:
         """Start one more."""
-        command = ["reaper", "-q", self._queue, "--leader-election", "--sweep-interval", str(SWEEP)]
-        self.reapers.append(await Child.start("reaper", command, self._environ, _quiet))
+        command = ["reaper", "-q", QUEUE, "--leader-election", "--sweep-interval", str(SWEEP)]
+        self.reapers.append(await Child.start(command, self._environ))
 
     async def all_seen(self, storage: Storage) -> bool:
         """Whether every worker has begun to claim."""
-        seen = {known.worker for known in await storage.workers(self._queue)}
+        seen = {known.worker for known in await storage.workers(QUEUE)}
         return all(f"worker-{worker.pid}" in seen for worker in self.workers)
 
     async def end(self) -> None:
@@ -90,25 +127,19 @@ class Fleet:
         await asyncio.gather(*(child.end() for child in [*self.workers, *self.reapers]))
 
 
-def _quiet(_child: Child, _what: str) -> None:
-    return
-
-
 async def kill_under_load(url: str, notes: Path) -> tuple[Seen, list[Run], dict[str, int]]:
     """Do it; return what the callers saw, all runs, and the fence of each stored outcome."""
-    queue: Queue[Order, Outcome] = Queue(open_storage(url), "recovery", max_stalls=1000)
-    environ = {**ENVIRON, "JOBQUEUE_STORAGE": url, NOTES_VARIABLE: str(notes), QUEUE_VARIABLE: queue.name}
-    fleet = Fleet(environ, queue.name)
-    files = [file.path for file in find_files(default_directory(), 500).files]
+    queue: Queue[str, Outcome] = Queue(open_storage(url), QUEUE, max_stalls=1000)
+    fleet = Fleet({"JOBQUEUE_STORAGE": url, NOTES_VARIABLE: str(notes)})
     seen, over = Seen(), asyncio.Event()
 
     async def caller(name: int) -> None:
         number = 0
         while not over.is_set():
-            path = files[(name * 37 + number) % len(files)]
+            path = FILES[(name * 37 + number) % len(FILES)]
             id, number = f"{name}-{number}", number + 1
-            seen.asked[id] = pack(path)
-            seen.outcomes[id] = await queue.enqueue_and_wait(id, Order(path=pack(path)), timeout=120.0)
+            seen.asked[id] = path
+            seen.outcomes[id] = await queue.enqueue_and_wait(id, path, timeout=120.0)
 
     async with queue:
         try:
@@ -116,7 +147,7 @@ async def kill_under_load(url: str, notes: Path) -> tuple[Seen, list[Run], dict[
                 await fleet.add_reaper()
             for _ in range(WORKERS):
                 await fleet.add_worker()
-            await queue.enqueue_and_wait("first", Order(path=pack(files[0])), timeout=60.0)
+            await queue.enqueue_and_wait("first", FILES[0], timeout=60.0)
             calling = asyncio.gather(*map(caller, range(CALLERS)))
             for _ in range(KILLS):
                 await asyncio.sleep(PAUSE * random.uniform(0.5, 1.5))
@@ -145,9 +176,9 @@ def row(store: str, seen: Seen, runs: list[Run], fences: dict[str, int]) -> str:
     by_id: defaultdict[str, list[Run]] = defaultdict(list)
     for run in runs:
         by_id[run.id].append(run)
-    answers = {path: measure(unpack(path)) for path in set(seen.asked.values())}
+    answers = {path: digest(path) for path in set(seen.asked.values())}
     lost = [id for id in seen.asked if id not in seen.outcomes or id not in fences]
-    wrong = [id for id, outcome in seen.outcomes.items() if outcome["answer"] != answers[seen.asked[id]]]
+    wrong = [id for id, outcome in seen.outcomes.items() if outcome["digest"] != answers[seen.asked[id]]]
     wrong += [id for id, outcome in seen.outcomes.items() if outcome["fence"] != fences.get(id)]
     in_flight = sum(_cut_off(run, fences, seen.kills) for run in runs)
     duplicates = unattributed = 0
@@ -174,13 +205,12 @@ def _cut_off(run: Run, fences: dict[str, int], kills: dict[int, float]) -> bool:
     return run.fence != fences.get(run.id) and run.ended > at - STORED_WITHIN
 
 
-async def commands_of_an_idle_worker(server: Server) -> float:
+async def commands_of_an_idle_worker(server: RedisServer) -> float:
     """Return how many commands a worker with default settings sends per second."""
-    environ = {**ENVIRON, "JOBQUEUE_STORAGE": server.url}
     reader, writer = await asyncio.open_unix_connection(server.socket_path)
     writer.write(b"MONITOR\r\n")
     await reader.readline()
-    worker = await Child.start("worker", ["worker", "bench.recovery:calm"], environ, _quiet)
+    worker = await Child.start(["worker", "bench.recovery_work:calm"], {"JOBQUEUE_STORAGE": server.url})
     count = 0
     try:
         while b'"BLMOVE"' not in await reader.readline():
@@ -195,21 +225,12 @@ async def commands_of_an_idle_worker(server: Server) -> float:
     return count / LOOK
 
 
-calm: Queue[None, None] = Queue("memory://", "calm")
-
-
-@calm.execute
-async def nothing(_job: object) -> None:
-    """Do nothing."""
-
-
 def main() -> None:
     """Measure on each store."""
     print(machine())
     print(f"{KILLS} kills, lease {LEASE:g} s, sweep interval {SWEEP:g} s, {WORKERS} workers of {SLOTS} slots")
     print(HEAD)
-    server = Server(redis_binary()).start()
-    try:
+    with RedisServer() as server:
         with tempfile.TemporaryDirectory() as name:
             directory = Path(name)
             urls = {"file": (directory / "store").as_uri(), "redis": server.url}
@@ -217,8 +238,6 @@ def main() -> None:
                 print(_measured(store, url, directory / f"runs-on-{store}"), flush=True)
         rate = asyncio.run(commands_of_an_idle_worker(server))
         print(f"an idle worker sends {rate:.2f} commands per second to Redis, over {LOOK:g} s")
-    finally:
-        server.remove()
 
 
 def _measured(store: str, url: str, notes: Path) -> str:

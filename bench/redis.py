@@ -1,9 +1,9 @@
 """The Redis store against other Redis queues, interleaved, each measurement in a process of its own.
 
 ``enqueue``: 100 callers, each in a loop of single enqueues. ``drain``: a worker process with no-op handlers,
-from the last job of its warm-up to the last of all. ``request/response``: callers in a loop of "enqueue and
-wait for the result", worker of 100 slots in the same process. ``Redis CPU``, ``calls``: of the server,
-meanwhile, per job. ``bytes``: growth of the server's memory per queued job, without connections.
+from the last job of its warm-up to the last of all. ``request/response``: see `bench.requests`. ``CPU``,
+``commands``: of the server, meanwhile, per job. ``bytes``: growth of the server's memory per queued job,
+without connections.
 
 A private server without persistence, emptied before each measurement. README.md beside this has the rest.
 """
@@ -11,10 +11,8 @@ A private server without persistence, emptied before each measurement. README.md
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import time
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,8 @@ from bench.measure import machine
 from bench.peers import PEERS, Peer, install
 from bench.redis_report import draw, report
 from bench.redis_server import Load, RedisServer
+from bench.requests import ONE, TWO, measure_requests
+from bench.results import Results
 from bench.runner import Runner
 
 
@@ -31,8 +31,8 @@ class Bench:
     def __init__(self, server: RedisServer, *, quick: bool) -> None:
         self.server = server
         self.scale = 10 if quick else 1
-        self.seconds = {"warmup": 0.3, "seconds": 0.7} if quick else {"warmup": 0.5, "seconds": 1.5}
-        self.results: dict[tuple[str, str], list[float]] = defaultdict(list)
+        self.seconds = {"warmup": 0.2, "seconds": 0.5} if quick else {"warmup": 0.3, "seconds": 1.2}
+        self.results = Results()
 
     def all(self, peers: list[Peer], number: int) -> None:
         """Measure all peers once."""
@@ -45,13 +45,16 @@ class Bench:
 
     def round(self, peer: Peer) -> None:
         """Measure everything of one peer once."""
-        for concurrency in (100, 10):
+        for slots in (100, 10):
             self.server.empty()
-            self._enqueue(peer)
-            self._drain(peer, concurrency)
-        for in_flight in (1, 10, 100):
+            enqueued, drained = self._enqueue(peer), self._drain(peer, slots)
+            self.results.note(peer, enqueued | drained)
+            if slots == 100:
+                self.results.note(peer, {"cpu": enqueued["enqueue cpu"] + drained["drain100 cpu"]})
+        for topology in (TWO, ONE):
             self.server.empty()
-            self._request(peer, in_flight)
+            options = {"port": self.server.port, **self.seconds}
+            self.results.note(peer, measure_requests(peer, topology, options))
 
     def _sizes(self, peer: Peer) -> dict[str, int]:
         def scaled(jobs: int) -> int:
@@ -59,39 +62,29 @@ class Bench:
 
         return {"port": self.server.port, "warmup": scaled(peer.warmup), "jobs": scaled(peer.jobs)}
 
-    def _note(self, peer: Peer, **values: float) -> None:
-        for name, value in values.items():
-            self.results[peer.name, name].append(value)
-
-    def _enqueue(self, peer: Peer) -> None:
+    def _enqueue(self, peer: Peer) -> dict[str, float]:
         sizes = self._sizes(peer)
         before = self.server.load()
         with Runner(peer, "enqueue", sizes | {"in_flight": 100}) as runner:
             start = self.server.load()
-            result = runner.measure()
+            rate = runner.measure()["rate"]
             used = self.server.load() - start
         growth = (self.server.settled() - before).memory
-        self._note(peer, enqueue=result["rate"], bytes=growth / (sizes["warmup"] + sizes["jobs"]))
-        self._note_load(peer, "enqueue", used, sizes["jobs"])
+        measured = {"enqueue": rate, "bytes": growth / (sizes["warmup"] + sizes["jobs"])}
+        return measured | _per_job("enqueue", used, sizes["jobs"])
 
-    def _drain(self, peer: Peer, concurrency: int) -> None:
+    def _drain(self, peer: Peer, slots: int) -> dict[str, float]:
         sizes = self._sizes(peer)
-        with Runner(peer, "drain", sizes | {"concurrency": concurrency}) as runner:
+        with Runner(peer, "drain", sizes | {"concurrency": slots}) as runner:
             start = self.server.load()
-            result = runner.measure()
+            rate = runner.measure()["rate"]
             used = self.server.load() - start
-        self._note(peer, **{f"drain{concurrency}": result["rate"]})
-        self._note_load(peer, f"drain{concurrency}", used, sizes["warmup"] + sizes["jobs"])
+        what = f"drain{slots}"
+        return {what: rate} | _per_job(what, used, sizes["warmup"] + sizes["jobs"])
 
-    def _note_load(self, peer: Peer, what: str, used: Load, jobs: int) -> None:
-        self._note(peer, **{f"{what} cpu": used.cpu / jobs * 1e6, f"{what} calls": used.calls / jobs})
 
-    def _request(self, peer: Peer, in_flight: int) -> None:
-        options = {"port": self.server.port, "in_flight": in_flight, **self.seconds}
-        with Runner(peer, "request", options) as runner:
-            result = runner.measure()
-        values = {"": result["rate"], " p50": result["p50"] * 1e3, " p99": result["p99"] * 1e3}
-        self._note(peer, **{f"request{in_flight}{name}": value for name, value in values.items()})
+def _per_job(what: str, used: Load, jobs: int) -> dict[str, float]:
+    return {f"{what} cpu": used.cpu / jobs * 1e6, f"{what} commands": used.commands / jobs}
 
 
 def arguments() -> argparse.Namespace:
@@ -126,8 +119,7 @@ def main() -> None:
             print(f"ended after {done} of {rounds} rounds", file=sys.stderr)
         if not done:
             return
-        medians = {key: statistics.median(values) for key, values in bench.results.items()}
         told = f"{machine()}, Redis {server.version}, medians of {done}"
-    print(told, report(medians, peers), sep="\n\n")
+    print(told, report(bench.results, peers), sep="\n\n")
     if options.svg:
-        options.svg.write_text(draw(told, medians, peers))
+        options.svg.write_text(draw(told, bench.results, peers))

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
+import subprocess
+import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
-from tests.services import Server, info_of, redis_binary
+import hiredis
+
+STARTS_WITHIN = 10.0
 
 
 @dataclass(frozen=True)
@@ -15,37 +23,79 @@ class Load:
 
     cpu: float
     """Seconds of processor time, user and system."""
-    calls: int
-    """Commands that it has run, those that scripts call included."""
+    commands: int
+    """What it has run, with what scripts call."""
     memory: int
     """Bytes in use."""
 
     def __sub__(self, earlier: Load) -> Load:
-        return Load(self.cpu - earlier.cpu, self.calls - earlier.calls, self.memory - earlier.memory)
+        return Load(self.cpu - earlier.cpu, self.commands - earlier.commands, self.memory - earlier.memory)
 
 
 class RedisServer:
-    """Lives as long as its context."""
+    """Lives as long as its context, on a free port of the loopback."""
 
     def __enter__(self) -> Self:
-        self._server = Server(redis_binary()).start()
-        self.port = self._server.port
+        binary = shutil.which("redis-server")
+        if binary is None:
+            raise SystemExit("redis-server is not on PATH: install it first")
+        self._directory = tempfile.TemporaryDirectory(prefix="jobqueue-bench-")
+        self.socket_path = str(Path(self._directory.name) / "redis.sock")
+        self.port = _free_port()
+        self._process = subprocess.Popen(
+            [
+                binary, "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", self.socket_path,
+                "--dir", self._directory.name, "--save", "", "--loglevel", "warning",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        self._wait()
         self.version = self._info("server")["redis_version"]
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.remove()
+        self._process.kill()
+        self._process.wait()
+        self._directory.cleanup()
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + STARTS_WITHIN
+        while time.monotonic() < deadline and self._process.poll() is None:
+            with suppress(OSError):
+                self.command("PING")
+                return
+            time.sleep(0.01)
+        self.__exit__()
+        raise SystemExit("redis-server did not start")
+
+    def command(self, *words: str) -> object:
+        """Run one command on a connection of its own."""
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(10)
+            sock.connect(self.socket_path)
+            command: tuple[Any, ...] = words
+            sock.sendall(hiredis.pack_command(command))
+            reader = hiredis.Reader()
+            while (reply := reader.gets()) is False:
+                reader.feed(sock.recv(65_536))
+        return reply
 
     def empty(self) -> None:
         """Delete everything."""
-        self._server.command("FLUSHALL", "SYNC")
+        self.command("FLUSHALL", "SYNC")
 
     def load(self) -> Load:
         """Read the counters."""
         cpu, stats, memory = self._info("cpu"), self._info("commandstats"), self._info("memory")
-        calls = sum(int(text.partition("calls=")[2].partition(",")[0]) for text in stats.values())
+        commands = sum(int(text.partition("calls=")[2].partition(",")[0]) for text in stats.values())
         seconds = float(cpu["used_cpu_user"]) + float(cpu["used_cpu_sys"])
-        return Load(seconds, calls, int(memory["used_memory"]))
+        return Load(seconds, commands, int(memory["used_memory"]))
 
     def settled(self) -> Load:
         """Read the counters once the connections of a process that has ended are cleared away."""
@@ -56,5 +106,13 @@ class RedisServer:
         return self.load()
 
     def _info(self, section: str) -> dict[str, str]:
-        lines = info_of(self._server, section).decode().splitlines()
-        return dict(line.split(":", 1) for line in lines if ":" in line)
+        info = self.command("INFO", section)
+        assert isinstance(info, bytes)
+        return dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port

@@ -4,6 +4,7 @@ import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 export const PAYLOAD = { data: 'x'.repeat(89) }
+const SLOTS = 100
 
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
 
@@ -45,28 +46,38 @@ async function drain (peer, { port, warmup, jobs, concurrency }) {
   return { rate }
 }
 
-async function request (peer, { port, warmup, seconds, in_flight: inFlight }) {
+async function serve (peer, { port }) {
+  await peer.work(port, SLOTS, () => {})
+  await ready()
+  return {}
+}
+
+async function request (peer, { port, warmup, seconds, in_flight: inFlight, served }) {
   let number = 0
-  let latencies
+  let latencies, lost
   const run = async seconds => {
     latencies = []
+    lost = 0
     const started = performance.now()
     await together(inFlight, async () => {
       for (let begun; (begun = performance.now()) < started + seconds * 1e3;) {
-        await peer.request(number++)
+        const answered = await peer.request(number++)
         latencies.push(performance.now() - begun)
+        if (answered === false) lost++
       }
     })
     return latencies.length / (performance.now() - started) * 1e3
   }
-  await peer.work(port, 100, () => {})
+  if (!served) await peer.work(port, SLOTS, () => {})
   await peer.open(port)
   await run(warmup)
   await ready()
   const rate = await run(seconds)
   latencies.sort((a, b) => a - b)
-  const at = p => latencies[Math.min(latencies.length - 1, Math.floor(latencies.length * p / 100))] / 1e3
-  return { rate, p50: at(50), p99: at(99) }
+  const calls = latencies.length
+  const at = share => latencies[Math.min(calls - 1, Math.floor(calls * share))] / 1e3
+  const longest = latencies[calls - 1] / 1e3
+  return { rate, calls, lost, p50: at(0.5), p99: at(0.99), p999: at(0.999), longest }
 }
 
 export async function main (peer) {
@@ -75,7 +86,7 @@ export async function main (peer) {
     console.error('the measurement takes too long')
     process.exit(1)
   }, 300_000)
-  console.log(JSON.stringify(await { enqueue, drain, request }[action](peer, options)))
+  console.log(JSON.stringify(await { enqueue, drain, serve, request }[action](peer, options)))
   await Promise.race([peer.close(), sleep(500)]) // some wait for the end of a blocking command
   clearTimeout(longest)
   process.exit(0)

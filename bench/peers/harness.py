@@ -23,6 +23,8 @@ __all__ = ["PAYLOAD", "POLL", "Peer", "Stop", "ending", "main"]
 
 POLL = 0.01
 """Seconds between two looks, for libraries that ask for a result or for work again and again."""
+SLOTS = 100
+"""Of a worker that serves requests."""
 LONGEST = 300.0
 """Seconds after which a measurement has failed."""
 
@@ -51,7 +53,8 @@ class Peer(Protocol):
 def main(peer: Peer) -> None:
     """Run what the command line asks for."""
     options = json.loads(sys.argv[1])
-    measure = {"enqueue": enqueue, "drain": drain, "request": request}[options.pop("action")]
+    actions = {"enqueue": enqueue, "drain": drain, "serve": serve, "request": request}
+    measure = actions[options.pop("action")]
     # As a long-lived service would: what is loaded is looked at no more, garbage is collected seldom.
     gc.collect()
     gc.freeze()
@@ -108,8 +111,19 @@ async def drain(peer: Peer, port: int, warmup: int, jobs: int, concurrency: int)
     await stop()
 
 
-async def request(peer: Peer, port: int, warmup: float, seconds: float, in_flight: int) -> None:
-    """Measure requests per second and their latencies; caller and worker share the process."""
+async def serve(peer: Peer, port: int) -> None:
+    """Be the worker of requests that other processes make, until told to end."""
+    stop = await peer.work(port, SLOTS, lambda: None)
+    print("ready", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    await stop()
+    report()
+
+
+async def request(
+    peer: Peer, port: int, warmup: float, seconds: float, in_flight: int, served: int = 0
+) -> None:
+    """Measure requests per second and their latencies; the worker is here too, unless they are `served`."""
     numbers = iter(range(10**9))
     latencies: list[float] = []
 
@@ -124,16 +138,18 @@ async def request(peer: Peer, port: int, warmup: float, seconds: float, in_fligh
         await asyncio.gather(*(caller(started + seconds) for _ in range(in_flight)))
         return len(latencies) / (time.perf_counter() - started)
 
-    stop = await peer.work(port, 100, lambda: None)
+    stop = None if served else await peer.work(port, SLOTS, lambda: None)
     await peer.open(port)
     await run(warmup)
     ready()
     rate = await run(seconds)
     latencies.sort()
-    at = {p: latencies[min(len(latencies) - 1, len(latencies) * p // 100)] for p in (50, 99)}
-    report(rate=rate, p50=at[50], p99=at[99])
+    count = len(latencies)
+    p50, p99, p999 = (latencies[min(count - 1, int(count * p))] for p in (0.5, 0.99, 0.999))
+    report(rate=rate, calls=count, p50=p50, p99=p99, p999=p999, longest=latencies[-1])
     await peer.close()
-    await stop()
+    if stop is not None:
+        await stop()
 
 
 def ending(task: asyncio.Task[Any]) -> Stop:

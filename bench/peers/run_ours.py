@@ -1,9 +1,10 @@
-"""This library."""
+"""This library. BENCH_DIRECTORY chooses its file store instead of Redis."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from harness import PAYLOAD, Stop, main
@@ -18,9 +19,9 @@ class Ours:
 
     def queue(self, port: int, concurrency: int = 1) -> Queue[Any, Any]:
         serde = SERDES[os.environ.get("BENCH_SERDE", "json")]
-        return Queue(
-            f"redis://127.0.0.1:{port}", concurrency=concurrency, payload_serde=serde(), result_serde=serde()
-        )
+        directory = os.environ.get("BENCH_DIRECTORY")
+        url = Path(directory).absolute().as_uri() if directory else f"redis://127.0.0.1:{port}"
+        return Queue(url, concurrency=concurrency, payload_serde=serde(), result_serde=serde())
 
     async def open(self, port: int) -> None:
         if not hasattr(self, "producer"):
