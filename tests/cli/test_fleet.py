@@ -110,7 +110,7 @@ def test_the_store_is_no_argument_of_the_children(spawn, store):
 
 def test_reload(store, data, spawn, project: Path):
     parent = spawn("worker", "tasks:queue", "--reload")
-    parent.expect("watching the Python files below")
+    parent.expect("watching the Python files")
     first = int(parent.expect(STARTED)[1])
     tasks = project / "tasks.py"
     source = tasks.read_text()
