@@ -185,8 +185,8 @@ class Fleet:
         return _Child(process, ours)
 
     async def _reload(self, sources: Path) -> None:
-        async for path in changes(sources):
-            log.info("%s has changed: restarting", path)
+        async for paths in changes(sources):
+            log.info("%s has changed: restarting", paths[0])
             self._changed.set()
             self._changed = asyncio.Event()
             for child in tuple(self._children.values()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from watchdog.events import (
@@ -18,11 +18,10 @@ from watchdog.events import (
     FileSystemEventHandler,
 )
 from watchdog.observers import Observer
-from watchdog.observers.api import BaseObserver
 
 from jobqueue.runtime import SYSTEM_CLOCK
 
-__all__ = ["changes", "is_source", "source_directories"]
+__all__ = ["changes", "is_source", "source_trees"]
 
 log = logging.getLogger("jobqueue.cli")
 
@@ -33,97 +32,80 @@ _SKIPPED = {"__pycache__", "node_modules"}
 _WATCHED = [FileModifiedEvent, FileCreatedEvent, FileMovedEvent, FileDeletedEvent, DirCreatedEvent]
 
 
-def source_directories(root: Path) -> list[Path]:
-    """Return ``root`` and the directories below it in which people edit.
+def source_trees(root: Path) -> list[Path]:
+    """Return the directories directly below ``root`` that may hold sources.
 
-    Hidden directories, caches and virtual environments are left out.
+    Hidden ones, caches and virtual environments are left out: watching every directory of a large
+    environment takes seconds, and nobody edits there.
     """
-    found: list[Path] = []
-    for directory, names, files in os.walk(root):
-        if "pyvenv.cfg" in files:
-            names.clear()
-            continue
-        names[:] = [name for name in names if not _is_skipped(name)]
-        found.append(Path(directory))
-    return found
+    return sorted(path for path in root.iterdir() if path.is_dir() and _is_source_tree(path))
 
 
-def is_source(path: str) -> bool:
-    """Tell whether a path names a Python file that somebody edits."""
-    return path.endswith(".py") and not Path(path).name.startswith(".")
+def _is_source_tree(directory: Path) -> bool:
+    return not _is_skipped(directory.name) and not (directory / "pyvenv.cfg").exists()
+
+
+def is_source(path: Path) -> bool:
+    """Tell whether a path below the watched directory names a Python file that somebody edits."""
+    return path.suffix == ".py" and not any(map(_is_skipped, path.parts))
 
 
 def _is_skipped(name: str) -> bool:
     return name.startswith(".") or name in _SKIPPED
 
 
-async def changes(root: Path) -> AsyncGenerator[str]:
-    """Yield the path of one changed file after every change."""
-    loop = asyncio.get_running_loop()
-    paths: asyncio.Queue[str] = asyncio.Queue()
-    observer: BaseObserver = Observer()
-    handler = _Handler(
-        on_source=lambda path: _from_thread(loop, paths, path),
-        on_directory=lambda path: _watch_new(observer, handler, Path(path)),
-    )
+async def changes(root: Path) -> AsyncGenerator[list[Path]]:
+    """Yield the files that were written, created, moved or removed, after every change."""
+    watch = _Watch(root, asyncio.get_running_loop())
     try:
-        count = await asyncio.to_thread(_watch_all, observer, handler, root)
-        observer.start()
-        log.info(
-            "watching the Python files of %d %s below %s",
-            count,
-            "directory" if count == 1 else "directories",
-            root,
-        )
+        await asyncio.to_thread(watch.start)
+        log.info("watching the Python files below %s", root)
         while True:
-            path = await paths.get()
+            found = {await watch.changed.get()}
             await SYSTEM_CLOCK.sleep(SETTLE)
-            while not paths.empty():
-                paths.get_nowait()
-            yield path
+            while not watch.changed.empty():
+                found.add(watch.changed.get_nowait())
+            yield sorted(found)
     finally:
-        observer.unschedule_all()
-        if observer.is_alive():
-            observer.stop()
+        watch.stop()
 
 
-class _Handler(FileSystemEventHandler):
-    """Picks the events of sources, and those of new directories, in which there may be more."""
+class _Watch(FileSystemEventHandler):
+    """Passes events from the threads of `watchdog` to the event loop."""
 
-    def __init__(self, *, on_source: Callable[[str], None], on_directory: Callable[[str], object]) -> None:
-        self._on_source = on_source
-        self._on_directory = on_directory
+    def __init__(self, root: Path, loop: asyncio.AbstractEventLoop) -> None:
+        self._root = root
+        self._loop = loop
+        self._observer = Observer()
+        self.changed: asyncio.Queue[Path] = asyncio.Queue()
+
+    def start(self) -> None:
+        self._observer.schedule(self, str(self._root), event_filter=_WATCHED)
+        for tree in source_trees(self._root):
+            self._add(tree)
+        self._observer.start()
+
+    def stop(self) -> None:
+        if self._observer.is_alive():
+            self._observer.stop()
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        if event.is_directory:
-            path = os.fsdecode(event.src_path)
-            if not _is_skipped(Path(path).name):
-                self._on_directory(path)
-            return
-        for end in (event.src_path, event.dest_path):
-            path = os.fsdecode(end)
-            if is_source(path):
-                self._on_source(path)
-                return
+        path = Path(os.fsdecode(event.src_path))
+        if not event.is_directory:
+            self._tell(path)
+            if event.dest_path:
+                self._tell(Path(os.fsdecode(event.dest_path)))
+        elif path.parent == self._root and _is_source_tree(path):
+            self._add(path)
+            for file in path.rglob("*.py"):  # written before the watch began
+                self._tell(file)
 
-
-def _watch_all(observer: BaseObserver, handler: _Handler, root: Path) -> int:
-    directories = source_directories(root)
-    for directory in directories:
+    def _add(self, tree: Path) -> None:
         try:
-            observer.schedule(handler, str(directory), event_filter=_WATCHED)
+            self._observer.schedule(self, str(tree), recursive=True, event_filter=_WATCHED)
         except OSError as error:  # gone meanwhile, or more directories than the system watches for a user
-            log.warning("%s is not watched: %s", directory, error)
-    return len(directories)
+            log.warning("%s is not watched: %s", tree, error)
 
-
-def _watch_new(observer: BaseObserver, handler: _Handler, directory: Path) -> None:
-    _watch_all(observer, handler, directory)
-    # What was written before the watch began tells nobody.
-    for path in directory.rglob("*.py"):
-        handler.on_any_event(FileCreatedEvent(str(path)))
-
-
-def _from_thread(loop: asyncio.AbstractEventLoop, paths: asyncio.Queue[str], path: str) -> None:
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(paths.put_nowait, path)
+    def _tell(self, path: Path) -> None:
+        if is_source(path.relative_to(self._root)) and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.changed.put_nowait, path)
