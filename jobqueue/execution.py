@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jobqueue.backoff import Backoff
@@ -35,7 +35,7 @@ from jobqueue.job import (
 )
 from jobqueue.options import check_callable, check_seconds, millis
 from jobqueue.run import Job, Run
-from jobqueue.runtime import make_tuple
+from jobqueue.runtime import end_cancellation, make_tuple
 from jobqueue.serde import Serde, dump, unreadable
 from jobqueue.storage.base import Claimed
 
@@ -131,9 +131,9 @@ class Execution:
     def _classify(self, run: Run, error: BaseException) -> Outcome:
         if run.aborted is not None:
             return Aborted(run.aborted)
-        if isinstance(error, asyncio.CancelledError) and _cancelled_from_outside():
-            return Aborted(AbortedReason.SHUTDOWN)
         info = error_info(error, with_traceback=self.tracebacks)
+        if isinstance(error, asyncio.CancelledError) and not info.message:
+            return Raised(replace(info, message=CANCELLED))
         if isinstance(error, Fatal):
             return Raised(info, FailureReason.FATAL)
         if isinstance(error, Retry):
@@ -182,6 +182,7 @@ class Execution:
             job = Job(run, None, self)
         assert self.hook is not None
         context = AfterExecution(job, value, error, run.claimed.ttl / 1000)
+        await end_cancellation()
         try:
             answer = self.hook(context)
             if inspect.isawaitable(answer):
@@ -208,6 +209,9 @@ class Execution:
             return 1000
 
 
+CANCELLED = (
+    "the run was cancelled, but not by its queue: by the handler itself, or by other code of this process"
+)
 TIMED_OUT = ErrorInfo("TimeoutError", "the attempt exceeded job_timeout")
 
 
@@ -272,8 +276,3 @@ def _is_closing(run: Run, error: BaseException) -> bool:
         return asyncio.current_task() is not run.task
     except RuntimeError:  # the event loop is gone
         return True
-
-
-def _cancelled_from_outside() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -17,6 +17,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 from jobqueue.errors import JobQueueError
@@ -49,6 +50,11 @@ class Lease(Protocol):
         """The claim's fence."""
         ...
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing runs any more."""
+        ...
+
 
 def trusted_for(lease: float) -> float:
     """Return for how long after its last confirmation a lease of ``lease`` seconds is relied on."""
@@ -58,8 +64,9 @@ def trusted_for(lease: float) -> float:
 class Heartbeat:
     """Renews what is in ``leases`` (fence to run) until stopped.
 
-    ``abort(fence, reason)`` is called in the owner's event loop for runs that lost their lease or
-    were asked to cancel; ``report(error)``, there too, for a renewal that failed and is tried again.
+    In the owner's event loop are called ``abort(fence, reason)`` for runs that lost their lease or were
+    asked to cancel, ``begin(fence)`` for runs that ended without a word, and ``report(error)`` for a
+    renewal that failed and is tried again.
     """
 
     def __init__(
@@ -70,6 +77,7 @@ class Heartbeat:
         lease: float,
         leases: Mapping[int, Lease],
         abort: Callable[[int, AbortedReason], None],
+        begin: Callable[[int], None],
         report: Callable[[BaseException], None],
     ) -> None:
         self._storage = storage
@@ -79,6 +87,7 @@ class Heartbeat:
         self._lease = lease
         self._leases = leases
         self._abort = abort
+        self._begin = begin
         self._report = report
         self._owner: asyncio.AbstractEventLoop | None = None
         self._watch: LoopWatch | None = None
@@ -171,7 +180,10 @@ class Heartbeat:
         for lease in self._snapshot():
             if lease.confirmed_at + trusted_for(self._lease) <= now:
                 self._tell_abort(lease, AbortedReason.LEASE_LOST)
-            elif lease.renew_until is None or now < lease.renew_until:
+                continue
+            if lease.over:
+                self._tell(partial(self._begin, lease.fence))
+            if lease.renew_until is None or now < lease.renew_until:
                 renewable.append(lease)
         if not renewable:
             return

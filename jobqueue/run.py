@@ -67,6 +67,11 @@ class Run:
         """The claim's fence: no other run has it."""
         return self.claimed.fence
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing runs any more."""
+        return self.task is not None and self.task.done()
+
     def expire(self) -> None:
         """Abort because `job_timeout` has passed."""
         self.abort(AbortedReason.TIMEOUT)

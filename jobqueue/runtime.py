@@ -15,6 +15,7 @@ import secrets
 import string
 import time as _time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Timer",
     "all_end",
     "calm_collector",
+    "end_cancellation",
     "make_tuple",
     "unique_id",
 ]
@@ -114,6 +116,17 @@ async def all_end(clock: Clock, tasks: Collection[asyncio.Task[Any]], seconds: f
         timer.cancel()
         waiting.cancel()
     return not waiting.cancelled()
+
+
+async def end_cancellation() -> None:
+    """Take back what is left of a cancellation of the running task: it was not meant for what comes now."""
+    task = asyncio.current_task()
+    if task is None or not task.cancelling():
+        return
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)  # one that is still to be raised
+    while task.uncancel():
+        pass
 
 
 _ALPHABET = string.ascii_letters + string.digits

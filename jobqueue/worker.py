@@ -113,7 +113,7 @@ class Worker:
         """Start claiming and running jobs."""
         heartbeat = Heartbeat(
             self._storage, self._queue, self._worker_id, self._options.visibility_timeout,
-            self._runs, self.abort, lambda error: self._report(error, "renewing leases"),
+            self._runs, self.abort, self._begin_again, lambda error: self._report(error, "renewing leases"),
         )  # fmt: skip
         self._heart = self._supervisor.spawn(heartbeat.run(), "heartbeat")
         self._claimer = self._supervisor.spawn(self._claim_forever(), "claimer")
@@ -268,6 +268,12 @@ class Worker:
             for claimed in jobs:
                 runs[claimed.fence].abort(AbortedReason.SHUTDOWN)
 
+    def _begin_again(self, fence: int) -> None:
+        """Begin a run whose task was cancelled before its first step: it could not even say so."""
+        run = self._runs.get(fence)
+        if run is not None and run.over:
+            run.task = self._create_task(self._execution.perform(run, self._ended))
+
     def _ended(self, run: Run, settlement: Settlement | None) -> None:
         """Record the end of a run. Called by its own task, as its last step."""
         if run.lane is not None:
@@ -308,6 +314,8 @@ class Worker:
             timer = self._clock.call_later(timeout, self.hurry)
         try:
             while self._runs and not over.done():
+                for fence in tuple(self._runs):
+                    self._begin_again(fence)
                 running = asyncio.gather(
                     *(run.task for run in self._runs.values() if run.task), return_exceptions=True
                 )

@@ -342,24 +342,6 @@ async def test_a_run_left_behind_by_a_closed_loop_stores_nothing(where: str) -> 
         await lab.close()
 
 
-async def test_a_run_cancelled_by_somebody_else_is_given_back(lab: Lab, clock: FakeClock) -> None:
-    gate = Gate()
-    queue = await lab.start(gate)
-    events = Recorder(queue)
-    await queue.enqueue("a", 1)
-    await within(gate.began.wait())
-    assert queue._session is not None
-    worker = queue._session.worker
-    assert worker is not None
-    (run,) = worker._runs.values()
-    assert run.task is not None
-    run.task.cancel()
-    gate.go.set()
-    await clock.settle()
-    assert [event.id for event in events.of("requeued")] == ["a"]
-    assert (await queue.get_result("a"), gate.jobs[-1].attempts) == ("done", 1)
-
-
 async def test_a_defect_in_a_run_costs_its_lease_and_no_slot(
     lab: Lab, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
