@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import importlib
 
-TYPE_CHECKING = (
-    False  # its value where nobody checks types; loading `typing` for it would take longest of all
-)
+TYPE_CHECKING = False  # as `typing` has it, whose loading would take longer than all else here
 if TYPE_CHECKING:
     from typing import Any
 

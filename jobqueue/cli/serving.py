@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
+from jobqueue.cli.exits import Exit, Failure
 from jobqueue.cli.health import health_server
 from jobqueue.cli.notify import Notifier
 from jobqueue.runtime import SYSTEM_CLOCK
@@ -24,7 +27,7 @@ CALM = 1.0
 class Service:
     """What is served: a worker, a reaper, or a fleet of processes."""
 
-    start: Callable[[], Awaitable[None]]
+    start: Callable[[], Coroutine[Any, Any, None]]
     stop: Callable[[], Awaitable[None]]
     hurry: Callable[[], None]
     until_broken: Callable[[], Awaitable[None]]
@@ -32,7 +35,10 @@ class Service:
 
 
 async def serve(service: Service, notifiers: Sequence[Notifier], host: str, port: int | None) -> None:
-    """Start, serve until SIGTERM or SIGINT, stop; raise what broke it."""
+    """Start, serve until SIGTERM or SIGINT, stop.
+
+    Raises what broke it, and `Failure` if Ctrl-C came before it had started.
+    """
 
     async def stop() -> None:
         watching.cancel()
@@ -44,12 +50,14 @@ async def serve(service: Service, notifiers: Sequence[Notifier], host: str, port
         watching = asyncio.create_task(_watch(service, notifiers), name="jobqueue-watch")
         following = [asyncio.create_task(notifier.follow()) for notifier in notifiers]
         try:
-            await serve_until_signal(service.start, stop, service.hurry, service.until_broken)
+            number = await serve_until_signal(service.start, stop, service.hurry, service.until_broken)
         finally:
             for task in (watching, *following):
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
+    if number == signal.SIGINT:
+        raise Failure("interrupted", Exit.INTERRUPTED)
 
 
 async def _watch(service: Service, notifiers: Sequence[Notifier]) -> None:

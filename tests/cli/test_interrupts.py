@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
-from tests.cli.processes import BOUND, environ
+from tests.cli.processes import BOUND, Process, environ
 
 AT_IMPORT = """
 import os, signal, sys
@@ -51,6 +53,18 @@ def test_ignored_interrupts_stay_ignored(when: str) -> None:
     ended = run(when, RUN, interrupts=signal.SIG_IGN)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "--watch" in ended.stdout
+
+
+@pytest.mark.parametrize("command", [["worker", "tasks:queue"], ["reaper", "-s", "{store}"]])
+def test_while_the_store_does_not_answer(spawn: Callable[..., Process], command: list[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(BOUND)
+        store = f"redis://127.0.0.1:{silent.getsockname()[1]}"
+        process = spawn(*(part.format(store=store) for part in command), STORE=store)
+        with silent.accept()[0]:
+            process.signal(signal.SIGINT)
+            assert process.wait() == 130
+    assert process.lines["err"] == ["Error: interrupted"]
 
 
 def test_the_package_loads_its_interface_when_it_is_asked_for_a_name() -> None:

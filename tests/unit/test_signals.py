@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ class Service:
         await self.broken.wait()
         raise ZeroDivisionError("a defect")
 
-    def serve(self, start: Callable[[], Awaitable[None]] | None = None) -> asyncio.Task[None]:
+    def serve(self, start: Callable[[], Coroutine[Any, Any, None]] | None = None) -> asyncio.Task[int | None]:
         return asyncio.create_task(
             serve_until_signal(start or self.start, self.stop, self.hurry, self.until_broken)  # type: ignore[arg-type]
         )
@@ -135,3 +136,92 @@ async def test_being_cancelled_stops_and_leaves_no_task() -> None:
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert len(asyncio.all_tasks()) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_during_the_start_cancels_it(number: signal.Signals) -> None:
+    service = Service()
+
+    async def start() -> None:
+        service.started.set()
+        await service.go.wait()
+
+    serving = service.serve(start)
+    await soon(service.started.wait())
+    os.kill(os.getpid(), number)
+    await soon(serving)
+    assert serving.result() == number
+    assert service.log == []
+
+
+async def test_a_second_signal_during_the_start_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    service, exits = Service(), []
+    cancelled, left = asyncio.Event(), asyncio.Event()
+
+    async def start() -> None:
+        service.started.set()
+        try:
+            await service.go.wait()
+        finally:
+            cancelled.set()
+            await left.wait()
+
+    def leave(code: int) -> None:
+        exits.append(code)
+        left.set()
+
+    monkeypatch.setattr(signals.os, "_exit", leave)
+    serving = service.serve(start)
+    await soon(service.started.wait())
+    os.kill(os.getpid(), signal.SIGTERM)
+    await soon(cancelled.wait())
+    os.kill(os.getpid(), signal.SIGINT)
+    await soon(serving)
+    assert exits == [128 + signal.SIGINT]
+
+
+async def test_a_start_that_a_signal_cannot_cancel_is_stopped() -> None:
+    service = Service()
+
+    async def start() -> None:
+        service.started.set()
+        try:
+            await service.go.wait()
+        except asyncio.CancelledError:
+            service.log.append("start")
+
+    serving = service.serve(start)
+    await soon(service.started.wait())
+    os.kill(os.getpid(), signal.SIGTERM)
+    await soon(serving)
+    assert serving.result() is None
+    assert service.log == ["start", "stop", "stopped"]
+
+
+async def test_cancelled_while_it_starts() -> None:
+    service = Service()
+
+    async def start() -> None:
+        service.started.set()
+        await service.go.wait()
+
+    serving = service.serve(start)
+    await soon(service.started.wait())
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    assert service.log == []
+
+
+async def test_interrupts_that_are_ignored_stay_so() -> None:
+    service = Service()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        serving = service.serve()
+        await soon(service.started.wait())
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        os.kill(os.getpid(), signal.SIGTERM)
+        await soon(serving)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert service.log == ["start", "stop", "stopped"]
