@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from jobqueue.errors import InvalidArgumentError
-from jobqueue.options import check_number, check_seconds
+from jobqueue.options import MAX_SECONDS, check_number, check_seconds
 from jobqueue.runtime import SYSTEM_CLOCK
 
 __all__ = ["Backoff"]
@@ -42,9 +42,9 @@ class Backoff:
 
         def rule(attempts: int) -> float:
             try:
-                return min(max, initial * factor ** (attempts - 1))
+                return min(max, initial * float(factor) ** (attempts - 1))  # an int would grow without bound
             except OverflowError:
-                return max
+                return max if initial else 0.0
 
         text = f"Backoff.exponential({initial}, factor={factor}, max={max}, jitter={jitter})"
         return cls(rule, jitter, text)
@@ -72,4 +72,4 @@ class Backoff:
         if not self._jitter:
             return seconds
         # Applied after the cap: otherwise every late retry would wait exactly `max`.
-        return seconds * uniform(1.0 - self._jitter, 1.0 + self._jitter)
+        return min(seconds * uniform(1.0 - self._jitter, 1.0 + self._jitter), MAX_SECONDS)

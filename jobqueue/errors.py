@@ -6,6 +6,7 @@ JobQueueError
 ├── QueueFullError                       max_length, disk or memory limit reached
 ├── WaitTimeoutError (TimeoutError)      the wait ended; the job goes on
 ├── JobNotFoundError                     no such id, or its record expired
+├── ResultExpiredError                   the job completed; its result expired before it was read
 ├── JobCancelledError                    the job was cancelled
 ├── JobFailedError                       the job ended without a result
 │   └── MaxRetriesError                  ... because its attempts were used up
@@ -30,6 +31,7 @@ __all__ = [
     "LeaseLostError",
     "MaxRetriesError",
     "QueueFullError",
+    "ResultExpiredError",
     "SerializationError",
     "StorageError",
     "StorageUnavailableError",
@@ -90,6 +92,10 @@ class JobNotFoundError(JobQueueError):
     """No job has this id, or its record has expired."""
 
 
+class ResultExpiredError(JobQueueError):
+    """The job has completed, but its ``result_ttl`` was over before the result was read."""
+
+
 class JobCancelledError(JobQueueError):
     """The job was cancelled, so no result will come."""
 
@@ -109,7 +115,8 @@ class JobFailedError(JobQueueError):
         self.attempts = attempts
         """Claims counted until the end, stalled ones included."""
         self.reason = reason
-        """``error``, ``timeout``, ``fatal``, ``stalled`` or ``serialization``."""
+        """``error``, ``timeout``, ``fatal``, ``stalled``, ``serialization``, or ``unknown``: the error itself
+        had expired before it was read."""
 
     def __reduce__(self) -> tuple[type[JobFailedError], tuple[str, ErrorInfo, int, str]]:
         return type(self), (self.job_id, self.error, self.attempts, self.reason)

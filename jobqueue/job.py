@@ -128,6 +128,8 @@ class FailureReason(StrEnum):
     """Its lease expired more than ``max_stalls`` times: it keeps killing its workers."""
     SERIALIZATION = "serialization"
     """The payload could not be read, or the result not be written."""
+    UNKNOWN = "unknown"
+    """The job failed, and its error expired before it was read, or the stored bytes are no error."""
 
 
 class AbortedReason(StrEnum):
@@ -281,7 +283,7 @@ def decode_error(data: bytes) -> tuple[ErrorInfo, FailureReason]:
         )
         return info, FailureReason(fields["reason"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return ErrorInfo("unknown", "the stored error cannot be read"), FailureReason.ERROR
+        return ErrorInfo("unknown", "the stored error cannot be read"), FailureReason.UNKNOWN
 
 
 STALLED_ERROR = encode_error(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from jobqueue.errors import InvalidArgumentError
 
 __all__ = [
     "MAX_ID_BYTES",
+    "MAX_INSTANT",
     "MAX_PRIORITY",
     "MAX_SECONDS",
     "LeaderElection",
@@ -24,7 +25,9 @@ __all__ = [
     "check_priority",
     "check_queue_name",
     "check_seconds",
+    "instant",
     "millis",
+    "shown",
 ]
 
 MAX_ID_BYTES = 256
@@ -33,7 +36,12 @@ MAX_PRIORITY = 1000
 sequence number into the 53 bits that a double holds exactly."""
 MAX_SECONDS = 100 * 365 * 86400.0
 """A hundred years: no duration is longer."""
+MAX_INSTANT = 253_402_300_799_999
+"""The last millisecond of the year 9999, and so of `datetime`."""
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_SHOWN = 80
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -59,7 +67,7 @@ def check_queue_name(value: object, argument: str = "name") -> str:
     """Return a valid queue name: 1 to 64 of ``A-Z a-z 0-9 . _ -``."""
     if not isinstance(value, str) or not _QUEUE_NAME.fullmatch(value):
         raise InvalidArgumentError(
-            argument, f"must be 1 to 64 characters of A-Z a-z 0-9 . _ -, not {value!r:.80}"
+            argument, f"must be 1 to 64 characters of A-Z a-z 0-9 . _ -, not {shown(value)}"
         )
     return value
 
@@ -69,7 +77,7 @@ def check_number(argument: str, value: object, *, low: float = -math.inf, high: 
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidArgumentError(argument, f"must be a number, not {_kind(value)}")
     if not low <= value <= high or value in (math.inf, -math.inf):
-        raise InvalidArgumentError(argument, f"must be finite and between {low} and {high}, not {value}")
+        raise InvalidArgumentError(argument, f"must be finite, from {low} to {high}, not {shown(value)}")
     return value
 
 
@@ -80,7 +88,7 @@ def check_seconds(argument: str, value: object, *, zero: bool = False) -> float:
     if not 0 <= value <= MAX_SECONDS or (value == 0 and not zero):
         least = "not negative" if zero else "positive"
         raise InvalidArgumentError(
-            argument, f"must be seconds, finite and {least}, at most 100 years; not {value}"
+            argument, f"must be seconds, finite and {least}, at most 100 years; not {shown(value)}"
         )
     return value
 
@@ -90,7 +98,7 @@ def check_count(argument: str, value: object, *, low: int = 1, high: int = 2**31
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidArgumentError(argument, f"must be an int, not {_kind(value)}")
     if not low <= value <= high:
-        raise InvalidArgumentError(argument, f"must be between {low} and {high}, not {value}")
+        raise InvalidArgumentError(argument, f"must be between {low} and {high}, not {shown(value)}")
     return value
 
 
@@ -100,14 +108,20 @@ def check_priority(value: object) -> int:
 
 
 def check_instant(argument: str, value: object) -> int:
-    """Return an aware datetime as milliseconds since the epoch."""
+    """Return an aware datetime as milliseconds since the epoch, 1970 at the least."""
     if not isinstance(value, datetime):
         raise InvalidArgumentError(argument, f"must be a datetime, not {_kind(value)}")
     if value.tzinfo is None or value.utcoffset() is None:
         raise InvalidArgumentError(
             argument, "must be an aware datetime: add tzinfo, for example datetime.now(UTC)"
         )
-    return max(0, math.ceil(value.timestamp() * 1000))
+    # Whole numbers: a float of seconds has lost the microseconds by the year 9999.
+    return max(0, min(-((_EPOCH - value) // _MILLISECOND), MAX_INSTANT))
+
+
+def instant(milliseconds: int) -> datetime:
+    """Return milliseconds since the epoch as an aware datetime: the other way of `check_instant`."""
+    return _EPOCH + max(0, min(milliseconds, MAX_INSTANT)) * _MILLISECOND
 
 
 def check_bool(argument: str, value: object) -> bool:
@@ -127,6 +141,15 @@ def millis(seconds: float) -> int:
     """Turn seconds into whole milliseconds, the unit of the stores. Rounds up: never early."""
     # Rounded first: 1.1 * 1000 is 1100.0000000000002, and that is not 1101 ms.
     return math.ceil(round(seconds * 1000, 6))
+
+
+def shown(value: object) -> str:
+    """Return a short text for a value that is refused; never raises, whatever its ``__repr__`` does."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - an int of 5,000 digits has none, and a foreign one may do anything
+        return f"a {_kind(value)} that cannot be shown"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _kind(value: Any) -> str:

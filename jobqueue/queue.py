@@ -11,7 +11,6 @@ from typing import Any, Generic, Self, TypeVar, get_args, overload
 from jobqueue.backoff import Backoff
 from jobqueue.errors import (
     InvalidArgumentError,
-    JobNotFoundError,
     JobQueueError,
     QueueFullError,
     own_copy,
@@ -425,8 +424,10 @@ class Queue(Generic[P, R]):
         ``timeout`` in seconds counts from the call, and includes the storing. Other arguments as for
         `enqueue`.
 
-        Raises `WaitTimeoutError` (the job goes on; the message says if the store has not even answered),
-        `JobFailedError` or its `MaxRetriesError`, `JobCancelledError`, and what `enqueue` raises.
+        Raises `WaitTimeoutError` (the job goes on; the message says what is known of it),
+        `JobFailedError` or its `MaxRetriesError`, `JobCancelledError`, `JobNotFoundError` (the job is gone,
+        or another has its id now, and its outcome was not heard of), `ResultExpiredError`, and what
+        `enqueue` raises.
         """
         session = self._session
         if session is None or session.defect is not None:
@@ -468,7 +469,8 @@ class Queue(Generic[P, R]):
     async def wait(self, id: str, *, timeout: float = 30.0) -> R:
         """Wait for a job's result. ``timeout`` in seconds counts from the call.
 
-        Raises `JobNotFoundError`, `WaitTimeoutError`, `JobFailedError`, `JobCancelledError`.
+        Raises `JobNotFoundError`, `WaitTimeoutError`, `JobFailedError`, `JobCancelledError`,
+        `ResultExpiredError`.
         """
         session = self._started()
         check_id(id)
@@ -564,9 +566,7 @@ class Queue(Generic[P, R]):
                 "try again later, or add workers"
             )
 
-    def _outcome(self, id: str, ended: Reply | Inserted | None) -> R:
-        if ended is None:
-            raise JobNotFoundError(f"no job {id!r}: it never was, or its record has expired")
+    def _outcome(self, id: str, ended: Reply | Inserted) -> R:
         if ended.state is _COMPLETED and ended.data is not None:
             result: R = load(self._result_serde, ended.data, "the result")
             return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Generic, NamedTuple
 
@@ -13,9 +13,11 @@ from jobqueue.errors import (
     JobFailedError,
     JobQueueError,
     MaxRetriesError,
+    ResultExpiredError,
 )
 from jobqueue.generics import R
 from jobqueue.job import FailureReason, JobState, decode_error
+from jobqueue.options import instant
 from jobqueue.storage.base import Record, Reuse
 
 __all__ = [
@@ -26,6 +28,9 @@ __all__ = [
     "ended_error",
     "job_status",
 ]
+
+
+_EXPIRED = ErrorInfo("unknown", "the error expired before it was read: raise result_ttl")
 
 
 class EnqueueStatus(StrEnum):
@@ -94,28 +99,32 @@ def job_status(record: Record, result: Any, progress: Any) -> JobStatus[Any]:
     return JobStatus(
         id=record.id,
         state=record.state,
-        created_at=_instant(record.created_at),
-        updated_at=_instant(record.updated_at),
+        created_at=instant(record.created_at),
+        updated_at=instant(record.updated_at),
         attempts=record.attempts,
         max_attempts=record.max_attempts,
         result=result,
         error=None if record.error is None else decode_error(record.error)[0],
         progress=progress,
-        run_at=_instant(record.run_at),
+        run_at=instant(record.run_at),
         priority=record.priority,
         worker_id=record.worker,
-        expires_at=None if record.expires_at is None else _instant(record.expires_at),
+        expires_at=None if record.expires_at is None else instant(record.expires_at),
     )
 
 
 def ended_error(id: str, state: JobState, data: bytes | None, attempts: int) -> JobQueueError:
-    """Return the error to raise for a job that ended without a result."""
-    if state is JobState.CANCELLED:
-        return JobCancelledError(f"job {id!r} was cancelled")
-    error, reason = decode_error(data or b"")
+    """Return the error to raise for a job that ended without a result, or whose result is gone."""
+    match state, data:
+        case JobState.CANCELLED, _:
+            return JobCancelledError(f"job {id!r} was cancelled")
+        case JobState.COMPLETED, _:
+            return ResultExpiredError(
+                f"job {id!r} has completed, and its result expired before it was read: raise result_ttl"
+            )
+        case _, None:
+            error, reason = _EXPIRED, FailureReason.UNKNOWN
+        case _:
+            error, reason = decode_error(data)
     used_up = reason in {FailureReason.ERROR, FailureReason.TIMEOUT}
     return (MaxRetriesError if used_up else JobFailedError)(id, error, attempts, reason.value)
-
-
-def _instant(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, UTC)

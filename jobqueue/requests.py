@@ -7,7 +7,15 @@ from datetime import datetime
 from typing import Any
 
 from jobqueue.errors import InvalidArgumentError
-from jobqueue.options import check_count, check_id, check_instant, check_priority, check_seconds, millis
+from jobqueue.options import (
+    check_count,
+    check_id,
+    check_instant,
+    check_priority,
+    check_seconds,
+    millis,
+    shown,
+)
 from jobqueue.records import EnqueueRequest
 from jobqueue.runtime import make_tuple, unique_id
 from jobqueue.serde import Serde, TooLargeError, dump
@@ -102,4 +110,4 @@ def _check_reuse(value: object) -> Reuse:
         return Reuse(value)  # type: ignore[arg-type]
     except ValueError:
         allowed = ", ".join(repr(known.value) for known in Reuse)
-        raise InvalidArgumentError("reuse", f"must be one of {allowed}, not {value!r:.80}") from None
+        raise InvalidArgumentError("reuse", f"must be one of {allowed}, not {shown(value)}") from None

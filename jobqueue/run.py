@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Generic, Protocol
 
 from jobqueue.generics import P
 from jobqueue.job import AbortedReason, Settlement
+from jobqueue.options import instant
 from jobqueue.storage.base import Claimed
 from jobqueue.timers import Lane
 
@@ -138,7 +139,7 @@ class Job(Generic[P]):
     @property
     def created_at(self) -> datetime:
         """Instant at which the job was enqueued."""
-        return datetime.fromtimestamp(self._run.claimed.created_at / 1000, UTC)
+        return instant(self._run.claimed.created_at)
 
     @property
     def aborted(self) -> asyncio.Event:

@@ -4,9 +4,9 @@ Replies are pushed, and losing all of them costs only time. A waiter is register
 store within the same step that read the job as live, and the store is read again on every
 reconnection, every `POLL` seconds, and when the waiter's time is up.
 
-A reply names the incarnation (``seq``) of its job, so the outcome of an old job is never taken for that
-of a new one with the same id. A reply may even come before the answer of the insert that registered its
-waiter; it is kept until the incarnation is known.
+A call waits for one incarnation (``seq``) of its id and accepts the outcome of no other. Replies and
+records name the incarnation that they are about. A reply may even come before the answer of the insert
+that registered its waiter; it is kept until the incarnation is known.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from jobqueue.errors import JobQueueError, WaitTimeoutError, own_copy
+from jobqueue.errors import JobNotFoundError, JobQueueError, WaitTimeoutError, own_copy
+from jobqueue.explain import unfinished
 from jobqueue.job import ENDED, JobState
 from jobqueue.runtime import all_end
 from jobqueue.storage.base import Record, Reply, Storage
@@ -34,58 +35,74 @@ _current_task = cast("Callable[[], asyncio.Task[Any]]", asyncio.current_task)
 
 
 class Waiter:
-    """One call that waits for one job. The outcome is ``None`` if the job's record is gone."""
+    """One call that waits for one job."""
 
     # Defaults stand in the class: most waiters never change them.
     seq = 0
-    """The incarnation of the job, once it is known."""
+    """The incarnation of the job, once it is known. It never changes then."""
     due = 0.0
     lane: Lane | None = None
-    other: Waiter | None = None
-    """The previous waiter for the same job (a linked list, usually of one)."""
+    older: Waiter | None = None
+    """The previous waiter for the same id (a linked list, usually of one); set by `Waiters`."""
+    newer: Waiter | None = None
     task: asyncio.Task[Any] | None = None
     """The task that makes the call, if the store may be silent; set by `Waiters`."""
     cancels = 0
     """Cancellations of the task before the call; set by `Waiters`."""
     late = False
     """True if the timeout passed before the store had answered at all, so that the task was cancelled."""
-    _early: Reply | None = None
+    _early: dict[int, Reply] | None = None
+    """Replies that came before the incarnation was known, by incarnation."""
+    _told: Reply | None = None
+    """A reply that says that the job ended, without the result or error."""
 
-    def __init__(self, id: str, future: asyncio.Future[Reply | None]) -> None:
+    def __init__(self, id: str, future: asyncio.Future[Reply]) -> None:
         self.id = id
         self.future = future
 
     def bind(self, seq: int) -> bool:
         """Set the incarnation to wait for, once the store has named it; returns as `hear` does."""
         self.seq = seq
-        return self._early is not None and self.hear(self._early)
+        early = (self._early or {}).get(seq)
+        return early is not None and self.hear(early)
 
     def hear(self, reply: Reply) -> bool:
-        """Receive a reply; return whether the outcome still has to be fetched."""
+        """Receive a reply; return whether the store has to be read for the outcome."""
         if not self.seq:
-            if self._early is None or self._early.seq < reply.seq:
-                self._early = reply
-        elif reply.seq == self.seq:
-            if reply.state is JobState.COMPLETED and reply.data is None:
-                return True
+            self._early = self._early or {}
+            self._early[reply.seq] = reply
+            return False
+        if reply.seq != self.seq:
+            return reply.seq > self.seq  # another job has the id: this one has ended unheard
+        if reply.data is not None or reply.state is JobState.CANCELLED:
             self.end(reply)
-        return False
+            return False
+        self._told = reply
+        return True
 
     def read(self, queue: str, record: Record | None) -> None:
-        """Receive the job's record as read from the store."""
-        if record is None:
-            self.end(None)
-        elif record.seq < self.seq:
-            pass  # read before this incarnation was created
+        """Receive the job's record, read after the incarnation was known (or to learn it)."""
+        if record is None or record.seq != (self.seq or record.seq):
+            self._vanish()
         elif record.state in ENDED:
             data = record.result if record.state is JobState.COMPLETED else record.error
             self.end(Reply(queue, record.id, record.seq, record.state, data, record.attempts))
-        else:
-            # Live. A larger seq means that the job ended, its outcome is gone, and the id was used
-            # again: the new job is waited for instead.
-            self.seq = record.seq
 
-    def end(self, outcome: Reply | None) -> None:
+    def _vanish(self) -> None:
+        """End the call: the store has the job no longer, or never had it."""
+        if self._told is not None:
+            self.end(self._told)
+        elif self.seq:
+            self.fail(
+                JobNotFoundError(
+                    f"job {self.id!r} is gone, and its outcome is unknown: its record has expired, "
+                    "another job has its id now, or the store lost its last writes"
+                )
+            )
+        else:
+            self.fail(JobNotFoundError(f"no job {self.id!r}: it never was, or its record has expired"))
+
+    def end(self, outcome: Reply) -> None:
         """Answer the call."""
         if not self.future.done():
             self.future.set_result(outcome)
@@ -143,7 +160,10 @@ class Waiters:
         # whose calls never await anything.
         self._may_be_silent = type(storage) is not MemoryStorage
         self._stale = asyncio.Event()
-        self._fetch: set[str] = set()
+        self._told: set[str] = set()
+        """Ids to read because of a reply: before all others, as the outcome may soon expire."""
+        self._missed: set[str] = set()
+        """Ids to read because their reply may have been missed."""
         self._subscribing: asyncio.Task[None] | None = None
         self._closed: BaseException | None = None
         self.subscribed = False
@@ -157,15 +177,15 @@ class Waiters:
             waiter = waiting.get(reply.id)
             if waiter is None or reply.queue != self._queue:
                 continue
-            if waiter.other is None and waiter.seq == reply.seq and reply.data is not None:
+            if waiter.older is None and waiter.seq == reply.seq and reply.data is not None:
                 # The case of nearly all replies; `hear` would do the same.
                 if not waiter.future.done():
                     waiter.future.set_result(reply)
                 continue
             while waiter is not None:
                 if waiter.hear(reply):
-                    self._fetch_soon(reply.id)
-                waiter = waiter.other
+                    self.fetch(waiter)
+                waiter = waiter.older
 
     def cancel(self, queue: str, id: str, fence: int) -> None:  # noqa: ARG002 - the fence says all
         """Pass a cancel request on to the run."""
@@ -174,11 +194,7 @@ class Waiters:
 
     def resync(self) -> None:
         """Read the jobs of all waiters again."""
-        self._fetch.update(self._waiting)
-        self._stale.set()
-
-    def _fetch_soon(self, id: str) -> None:
-        self._fetch.add(id)
+        self._missed.update(self._waiting)
         self._stale.set()
 
     # -- waiting ----------------------------------------------------------------------------------
@@ -217,7 +233,7 @@ class Waiters:
             waiter.cancels = task.cancelling()
         standing = self._waiting.get(id)
         if standing is not None:
-            waiter.other = standing
+            waiter.older, standing.newer = standing, waiter
         self._waiting[id] = waiter
         self._timers.start(waiter, timeout)
         if self._closed is not None:
@@ -225,49 +241,49 @@ class Waiters:
         return waiter
 
     def fetch(self, waiter: Waiter) -> None:
-        """Schedule a read: a reply said the job ended but was too large to carry the result."""
-        self._fetch_soon(waiter.id)
+        """Schedule a read: a reply said that the job ended and did not carry the outcome."""
+        self._told.add(waiter.id)
+        self._stale.set()
 
     def remove(self, waiter: Waiter) -> None:
         """Remove a waiter."""
         self._timers.stop(waiter)
         if waiter.late:
             waiter.leave()
-        id = waiter.id
-        standing = self._waiting[id]
-        if standing is not waiter:
-            while standing.other is not waiter:
-                assert standing.other is not None
-                standing = standing.other
-            standing.other = waiter.other
-        elif waiter.other is None:
-            del self._waiting[id]
+        older, newer = waiter.older, waiter.newer
+        if older is not None:
+            older.newer = newer
+        if newer is not None:
+            newer.older = older
+        elif older is not None:
+            self._waiting[waiter.id] = older
         else:
-            self._waiting[id] = waiter.other
+            del self._waiting[waiter.id]
 
-    async def last_look(self, waiter: Waiter) -> Reply | None:
+    async def last_look(self, waiter: Waiter) -> Reply:
         """Read the store once more for a waiter whose timeout has passed. Raises `WaitTimeoutError`."""
-        look = asyncio.create_task(self._look(waiter.id), name="jobqueue-last-look")
+        waiter.future = self._future()  # a reply that comes meanwhile counts, too
+        look = asyncio.create_task(self._look(waiter), name="jobqueue-last-look")
+        cause: JobQueueError | None = None
         try:
             answered = await all_end(self._storage.clock, [look], LAST_LOOK)
-            record = look.result() if answered else None
+            known = look.result() if answered else "the store is silent"
         except JobQueueError as error:
-            raise WaitTimeoutError(
-                f"job {waiter.id!r} has no known outcome in time, and the store cannot be asked: {error}"
-            ) from error
+            known, cause = f"the store cannot be asked: {error}", error
         finally:
             look.cancel()
-        if not answered:
-            raise WaitTimeoutError(f"job {waiter.id!r} has no known outcome in time, and the store is silent")
-        last = Waiter(waiter.id, self._future())
-        last.read(self._queue, record)
-        if last.future.done():
-            return last.future.result()
-        state = "missing" if record is None else record.state.value
-        raise WaitTimeoutError(f"job {waiter.id!r} is still {state}; it goes on: wait again, or cancel it")
+        if waiter.future.done():
+            return waiter.future.result()
+        raise WaitTimeoutError(f"job {waiter.id!r} has no known outcome in time: {known}") from cause
 
-    async def _look(self, id: str) -> Record | None:
-        return (await self._storage.get(self._queue, [id]))[0]
+    async def _look(self, waiter: Waiter) -> str:
+        """Give the waiter the job's record; return the reason why that is no outcome, if it is none."""
+        (record,) = await self._storage.get(self._queue, [waiter.id])
+        waiter.read(self._queue, record)
+        if record is None or waiter.future.done():
+            return ""
+        attended = record.state is JobState.PROCESSING or await self._storage.workers(self._queue)
+        return unfinished(record, self._queue, attended=bool(attended))
 
     def fail_all(self, error: BaseException) -> None:
         """End all waiting calls, now and later, with an error: nothing waits for a stopped queue."""
@@ -281,7 +297,7 @@ class Waiters:
         waiter = self._waiting.get(id)
         while waiter is not None:
             standing.append(waiter)
-            waiter = waiter.other
+            waiter = waiter.older
         return standing
 
     # -- reading again -------------------------------------------------------------------------------
@@ -296,12 +312,18 @@ class Waiters:
             finally:
                 timer.cancel()
             self._stale.clear()
-            ids = [id for id in self._fetch if id in self._waiting]
-            self._fetch.clear()
-            for start in range(0, len(ids), _CHUNK):
-                await self._read(ids[start : start + _CHUNK])
+            while self._told or self._missed:
+                await self._read(self._some_ids())
+
+    def _some_ids(self) -> list[str]:
+        ids: list[str] = []
+        for wanted in (self._told, self._missed):
+            while wanted and len(ids) < _CHUNK:
+                ids.append(wanted.pop())
+        return [id for id in ids if id in self._waiting]
 
     async def _read(self, ids: list[str]) -> None:
+        # Chosen before the call: so no record is older than the incarnation that a waiter knows.
         waiters = [[waiter for waiter in self._standing(id) if waiter.seq] for id in ids]
         try:
             records = await self._storage.get(self._queue, ids, reply_to=self.address)

@@ -23,6 +23,7 @@ NAMES = """
     Serde JsonSerde MsgpackSerde
     Storage MemoryStorage FileStorage RedisStorage open_storage
     JobQueueError InvalidArgumentError SerializationError QueueFullError WaitTimeoutError JobNotFoundError
+    ResultExpiredError
     JobCancelledError JobFailedError MaxRetriesError LeaseLostError StorageError StorageUnavailableError
     Event QueueStarted QueueStopped JobEnqueued JobProcessing JobCompleted JobFailed JobFailing JobRequeued
     JobCancelled JobStalled JobProgress ErrorOccurred LeadershipAcquired LeadershipLost
@@ -53,7 +54,7 @@ def test_the_errors_are_one_tree() -> None:
         for name in NAMES
         if inspect.isclass(thing := getattr(jobqueue, name)) and name.endswith("Error")
     ]
-    assert len(errors) == 12
+    assert len(errors) == 13
     assert all(issubclass(error, JobQueueError) for error in errors)
     assert issubclass(jobqueue.WaitTimeoutError, TimeoutError)
     assert issubclass(jobqueue.InvalidArgumentError, ValueError)

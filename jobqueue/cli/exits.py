@@ -5,7 +5,6 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Self, cast
 
-from jobqueue.cli.text import one_line
 from jobqueue.errors import (
     InvalidArgumentError,
     JobCancelledError,
@@ -13,9 +12,11 @@ from jobqueue.errors import (
     JobNotFoundError,
     JobQueueError,
     QueueFullError,
+    ResultExpiredError,
     StorageUnavailableError,
     WaitTimeoutError,
 )
+from jobqueue.text import one_line
 
 __all__ = ["Exit", "Failure", "failure"]
 
@@ -38,6 +39,7 @@ class Exit(IntEnum):
 _CODES: tuple[tuple[type[JobQueueError], Exit, str], ...] = (
     (InvalidArgumentError, Exit.USAGE, ""),
     (JobNotFoundError, Exit.NOT_FOUND, ""),
+    (ResultExpiredError, Exit.NOT_FOUND, ""),
     (WaitTimeoutError, Exit.TIMEOUT, ""),
     (StorageUnavailableError, Exit.UNREACHABLE, "does the server run, and is --storage right?"),
     (JobFailedError, Exit.JOB_FAILED, ""),

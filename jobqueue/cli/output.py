@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobqueue.cli.text import printable
+from jobqueue.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -17,6 +17,13 @@ Units and rules that hold for every call:
   What one call releases or recovers goes to the front of its priority, in the order of the fences.
 * Every claim, recovery and abandonment gives the record a new **fence**, larger than every fence that
   this store gave before. A write with another fence than the record's has no effect.
+* The waiters of a live job are a set of addresses, registered by `insert` and `get` and taken off only when
+  the job ends: who stops waiting is not known to a store. So the set is **bounded**, to `MAX_WAITERS`
+  addresses of `MAX_WAITER_BYTES` bytes together: a new one that exceeds this drops those that were
+  registered first. Registering again moves nothing, and a dropped one can register again: what it lost is a
+  push, which costs its caller one poll at the most.
+* Every answer about a job names its incarnation by the same ``seq``: insertions, records and replies. It is
+  never that of an earlier or later job with the id, or somebody who waits would take one for the other.
 * Faults: `StorageUnavailableError` if a later try may work, `StorageError` if not, `QueueFullError`
   if there is no room. A store retries by itself what it can retry without doing it twice.
 * Every coroutine may be cancelled at any await: the step then happened or did not, and the store
@@ -33,6 +40,8 @@ from jobqueue.job import JobState, Settlement
 from jobqueue.runtime import Clock
 
 __all__ = [
+    "MAX_WAITERS",
+    "MAX_WAITER_BYTES",
     "PROMOTE_LIMIT",
     "WORKER_SEEN_FOR",
     "CancelStatus",
@@ -61,6 +70,10 @@ PROMOTE_LIMIT = 1000
 """Largest number of due jobs that one `Storage.exchange` moves to ready, so that no step takes long."""
 WORKER_SEEN_FOR = 60_000
 """Milliseconds that a worker is listed after its last `exchange` or `extend`."""
+MAX_WAITERS = 1_000
+"""Largest number of addresses that wait for one job."""
+MAX_WAITER_BYTES = 65_536
+"""Largest number of bytes (UTF-8) of the addresses that wait for one job, together."""
 
 
 class Reuse(StrEnum):
@@ -334,8 +347,8 @@ class Storage(Protocol):
 
         A cancelled job counts as absent. A created job starts over in every field and gets a new
         ``seq``; it is ready if its due time has come, else scheduled. A found one is not changed.
-        With ``reply_to``, jobs that ask to ``wait`` register it as a waiter (a set: once per
-        address), created or found, unless they have ended.
+        With ``reply_to``, jobs that ask to ``wait`` register it as a waiter, created or found, unless they
+        have ended.
 
         ``max_length`` refuses (``full``) a job that would make the number of waiting jobs (ready and
         scheduled) exceed it; found jobs are answered all the same.

@@ -17,6 +17,8 @@ from jobqueue.errors import InvalidArgumentError
 from jobqueue.job import ENDED, STALLED_ERROR, TRANSITIONS, WAITING, Action, JobState, Settlement
 from jobqueue.runtime import make_tuple
 from jobqueue.storage.base import (
+    MAX_WAITER_BYTES,
+    MAX_WAITERS,
     WORKER_SEEN_FOR,
     CancelStatus,
     Claimed,
@@ -556,7 +558,7 @@ class Engine:
 
     def _add_waiter(self, job: Entry, address: str) -> None:
         if address not in job.waiters:
-            job.waiters += (address,)
+            job.waiters = _bounded((*job.waiters, address))
 
     def _end_cancelled(self, q: Index, job: Entry, now: int) -> None:
         job.payload = job.data = None
@@ -574,6 +576,17 @@ class Engine:
                 else:
                     told.append(reply)
             job.waiters = ()
+
+
+def _bounded(waiters: tuple[str, ...]) -> tuple[str, ...]:
+    """Return as many of the latest addresses as may wait for one job."""
+    waiters = waiters[-MAX_WAITERS:]
+    excess = len("".join(waiters).encode()) - MAX_WAITER_BYTES
+    dropped = 0
+    while excess > 0:
+        excess -= len(waiters[dropped].encode())
+        dropped += 1
+    return waiters[dropped:]
 
 
 def _replaces(reuse: Reuse, job: Entry, now: int) -> bool:

@@ -13,7 +13,6 @@ from jobqueue.cli import output
 from jobqueue.cli.exits import Exit, Failure, failure
 from jobqueue.cli.logs import _Json, _Text
 from jobqueue.cli.output import as_json, fitted, rows_table
-from jobqueue.cli.text import one_line, printable
 from jobqueue.errors import (
     ErrorInfo,
     InvalidArgumentError,
@@ -27,6 +26,7 @@ from jobqueue.errors import (
     StorageUnavailableError,
     WaitTimeoutError,
 )
+from jobqueue.text import one_line, printable
 
 INFO = ErrorInfo("ValueError", "no")
 

@@ -48,7 +48,7 @@ def standing(queue: Queue[Any, Any]) -> int:
         for waiter in queue._session.waiters._waiting.values():
             here = waiter
             while here is not None:
-                count, here = count + 1, here.other
+                count, here = count + 1, here.older
     return count
 
 

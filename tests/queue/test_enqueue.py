@@ -222,6 +222,23 @@ async def test_delay_and_run_at_make_a_job_due_later(lab: Lab, clock: FakeClock)
     assert [round(when, 2) for _, when in ran[1:]] == [7.0, 12.0]
 
 
+@pytest.mark.parametrize(
+    ("at", "read"),
+    [
+        (datetime.min.replace(tzinfo=UTC), datetime(1970, 1, 1, tzinfo=UTC)),
+        (datetime.max.replace(tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC)),
+    ],
+)
+async def test_the_first_and_the_last_instant_can_be_asked_for(
+    lab: Lab, at: datetime, read: datetime
+) -> None:
+    queue = await lab.start()
+    await queue.enqueue("a", None, run_at=at)
+    status = await queue.get_status("a")
+    assert status is not None
+    assert status.run_at == read
+
+
 async def test_run_at_may_be_in_any_time_zone(lab: Lab) -> None:
     from datetime import timezone
 

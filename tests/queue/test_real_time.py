@@ -211,7 +211,7 @@ async def test_ten_thousand_jobs_leave_nothing_behind() -> None:
         await until(lambda: len(asyncio.all_tasks()) <= tasks + 1)
         await until(lambda: not worker._runs and not worker._finished)
         assert session.waiters._waiting == {}
-        assert session.waiters._fetch == set()
+        assert session.waiters._told == session.waiters._missed == set()
         assert sum(map(len, session.timers._lanes.values())) == 0
         assert len(session.timers._lanes) <= 2
         assert worker._zombies == 0

@@ -8,8 +8,12 @@ from typing import Any
 import pytest
 
 from jobqueue import (
+    Job,
     JobCancelledError,
+    JobFailedError,
     JobNotFoundError,
+    MaxRetriesError,
+    ResultExpiredError,
     WaitTimeoutError,
 )
 from jobqueue.job import JobState
@@ -190,17 +194,60 @@ async def test_a_result_too_large_to_push_is_fetched(clock: FakeClock) -> None:
         await lab.close()
 
 
-async def test_a_result_that_expired_before_it_was_fetched(clock: FakeClock) -> None:
+@pytest.mark.parametrize("fails", [False, True])
+async def test_an_outcome_that_expired_before_it_was_fetched(clock: FakeClock, fails: bool) -> None:
+    async def handler(job: Job[Any]) -> None:
+        if fails:
+            raise ValueError
+
     async with opened(TooLarge(MemoryStorage(clock=clock))) as storage:
         lab, hold = Lab(storage), Hold()
-        queue = await lab.start(echo, result_ttl=1)
+        queue = await lab.start(handler, result_ttl=1, max_attempts=1)
         storage.fault("get", times=1, before=hold)
         call = asyncio.create_task(queue.enqueue_and_wait("a", 1))
         await within(hold.reached.wait())
         clock.move(2)
         hold.go.set()
-        with pytest.raises(JobNotFoundError, match="expired"):
+        with pytest.raises(
+            JobFailedError if fails else ResultExpiredError, match="expired before it was read"
+        ):
             await within(call)
+        await lab.close()
+
+
+async def test_an_error_too_large_to_push_is_fetched(clock: FakeClock) -> None:
+    async def handler(job: Job[Any]) -> None:
+        raise ValueError("large")
+
+    async with opened(TooLarge(MemoryStorage(clock=clock))) as storage:
+        lab = Lab(storage)
+        queue = await lab.start(handler, max_attempts=1)
+        with pytest.raises(MaxRetriesError, match="ValueError: large"):
+            await within(queue.enqueue_and_wait("a", 1))
+        await lab.close()
+
+
+async def test_what_a_reply_told_of_is_read_before_all_that_may_have_been_missed(clock: FakeClock) -> None:
+    async with opened(TooLarge(MemoryStorage(clock=clock))) as storage:
+        lab, hold = Lab(storage), Hold()
+        queue = await lab.start(concurrency=1)
+        await queue.enqueue("told", "large", priority=1)
+        told = asyncio.create_task(queue.wait("told"))
+        waiting = [asyncio.create_task(queue.enqueue_and_wait(f"j{n}", n)) for n in range(3000)]
+        await clock.settle()
+        storage.fault("get", times=1, before=hold)
+        assert queue._session is not None
+        queue._session.waiters.resync()
+        await within(hold.reached.wait())
+        worker = await lab.start(echo, concurrency=1)
+        await until(lambda: queue._session is not None and bool(queue._session.waiters._told))
+        before = storage.calls("get")
+        hold.go.set()
+        assert await within(told) == "large"
+        assert storage.calls("get") <= before + 2
+        await worker.stop()
+        for call in waiting:
+            call.cancel()
         await lab.close()
 
 
@@ -257,34 +304,65 @@ async def test_a_rerun_is_waited_for_and_not_its_predecessor(lab: Lab) -> None:
         assert await within(queue.enqueue_and_wait("a", n, reuse="rerun")) == n
 
 
-async def test_a_waiter_whose_job_was_replaced_unheard_gets_the_new_outcome(clock: FakeClock) -> None:
+@pytest.mark.parametrize("timeout", [3, 30], ids=["when time is up", "at the next poll"])
+@pytest.mark.parametrize("runs", [False, True])
+async def test_a_waiter_whose_job_was_replaced_unheard_does_not_take_the_other_for_it(
+    clock: FakeClock, timeout: float, runs: bool
+) -> None:
     async with opened(DeafStorage(clock=clock)) as storage:
         lab = Lab(storage)
         queue = await lab.start()
-        call = asyncio.create_task(queue.enqueue_and_wait("a", "old"))
+        calls = [asyncio.create_task(queue.enqueue_and_wait("a", "old", timeout=timeout))]
+        await clock.settle()
+        calls.append(asyncio.create_task(queue.wait("a", timeout=timeout)))
         await clock.settle()
         await queue.cancel("a")
         await queue.enqueue("a", "new")
-        await clock.advance(5)
-        assert not call.done()
-        queue.execute(echo)
-        await clock.advance(12)
-        assert await within(call) == "new"
+        if runs:
+            queue.execute(echo)
+        await clock.advance(5.1)
+        for call in calls:
+            with pytest.raises(JobNotFoundError, match="another job has its id"):
+                await within(call)
+        queue.execute(echo) if not runs else None
+        await clock.advance(5.1)
+        assert await queue.get_result("a") == "new"
         await lab.close()
 
 
-async def test_who_moved_on_to_a_new_job_is_pushed_its_outcome(lab: Lab, clock: FakeClock) -> None:
-    queue, other = await lab.start(), await lab.start()
-    call = asyncio.create_task(queue.enqueue_and_wait("a", "old"))
-    await clock.settle()
-    assert queue._session is not None
-    waiters = queue._session.waiters
-    await lab.storage.unsubscribe(queue.name, waiters.address, waiters)
-    await other.cancel("a")
-    await other.enqueue("a", "new")
-    await lab.storage.subscribe(queue.name, waiters.address, waiters)
+@pytest.mark.parametrize("timeout", [3, 30], ids=["when time is up", "at the next poll"])
+async def test_a_store_that_lost_the_job_does_not_answer_with_its_predecessor(
+    wire: WireStorage, clock: FakeClock, timeout: float
+) -> None:
+    lab = Lab(wire)
+    queue = await lab.start(echo)
+    assert await within(queue.enqueue_and_wait("a", "old")) == "old"
+    before = await lab.record("a")
+    gate = Gate()
+    await queue.stop()
+    queue = await lab.start(gate)
+    call = asyncio.create_task(queue.enqueue_and_wait("a", "new", reuse="rerun", timeout=timeout))
+    await within(gate.began.wait())
+    wire.fault("get", change=lambda _records: [before])
     await clock.advance(5.1)
-    other.execute(echo)
-    await clock.settle()
-    assert call.done(), "it waits for the next poll"
-    assert await call == "new"
+    with pytest.raises(JobNotFoundError, match="lost its last writes"):
+        await within(call)
+    wire.heal()
+    gate.go.set()
+    await lab.close()
+
+
+async def test_what_is_pushed_during_the_last_look_counts(wire: WireStorage, clock: FakeClock) -> None:
+    lab, hold, gate = Lab(wire), Hold(), Gate("late")
+    queue = await lab.start(gate)
+    call = asyncio.create_task(queue.enqueue_and_wait("a", 1, timeout=3))
+    await within(gate.began.wait())
+    wire.fault("get", before=hold)
+    await clock.advance(3.1)
+    await within(hold.reached.wait())
+    gate.go.set()
+    await clock.advance(1.1)
+    assert await within(call) == "late"
+    wire.heal()
+    hold.go.set()
+    await lab.close()

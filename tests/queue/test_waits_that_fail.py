@@ -24,6 +24,7 @@ from jobqueue.storage.memory import MemoryStorage
 from jobqueue.testing import FakeClock
 from jobqueue.waiters import LAST_LOOK
 from tests.queue.support import (
+    Gate,
     Hold,
     Lab,
     WireStorage,
@@ -52,6 +53,43 @@ async def test_a_wait_for_a_job_of_another_ends_in_time_too(lab: Lab, clock: Fak
     with pytest.raises(WaitTimeoutError, match="still scheduled"):
         await within(call)
     assert standing(queue) == 0
+
+
+async def test_a_wait_that_times_out_says_that_nobody_works(lab: Lab, clock: FakeClock) -> None:
+    queue = await lab.start(name="mail")
+    call = asyncio.create_task(queue.enqueue_and_wait("a", 1, timeout=3))
+    await clock.advance(3.1)
+    with pytest.raises(WaitTimeoutError, match=r"still queued; no worker of queue 'mail' has been seen"):
+        await within(call)
+
+
+async def test_a_wait_that_times_out_says_who_runs_the_job(lab: Lab, clock: FakeClock) -> None:
+    queue = await lab.start(Gate(), worker_id="w7")
+    call = asyncio.create_task(queue.enqueue_and_wait("a", 1, timeout=3))
+    await clock.advance(3.1)
+    with pytest.raises(WaitTimeoutError, match="still processing by worker 'w7'; the job goes on") as caught:
+        await within(call)
+    assert "has been seen" not in str(caught.value)
+
+
+async def test_a_wait_that_times_out_tells_the_last_error(lab: Lab, clock: FakeClock) -> None:
+    async def handler(job: Job[Any]) -> None:
+        raise ValueError("no route\n2026-01-01 ERROR all is lost " + "x" * 9000)
+
+    queue = await lab.start(handler, backoff=Backoff.fixed(60))
+    call = asyncio.create_task(queue.enqueue_and_wait("a", 1, timeout=3))
+    await clock.advance(3.1)
+    with pytest.raises(WaitTimeoutError, match="attempt 1 of 3 ended in ValueError: no route 2026") as caught:
+        await within(call)
+    text = str(caught.value)
+    assert "still failing until 2023-11-14T22:14:20+00:00" in text
+    assert "has been seen" not in text
+    assert "\n" not in text
+    assert len(text) < 600
+    status = await queue.get_status("a")
+    assert status is not None
+    assert status.error is not None
+    assert status.error.message.startswith("no route")
 
 
 async def test_wait_for_a_cancelled_job(lab: Lab) -> None:

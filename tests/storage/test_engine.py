@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from jobqueue.job import Action, JobState, Settlement
-from jobqueue.storage.base import Claimed, NewJob, Renewal, Reuse
+from jobqueue.storage.base import MAX_WAITER_BYTES, MAX_WAITERS, Claimed, NewJob, Renewal, Reuse
 from jobqueue.storage.engine import Engine
 
 IDS = [f"{n}" for n in range(12)]
@@ -213,3 +213,19 @@ def test_effects_are_handed_over_once() -> None:
     assert effects.cancels == [("w", "q", "a", run.fence)]
     assert [reply.state for reply in effects.replies["me"]] == [JobState.CANCELLED]
     assert engine.take_effects() is None
+
+
+@pytest.mark.parametrize(("width", "kept"), [(10, MAX_WAITERS), (200, MAX_WAITER_BYTES // 200)])
+def test_the_waiters_of_a_job_are_bounded_and_the_latest_stay(width: int, kept: int) -> None:
+    engine = Engine()
+    addresses = [f"{n:0{width}d}" for n in range(kept + 50)]
+    engine.insert("q", [NewJob("a", b"")], 0)
+    for address in addresses:
+        engine.get("q", ["a"], 0, reply_to=address)
+    assert [one for one in addresses if engine.has_waiter("q", "a", one, 0)] == addresses[-kept:]
+    engine.get("q", ["a"], 0, reply_to=addresses[-1])
+    engine.get("q", ["a"], 0, reply_to=addresses[0])
+    assert [one for one in addresses if engine.has_waiter("q", "a", one, 0)] == [
+        addresses[0],
+        *addresses[-kept + 1 :],
+    ]

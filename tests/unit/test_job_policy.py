@@ -134,7 +134,7 @@ def test_stored_errors_are_bounded() -> None:
 )
 def test_foreign_errors_are_read_as_unknown(data: bytes) -> None:
     info, reason = decode_error(data)
-    assert (info.type, reason) == ("unknown", "error")
+    assert (info.type, reason) == ("unknown", "unknown")
 
 
 def test_what_is_not_text_becomes_text() -> None:

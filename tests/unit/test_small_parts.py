@@ -6,6 +6,7 @@ import copy
 import os
 import pickle
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from jobqueue import (
     JobState,
     MaxRetriesError,
     MemoryStorage,
+    ResultExpiredError,
     open_storage,
 )
 from jobqueue.job import STALLED_ERROR, encode_error
@@ -33,6 +35,7 @@ from jobqueue.options import (
     check_number,
     check_queue_name,
     check_seconds,
+    instant,
     millis,
 )
 from jobqueue.records import ended_error, job_status
@@ -72,7 +75,12 @@ def test_which_error_stands_for_an_end(reason: str, kind: type[Exception]) -> No
 
 def test_a_cancelled_end_and_one_without_an_error() -> None:
     assert isinstance(ended_error("a", JobState.CANCELLED, None, 0), JobCancelledError)
-    assert "cannot be read" in str(ended_error("a", JobState.FAILED, None, 1))
+    assert "cannot be read" in str(ended_error("a", JobState.FAILED, b"", 1))
+    gone = ended_error("a", JobState.FAILED, None, 2)
+    assert type(gone) is JobFailedError
+    assert (gone.reason, gone.attempts) == ("unknown", 2)
+    assert "expired before it was read" in str(gone)
+    assert type(ended_error("a", JobState.COMPLETED, None, 1)) is ResultExpiredError
     assert FailureReason.STALLED in str(ended_error("a", JobState.FAILED, STALLED_ERROR, 1))
 
 
@@ -89,6 +97,16 @@ def test_exponential_backoff() -> None:
     assert repr(backoff) == "Backoff.exponential(0.5, factor=3, max=10, jitter=0.1)"
     assert Backoff.exponential(50, max=10, jitter=0).delay(1) == 10
     assert Backoff.exponential(0).delay(5, middle) == 0
+
+
+@pytest.mark.parametrize("attempts", [1, 1024, 1025, 2**31 - 1])
+def test_exponential_backoff_after_very_many_attempts(attempts: int) -> None:
+    assert Backoff.exponential(0).delay(attempts) == 0
+    assert Backoff.exponential(0, factor=7, max=5).delay(attempts) == 0
+    assert Backoff.exponential(3, factor=1, jitter=0).delay(attempts) == 3
+    assert Backoff.exponential(5, factor=5, max=60, jitter=0).delay(attempts) in {5, 60}
+    hundred_years = 100 * 365 * 86400.0
+    assert Backoff.exponential(hundred_years, max=hundred_years, jitter=1).delay(attempts) <= hundred_years
 
 
 def test_jitter_is_drawn_to_both_sides_and_after_the_cap() -> None:
@@ -173,6 +191,32 @@ def test_instants_are_rounded_up_to_milliseconds() -> None:
     there = at.astimezone(timezone(timedelta(hours=-9, minutes=-30)))
     assert check_instant("at", there) == check_instant("at", at)
     assert check_instant("at", datetime(1950, 1, 1, tzinfo=UTC)) == 0
+
+
+@pytest.mark.parametrize("hours", [-12, 0, 14])
+def test_every_instant_that_is_taken_can_be_read_back(hours: int) -> None:
+    zone = timezone(timedelta(hours=hours))
+    for extreme in (datetime.max.replace(tzinfo=zone), datetime.min.replace(tzinfo=zone)):
+        at = check_instant("at", extreme)
+        assert check_instant("at", instant(at)) == at
+    assert instant(2**63).year == 9999
+    assert instant(-5) == datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Unshowable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize("value", [10**5000, "x" * 9999, Unshowable()], ids=["int", "str", "object"])
+def test_what_is_refused_is_shown_shortly(value: Any) -> None:
+    for check in (check_seconds, check_count, partial(check_number, high=5.0)):
+        with pytest.raises(InvalidArgumentError) as caught:
+            check("n", value)
+        assert len(str(caught.value)) < 250
+    with pytest.raises(InvalidArgumentError) as caught:
+        check_queue_name(value)
+    assert len(str(caught.value)) < 250
 
 
 # -- ids ----------------------------------------------------------------------------------------------

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from typing import Any
 
 import pytest
 
+from jobqueue.errors import JobNotFoundError
 from jobqueue.job import JobState
 from jobqueue.storage.base import Record, Reply
 from jobqueue.storage.memory import MemoryStorage
@@ -15,7 +17,7 @@ from jobqueue.testing import FakeClock
 from jobqueue.timers import Timers
 from jobqueue.waiters import Waiter, Waiters
 
-DONE, CANCELLED = JobState.COMPLETED, JobState.CANCELLED
+DONE, FAILED, CANCELLED = JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED
 
 
 def reply(seq: int, data: bytes | None = b"1", state: JobState = DONE) -> Reply:
@@ -72,29 +74,66 @@ async def test_the_first_answer_stands() -> None:
     one.hear(reply(1, b"second"))
     one.read("q", None)
     one.expire()
-    outcome = one.future.result()
-    assert outcome is not None
-    assert outcome.data == b"first"
+    assert one.future.result().data == b"first"
+
+
+async def test_an_error_too_large_to_push_is_asked_for_like_a_result() -> None:
+    one = await waiter(2)
+    assert one.hear(reply(2, None, FAILED))
+    assert not one.future.done()
+    one.read("q", record(2, FAILED, error=b"e"))
+    assert one.future.result() == Reply("q", "a", 2, FAILED, b"e", 0)
+
+
+@pytest.mark.parametrize("state", [DONE, FAILED])
+@pytest.mark.parametrize("found", [None, 3])
+async def test_of_an_outcome_that_expired_before_it_was_read_the_end_is_known(
+    state: JobState, found: int | None
+) -> None:
+    one = await waiter(2)
+    one.hear(reply(2, None, state))
+    one.read("q", None if found is None else record(found, DONE, b"of another"))
+    assert one.future.result() == reply(2, None, state)
+
+
+async def test_news_of_a_later_job_has_the_store_read_and_is_no_outcome() -> None:
+    one = await waiter(2)
+    assert one.hear(reply(3, b"of another"))
+    assert not one.future.done()
+    one.read("q", record(3, DONE, b"of another"))
+    with pytest.raises(JobNotFoundError, match="another job has its id"):
+        one.future.result()
 
 
 async def test_what_the_store_says() -> None:
-    gone, old, live, newer, ended, failed = [await waiter(5) for _ in range(6)]
+    gone, live, ended, failed = [await waiter(5) for _ in range(4)]
     gone.read("q", None)
-    assert gone.future.result() is None
-    old.read("q", record(4, DONE, b"old"))
-    assert not old.future.done()
-    assert old.seq == 5
+    with pytest.raises(JobNotFoundError, match="expired"):
+        gone.future.result()
     live.read("q", record(5, JobState.PROCESSING))
     assert not live.future.done()
-    newer.read("q", record(6, JobState.QUEUED))
-    newer.hear(reply(5))
-    assert not newer.future.done()
-    newer.hear(reply(6, b"6"))
-    assert newer.future.result() == reply(6, b"6")
     ended.read("q", record(5, DONE, b"r"))
     assert ended.future.result() == Reply("q", "a", 5, DONE, b"r", 0)
-    failed.read("q", record(5, JobState.FAILED, error=b"e"))
-    assert failed.future.result() == Reply("q", "a", 5, JobState.FAILED, b"e", 0)
+    failed.read("q", record(5, FAILED, error=b"e"))
+    assert failed.future.result() == Reply("q", "a", 5, FAILED, b"e", 0)
+
+
+@pytest.mark.parametrize("seq", [4, 6])
+@pytest.mark.parametrize("state", list(JobState))
+async def test_another_incarnation_is_never_an_answer(seq: int, state: JobState) -> None:
+    one = await waiter(5)
+    one.read("q", record(seq, state, b"of another", b"of another"))
+    with pytest.raises(JobNotFoundError):
+        one.future.result()
+
+
+async def test_who_knows_no_incarnation_yet_takes_the_one_that_is_there() -> None:
+    ended, never = await waiter(), await waiter()
+    ended.read("q", record(4, DONE, b"r"))
+    assert ended.future.result() == Reply("q", "a", 4, DONE, b"r", 0)
+    never.read("q", None)
+    with pytest.raises(JobNotFoundError, match="never was"):
+        never.future.result()
 
 
 def make_waiters(storage: MemoryStorage) -> Waiters:
@@ -117,6 +156,17 @@ async def test_of_those_who_wait_for_one_job_any_may_leave(leavers: tuple[int, i
         if place not in leavers:
             waiters.remove(one)
     waiters.remove(other)
+    assert waiters._waiting == {}
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["oldest first", "newest first"])
+async def test_a_crowd_that_waits_for_one_job_leaves_in_linear_time(order: int) -> None:
+    waiters = make_waiters(MemoryStorage(clock=FakeClock()))
+    crowd = [waiters.add("a", 5) for _ in range(30_000)]
+    began = time.monotonic()
+    for one in crowd[::order]:
+        waiters.remove(one)
+    assert time.monotonic() - began < 5
     assert waiters._waiting == {}
 
 

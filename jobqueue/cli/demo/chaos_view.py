@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from jobqueue.cli.demo.chaos_processes import Child
 from jobqueue.cli.output import fields_table, rows_table
-from jobqueue.cli.text import printable
 from jobqueue.runtime import SYSTEM_CLOCK
+from jobqueue.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

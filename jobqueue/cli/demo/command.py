@@ -22,10 +22,10 @@ from jobqueue.cli.exits import Failure
 from jobqueue.cli.opening import announced
 from jobqueue.cli.options import option, output_option, storage_option
 from jobqueue.cli.output import console, emit_json, show
-from jobqueue.cli.text import printable
 from jobqueue.storage.base import Storage
 from jobqueue.storage.file import FileStorage
 from jobqueue.storage.urls import open_storage, redact
+from jobqueue.text import printable
 
 __all__ = ["demo"]
 

@@ -1,4 +1,4 @@
-"""Text that is safe to print: what comes from a store cannot steer the terminal."""
+"""Text that is safe to print and to log: foreign text steers no terminal and forges no line."""
 
 from __future__ import annotations
 
