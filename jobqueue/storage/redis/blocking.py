@@ -1,16 +1,16 @@
-"""Waiting for work: one blocked connection per queue, shared by all who wait in this process.
+"""Waiting for work: one blocked connection per queue, shared by all waiters of this process.
 
-The connection waits in ``BLMOVE ready staged``. The moved element is only a wake-up; it is claimed from
-``staged`` by the next exchange of anybody. What keeps that safe:
+The connection waits in ``BLMOVE ready staged``. The moved element is only a wake-up; the next exchange of
+any process claims it from ``staged``. This is safe because:
 
-* Nobody owns ``staged``: every exchange, sweep and cancel first puts what is there back in front of
-  ``ready``. A process that dies after the move strands nothing; at most it swallows one wake-up, and the
+* Nobody owns ``staged``: every exchange, sweep and cancel first puts its elements back in front of
+  ``ready``. A process that dies after the move strands no job; at most one wake-up is lost, and the
   others go on sleeping until that next call or until their own timeout.
-* A waiter that is cancelled leaves the command running, and the next waiter joins it. An element
-  that arrives when nobody waits any more is given back at once, which wakes another process; unless an
-  exchange of this process is under way, which may have claimed it.
-* Who inserts and waits in one process need not wait for the server's word: `hint` sends the waiter to look,
-  and its exchange follows the insert on the same connection. That saves a fifth of a request's time.
+* A cancelled waiter leaves the command running, and the next waiter joins it. An element that arrives
+  without a waiter is given back at once, which wakes another process; unless an exchange of this process
+  is in flight, which may have claimed it.
+* A process that inserts and waits for work need not wait for the server's wake-up: `hint` wakes the
+  waiter, and its exchange follows the insert on the same connection. That saves a fifth of a request's time.
 * On close the command is ended with ``CLIENT UNBLOCK``, so that it is known whether it moved something.
 """
 
@@ -36,7 +36,7 @@ __all__ = ["WorkSignal", "resolve", "wake"]
 log = logging.getLogger("jobqueue.redis")
 
 _BLOCK = 5.0
-"""Seconds of one blocking command: long enough to be cheap, short enough to notice a dead server."""
+"""Seconds that one blocking command waits: long enough to be cheap, short enough to notice a dead server."""
 
 
 class WorkSignal:
@@ -79,16 +79,16 @@ class WorkSignal:
             self._waiters.discard(future)
 
     def hint(self) -> None:
-        """Say that this process is sending jobs: who waits may look, behind them on the same connection."""
+        """Wake the waiters since this process is sending jobs; their claims follow on the same connection."""
         if self._waiters:
             wake(self._waiters)
 
     def begin_exchange(self) -> None:
-        """Say that an exchange is sent."""
+        """Note that an exchange is in flight."""
         self._exchanging += 1
 
     def end_exchange(self, claimed: Sequence[Claimed]) -> None:
-        """Say what it has claimed."""
+        """Note its end and what it claimed."""
         self._exchanging -= 1
         self._claimed = claimed
         self._look_again()
@@ -98,7 +98,7 @@ class WorkSignal:
             self._exchanged.set_result(None)
 
     async def close(self) -> None:
-        """End the blocked command; whoever waits is woken."""
+        """End the blocked command and wake all waiters."""
         self._closing = True
         wake(self._waiters)
         self._look_again()
@@ -115,7 +115,7 @@ class WorkSignal:
             await self._connection.close("the store was closed")
 
     async def _run(self) -> None:
-        """Block until something comes or nobody waits any more."""
+        """Block until an element comes or no waiter is left."""
         pause = 0.05
         while self._waiters and not self._closing:
             try:
@@ -136,7 +136,7 @@ class WorkSignal:
             await self._pass_on()
 
     async def _is_claimed(self, element: bytes) -> bool:
-        """Whether an exchange of this process has taken what was moved, before this told of it."""
+        """Return whether an exchange of this process has already claimed the moved element."""
         tick, id = codec.element(element)
         while True:
             if any(job.id == id and job.fence > tick for job in self._claimed):
@@ -156,7 +156,7 @@ class WorkSignal:
             log.warning("a wake-up was not passed on, the others wake at their timeout: %s", error)
 
     def _final(self, error: ReplyError) -> bool:
-        """Tell the waiters of an error that no repetition mends."""
+        """End the waiters with an error that no repetition mends."""
         code = code_of(str(error))
         if remedy_for(code) is not Remedy.RAISE:
             if self._connection is not None:
@@ -187,12 +187,12 @@ class WorkSignal:
 
 
 def wake(waiters: Iterable[asyncio.Future[bool]]) -> None:
-    """Let all waiters return True."""
+    """Make all waiters return True."""
     for future in waiters:
         resolve(future, woken=True)
 
 
 def resolve(future: asyncio.Future[bool], *, woken: bool) -> None:
-    """Let a waiter return, unless it has."""
+    """Make a waiter return, unless it has."""
     if not future.done():
         future.set_result(woken)

@@ -1,4 +1,4 @@
-"""Whether a server may hold jobs: the check at start-up, and what ``jobqueue doctor`` reports."""
+"""Judges whether a server may hold jobs, at start-up and for ``jobqueue doctor``."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import NamedTuple
 __all__ = ["Finding", "Severity", "is_modern", "judge", "judge_all", "parse_info", "version_of"]
 
 MIN_VERSION = (6, 2)
-"""The first with ``LMOVE`` and ``LPOP count``."""
+"""The first version with ``LMOVE`` and ``LPOP count``."""
 MODERN_VERSION = (7, 0)
-"""The first with script flags and sharded pub/sub."""
+"""The first version with script flags and sharded pub/sub."""
 
 
 class Severity(StrEnum):
-    """How bad a finding is."""
+    """The severity of a finding."""
 
     OK = "ok"
     WARNING = "warning"
@@ -25,12 +25,12 @@ class Severity(StrEnum):
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at."""
+    """One result of a check."""
 
     name: str
     severity: Severity
     text: str
-    """What was found and, unless all is well, what to do about it."""
+    """The result and, unless all is well, the remedy."""
 
 
 def parse_info(reply: bytes) -> dict[str, str]:
@@ -40,23 +40,23 @@ def parse_info(reply: bytes) -> dict[str, str]:
 
 
 def version_of(info: Mapping[str, str]) -> tuple[int, int]:
-    """Return the version whose behaviour the server has; (0, 0) if it does not say."""
+    """Return the version of Redis that the server behaves like; (0, 0) if it does not say."""
     # Valkey gives the Redis version that it is compatible with.
     found = re.match(r"(\d+)\.(\d+)", info.get("redis_version", ""))
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def is_modern(infos: Mapping[str, bytes | None]) -> bool:
-    """Whether all masters, by their INFOs, know script flags and sharded pub/sub.
+    """Return whether all masters, by their INFOs, know script flags and sharded pub/sub.
 
-    One that tells nothing is taken for a current one.
+    A master without an answer counts as a current one.
     """
     known = (parse_info(reply) for reply in infos.values() if reply is not None)
     return all(version_of(info) >= MODERN_VERSION for info in known if info)
 
 
 def judge_all(infos: Mapping[str, bytes | None], *, allow_eviction: bool) -> list[Finding]:
-    """Judge all masters by their INFOs: one finding for each thing, the worst; it names those that differ.
+    """Judge all masters by their INFOs: for each check the worst finding, which names masters that differ.
 
     Where a master did not answer (``None``), that is a finding too.
     """

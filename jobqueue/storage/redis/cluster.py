@@ -1,4 +1,4 @@
-"""Redis Cluster: which node holds a key, and following keys that move.
+"""Redis Cluster: finds the node of a key, and follows keys that move.
 
 All keys of a queue have one hash tag and so one slot; a call goes to the node of that slot. ``MOVED``
 corrects the map and the call goes on at once; ``ASK`` is followed for the one call; a lost node makes the
@@ -88,11 +88,11 @@ class ClusterNodes:
         )
 
     def move(self, slot: int, address: Address) -> None:
-        """Note where a slot is now."""
+        """Note the new node of a slot."""
         self._slots[slot] = address
 
     def doubt(self) -> None:
-        """Read the map again before it is used the next time."""
+        """Forget the slot map; the next use re-reads it."""
         self._slots.clear()
 
     async def refresh(self) -> None:
@@ -147,7 +147,7 @@ class _Send(Protocol):
 
 
 def _redirect(message: str, asked: Address) -> tuple[int, Address]:
-    """Read ``MOVED slot host:port``; without a host it is that of the node asked."""
+    """Read ``MOVED slot host:port``; without a host, it is the host of the node that answered."""
     _, slot, address = message.split()[:3]
     host, _, port = address.rpartition(":")
     return int(slot), Address(host or asked.host, int(port))

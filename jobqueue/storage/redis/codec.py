@@ -1,4 +1,4 @@
-"""The bytes that scripts take and give. ``lua/lib/record.lua`` describes the record."""
+"""Encodes the arguments of scripts and decodes their answers. ``lua/lib/record.lua`` describes the record."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ _T = TypeVar("_T")
 
 
 def make_nonce() -> bytes:
-    """Return six bytes that name one call."""
+    """Return six bytes that identify one call."""
     return hashlib.blake2b(unique_id().encode(), digest_size=6).digest()
 
 
 def chunks(items: Sequence[_T], sizes: Sequence[int]) -> Iterator[Sequence[_T]]:
-    """Cut a batch into pieces that one script call takes: bounded in number and in bytes."""
+    """Cut a batch into pieces for one script call each, bounded in number and in bytes."""
     if len(items) <= _BATCH and sum(sizes) <= _BATCH_BYTES:
         if items:
             yield items
@@ -83,7 +83,7 @@ def chunks(items: Sequence[_T], sizes: Sequence[int]) -> Iterator[Sequence[_T]]:
 
 
 def insert_args(jobs: Sequence[NewJob]) -> list[bytes]:
-    """Return the runs of equal options, the ids and the payloads."""
+    """Return the options of runs of jobs with equal ones, the ids and the payloads."""
     ids: list[bytes] = []
     payloads: list[bytes] = []
     runs: list[bytes] = []
@@ -155,7 +155,7 @@ def inserted(reply: Sequence[Any]) -> list[Inserted]:
 
 
 def settlement_args(settlements: Sequence[Settlement]) -> list[bytes]:
-    """Return the runs of settlements alike, the fences, the ids and the data."""
+    """Return the kinds of runs of like settlements, the fences, the ids and the data."""
     ids: list[bytes] = []
     datas: list[bytes] = []
     fences: list[bytes] = []
@@ -182,7 +182,7 @@ def _settlement_run(length: int, action: Action, ttl: int, delay: int) -> bytes:
 
 
 def fence_bytes(fence: int) -> bytes:
-    """Return a fence as the record holds it; one that no record can have becomes all ones."""
+    """Return a fence in the form of the record; one that no record can have becomes all ones."""
     return fence.to_bytes(7) if 0 <= fence < 1 << 53 else b"\xff" * 7
 
 

@@ -17,7 +17,7 @@ WAITAOF_VERSION = (7, 2)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confirm:
-    """What must be true of new jobs before their insertion is answered.
+    """The safety that new jobs must have before their insertion is answered.
 
     ``replicas`` (default 0) copies of the data have them: in memory, or with ``local_fsync=True``
     on their disks. ``local_fsync`` (default False): the server itself has them on its disk, by its
@@ -53,15 +53,15 @@ class Confirm:
 
 
 class Reached(NamedTuple):
-    """How far new jobs have got within the time."""
+    """The safety that new jobs had when the time was up."""
 
     local_fsync: bool
-    """On the server's own disk, as far as was asked."""
+    """Whether the server's own disk has it (False if not asked)."""
     replicas: int
-    """On so many replicas."""
+    """Number of replicas that have it."""
 
     def suffices(self, asked: Confirm) -> bool:
-        """Whether that is all that was asked for."""
+        """Return whether this is as much as ``asked``."""
         return self.replicas >= asked.replicas and self.local_fsync >= asked.local_fsync
 
 
@@ -80,9 +80,9 @@ class NotConfirmedError(StorageError):
             f"{' and '.join(parts)}: insert them again with the same ids to wait for confirmation anew"
         )
         self.asked = asked
-        """What was asked for."""
+        """The confirmation that was asked for."""
         self.reached = reached
-        """What was reached instead."""
+        """The confirmation that was reached."""
 
     def __reduce__(self) -> tuple[type[NotConfirmedError], tuple[Confirm, Reached]]:
         return type(self), (self.asked, self.reached)

@@ -35,7 +35,7 @@ class ReplyError(Exception):
 
 
 class Login:
-    """How every connection of a store introduces itself."""
+    """The credentials and the name with which every connection of a store introduces itself."""
 
     __slots__ = ("db", "password", "tls", "username")
 
@@ -47,18 +47,18 @@ class Login:
 
 
 class Connection(asyncio.Protocol):
-    """See `connect`. Belongs to one event loop."""
+    """A connection made by `connect`. Belongs to one event loop."""
 
     def __init__(self, address: Address, reply_timeout: float) -> None:
         self.address = address
         self.reply_timeout = reply_timeout
         self.on_push: Callable[[list[Any]], None] | None = None
-        """Takes what the server sends unasked. Set: nothing is matched to a command any more."""
+        """Called with everything the server sends; once set, replies are no longer matched to commands."""
         self.on_lost: Callable[[], None] | None = None
         """Called once when the connection has ended."""
         self.closed = False
         self.turn = asyncio.Lock()
-        """Held by whoever sends a command that blocks a connection which others share."""
+        """Held while a command blocks this connection, which others share."""
         self._gone = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._reader: Any = hiredis.Reader(notEnoughData=_NOTHING, replyError=ReplyError)
@@ -89,7 +89,7 @@ class Connection(asyncio.Protocol):
         return future
 
     def post(self, *command: Argument) -> None:
-        """Send a command that is answered by pushes only."""
+        """Send a command whose answers are pushes only."""
         if self._transport is not None and not self.closed:
             self._transport.write(_pack(command))
 

@@ -11,15 +11,15 @@ __all__ = ["SingleConnector", "Timeouts"]
 
 
 class Timeouts:
-    """Seconds that I/O may take."""
+    """Time limits of I/O, in seconds."""
 
     __slots__ = ("connect", "reply")
 
     def __init__(self, connect: float, reply: float) -> None:
         self.connect = connect
-        """To open a connection and log in."""
+        """For opening a connection and logging in."""
         self.reply = reply
-        """Until a command's reply; a blocking command has its own time on top."""
+        """For the reply to a command; a blocking command has its own time on top."""
 
 
 class SingleConnector:

@@ -1,4 +1,4 @@
-"""What is wrong with a server or with the data on it: ``jobqueue doctor`` and ``jobqueue fsck``."""
+"""Finds faults of a server and of the data on it, for ``jobqueue doctor`` and ``jobqueue fsck``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SOURCES = (
 
 
 class Breach(NamedTuple):
-    """Something in the store that contradicts something else in it."""
+    """A contradiction within the data of a store."""
 
     queue: str
     id: str | None
@@ -42,7 +42,7 @@ class Breach(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What it is about, for a list of findings."""
+        """The subject, for a list of findings."""
         return self.queue if self.id is None else f"{self.queue}: {self.id}"
 
     @property
@@ -52,12 +52,12 @@ class Breach(NamedTuple):
 
     @property
     def text(self) -> str:
-        """What is wrong, for a list of findings."""
+        """The fault, for a list of findings."""
         return self.problem
 
 
 async def diagnose(session: Session, settings: Settings) -> list[Finding]:
-    """Look at the server, the way to it, and the rights of this user."""
+    """Judge the server, the way to it, and the rights of this user."""
     infos = await session.transport.everywhere(b"INFO")
     return [
         *judge_all(infos, allow_eviction=settings.allow_eviction),
@@ -91,7 +91,7 @@ async def _clock(session: Session) -> Finding:
 
 
 async def _rights(session: Session, prefix: str) -> Finding:
-    """Take a job of a queue of its own through its life, and a lock; hear of the end of both."""
+    """Run a job of a queue of its own, and take a lock; receive the messages about the end of both."""
     queue, pushed = f"doctor-{unique_id()}", _Pushed()
     steps = session.steps
     channels = (steps.channel_base(queue) + b"doctor", steps.lock_channel(queue))
@@ -139,7 +139,7 @@ class _Pushed:
         pass
 
     async def within(self, seconds: float, *, times: int) -> bool:
-        """Wait until so many have come; False if they do not in time."""
+        """Wait until so many have come; return False if they do not in time."""
         try:
             async with asyncio.timeout(seconds):
                 for _ in range(times):

@@ -1,4 +1,4 @@
-"""What an error reply of the server means.
+"""Maps error replies of the server to remedies and errors.
 
 By its code::
 
@@ -30,7 +30,7 @@ class ConnectionLostError(Exception):
 
 
 class Remedy(Enum):
-    """What the transport does about an error reply."""
+    """The reaction of the transport to an error reply."""
 
     SEND_SCRIPT = auto()
     PAUSE = auto()
@@ -72,12 +72,12 @@ def code_of(message: str) -> str:
 
 
 def remedy_for(code: str) -> Remedy:
-    """Say what to do about an error code."""
+    """Return the remedy for an error code."""
     return _REMEDIES.get(code, Remedy.RAISE)
 
 
 def error_for(code: str, message: str, where: str) -> JobQueueError:
-    """Return the exception for an error reply that no retry has mended."""
+    """Return the exception to raise for an error reply after the retries."""
     text = f"{where}: {message:.300}".rstrip(".")
     match code:
         case "OOM":

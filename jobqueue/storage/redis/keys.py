@@ -75,5 +75,5 @@ def lock_channel(prefix: str, lock: str, *, sharded: bool = False) -> bytes:
 
 
 def channel_base(prefix: str, queue: str | None = None) -> bytes:
-    """Return what precedes an address in the name of its channel; with a queue, of its shard channel."""
+    """Return the prefix of an address in the name of its channel; with a queue, of its shard channel."""
     return f"{prefix}:to:".encode() if queue is None else f"{{{prefix}:{queue}}}:to:".encode()

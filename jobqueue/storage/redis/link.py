@@ -16,7 +16,7 @@ __all__ = ["Link", "run_confirmed", "run_script"]
 
 
 class Link:
-    """A connection for all callers at once. Whoever comes first connects; the others wait for it."""
+    """A connection for all callers at once. The first caller connects; the others wait for it."""
 
     def __init__(self, connect: Callable[[], Awaitable[Connection]]) -> None:
         self._connect = connect
@@ -25,7 +25,7 @@ class Link:
         self._closed = False
 
     async def connected(self) -> Connection:
-        """Return the connection, made if need be. Raises `ConnectionLostError` or a `ReplyError`."""
+        """Return the connection; make it if there is none. Raises `ConnectionLostError` or a `ReplyError`."""
         connection = self._connection
         if connection is not None and not connection.closed:
             return connection
@@ -74,7 +74,7 @@ async def run_script(
     """Run a script by its hash, or in full if the server does not know it.
 
     In full rather than by ``SCRIPT LOAD``: so no ``SCRIPT FLUSH`` can come between. ``asking`` precedes it
-    with ``ASKING``, for a slot that is about to move. ``flags`` tells whether the server knows script flags.
+    with ``ASKING``, for a slot that is about to move. ``flags``: the server knows script flags.
     """
     sha, text = (script.sha, script.text) if flags else (script.plain_sha, script.plain)
     if asking:
@@ -99,7 +99,7 @@ async def run_confirmed(
     flags: bool = True,
     asking: bool = False,
 ) -> tuple[Any, Any]:
-    """Run a script, then wait on the same connection until what it wrote is confirmed.
+    """Run a script, then wait on the same connection until its writes are confirmed.
 
     Not sent at once: behind a script that fails, the server would wait all the same. One caller at a time,
     since the connection is blocked meanwhile.

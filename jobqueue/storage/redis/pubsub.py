@@ -1,4 +1,4 @@
-"""The channels that this process listens to: replies, cancel requests and unlock notices.
+"""Listens to the channels of this process: replies, cancel requests and unlock notices.
 
 Duties: keep every channel that somebody listens to subscribed, at the server that its messages come to;
 hand each message to its listeners; notice a dead connection by a ping that is not answered; after every
@@ -34,17 +34,17 @@ log = logging.getLogger("jobqueue.redis")
 _PING_EVERY, _PONG_WITHIN = 10.0, 5.0
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 _UNSETTLED_PAUSE = 0.5
-"""Until a server is asked again that cannot serve a channel now."""
+"""Seconds until the next try at a server that cannot serve a channel now."""
 
 
 class Listener(Protocol):
-    """Who takes the messages of a channel. Equal listeners are one."""
+    """Receives the messages of a channel. Equal listeners are one."""
 
     def message(self, data: bytes) -> None:
-        """Take a message."""
+        """Receive a message."""
 
     def resync(self) -> None:
-        """Learn that messages may have been missed."""
+        """Read everything waited for again: messages may have been missed."""
 
 
 class SinkListener:
@@ -82,16 +82,16 @@ class SinkListener:
 
 
 class Words(NamedTuple):
-    """The commands of a kind of pub/sub. The server confirms them by their names in small letters."""
+    """The commands of one kind of pub/sub. The server confirms them by their names in small letters."""
 
     subscribe: bytes
     unsubscribe: bytes
     message: bytes
-    """What a message is called."""
+    """The name of a message."""
 
 
 class Route(Protocol):
-    """Where the messages of a channel come to, and how to listen there."""
+    """Finds the server that delivers a channel's messages, and connects to it."""
 
     words: Words
 
@@ -104,11 +104,11 @@ class Route(Protocol):
         ...
 
     def doubt(self) -> None:
-        """Learn that channels may have other places now."""
+        """Channels may have moved: look them up again."""
 
 
 class OneServer:
-    """All messages come to where the connector leads."""
+    """One server delivers all messages: the one to which the connector leads."""
 
     words = Words(b"SUBSCRIBE", b"UNSUBSCRIBE", b"message")
 
@@ -126,7 +126,7 @@ class OneServer:
 
 
 class PubSub:
-    """See the module. Connects when the first channel is wanted."""
+    """All subscriptions of a store. Connects when the first channel is subscribed."""
 
     def __init__(self, route: Route, confirm_within: float) -> None:
         self.route = route
@@ -135,7 +135,7 @@ class PubSub:
         self._confirmed: dict[bytes, asyncio.Future[None]] = {}
         self._lines: dict[Address, _Line] = {}
         self._silent: set[Address | None] = set()
-        """Servers whose failure was told; None: the one that says where a channel is."""
+        """Servers whose failure was logged; None: the one that knows the place of a channel."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def subscribe(self, channel: bytes, listener: Listener) -> None:
@@ -162,7 +162,7 @@ class PubSub:
             raise
 
     def unsubscribe(self, channel: bytes, listener: Listener) -> None:
-        """Stop listening to a channel. Harmless if nobody does."""
+        """Stop listening to a channel. Does nothing without a listener."""
         listeners = self._listeners.get(channel, [])
         if listener in listeners:
             listeners.remove(listener)
@@ -199,7 +199,7 @@ class PubSub:
             listener.message(data)
 
     def confirm(self, channel: bytes) -> None:
-        """Note that from now on the messages of a channel come."""
+        """Note that the messages of a channel come from now on."""
         future = self._confirmed.get(channel)
         if future is not None and not future.done():
             future.set_result(None)
@@ -209,7 +209,7 @@ class PubSub:
             listener.resync()
 
     def refuse(self, channels: Collection[bytes], error: ReplyError) -> None:
-        """Tell those who want to listen to channels that the server does not let them."""
+        """Fail the pending subscriptions to channels with the server's refusal."""
         log.error("the server refuses to push replies, waiters poll instead: %s", error)
         where = self.route.words.subscribe.decode()
         for channel in channels:
@@ -257,7 +257,7 @@ class PubSub:
         return line
 
     async def _serve(self, line: _Line, pause: float) -> None:
-        """Lead a line from its beginning to its end."""
+        """Run a line from its beginning to its end."""
         try:
             connection = await self.route.connect(line.place)
         except (ConnectionLostError, ReplyError) as error:
@@ -281,7 +281,7 @@ class _Line:
     def __init__(self, hub: PubSub, place: Address) -> None:
         self.place = place
         self.channels: set[bytes] = set()
-        """What it listens to or will."""
+        """The channels that it listens to, or will."""
         self._hub = hub
         self._words = hub.route.words
         self._confirmed: set[bytes] = set()
@@ -296,7 +296,7 @@ class _Line:
             self._connection.post(self._words.subscribe, channel)
 
     def drop(self, channel: bytes) -> None:
-        """Listen to a channel no longer."""
+        """Stop listening to a channel."""
         if channel not in self.channels:
             return
         self._forget({channel})
@@ -349,7 +349,7 @@ class _Line:
             self._send_away(unconfirmed, _SHORTEST_PAUSE if remedy is Remedy.REDIRECT else _UNSETTLED_PAUSE)
 
     def _send_away(self, channels: set[bytes], pause: float) -> None:
-        """Have channels brought to where they are served now."""
+        """Subscribe channels at the servers that serve them now."""
         self._forget(channels)
         self._hub.route.doubt()
         self._hub.bring(channels, pause)

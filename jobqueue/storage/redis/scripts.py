@@ -53,7 +53,7 @@ def _header(text: str, field: str) -> tuple[str, ...]:
 
 
 def _folder() -> Traversable:
-    """Return where the scripts are: in the installed package, or beside it in a source tree."""
+    """Return the scripts' directory: in the installed package, or beside it in a source tree."""
     installed = files("jobqueue") / "lua"
     if installed.is_dir():
         return installed

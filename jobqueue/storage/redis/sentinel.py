@@ -1,4 +1,4 @@
-"""Finding the master through Sentinel.
+"""Finds the master through Sentinel.
 
 Every new connection asks the sentinels anew and then asks the server itself for its role, because a
 sentinel may not have noticed a failover yet. A master that was demoted refuses writes (``READONLY``) and

@@ -1,4 +1,4 @@
-"""Everything that lives between the first `open` and the last `close` of a store."""
+"""The resources of an open store: connections, subscriptions, background tasks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ log = logging.getLogger("jobqueue.redis")
 
 
 class Settings:
-    """What a store was built with."""
+    """The arguments of a store's constructor."""
 
     __slots__ = ("allow_eviction", "clock", "confirm", "prefix", "retry_for", "target", "timeouts", "told")
 
@@ -54,11 +54,11 @@ class Settings:
         self.allow_eviction = allow_eviction
         self.confirm = confirm
         self.told: set[str] = set()
-        """Warnings that were logged. The clones of a store share it, so that each is logged once."""
+        """Warnings already logged. The clones of a store share it, so that each is logged once."""
 
 
 def _connect_by(settings: Settings, retries: Retries) -> tuple[Transport, Connector]:
-    """Choose how to reach the data: one server, the master that Sentinel names, or a cluster."""
+    """Make the transport: to one server, to the master that Sentinel names, or to a cluster."""
     target, timeouts = settings.target, settings.timeouts
     where = f"Redis at {target}"
     if target.kind == "cluster":
@@ -83,7 +83,7 @@ class Session:
         self._background: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Connect and refuse a server that must not hold jobs."""
+        """Connect, and refuse a server that must not hold jobs."""
         # Whoever starts wants to hear soon that the address is wrong.
         self._retries.total = min(_START_FOR, self._settings.retry_for)
         infos = await self.transport.everywhere(b"INFO")
@@ -112,7 +112,7 @@ class Session:
         await self.transport.close()
 
     def signal(self, queue: str) -> WorkSignal:
-        """Return what wakes those who wait for work in a queue."""
+        """Return the object that wakes the waiters for work in a queue."""
         signal = self._signals.get(queue)
         if signal is None:
             signal = self._signals[queue] = WorkSignal(
@@ -129,7 +129,7 @@ class Session:
     async def exchange(
         self, queue: str, worker: str, settlements: Sequence[Settlement], *, limit: int, lease: int
     ) -> Exchange:
-        """Run the exchange script so that a caller that is cancelled leaves no job claimed by nobody."""
+        """Run the exchange script; if the caller is cancelled, give back the jobs it would have got."""
         step = self.steps.exchange(queue, worker, settlements, limit, lease)
         if limit <= 0:
             answer = await step
@@ -191,21 +191,21 @@ class Session:
                 self.pubsub.unsubscribe(channel, _UnlockListener(waiters))
 
     async def register(self, queue: str) -> None:
-        """Name a queue in the set of queues, and note in the queue that it is named."""
+        """Add a queue to the set of queues, and note that in the queue."""
         names = queues_key(self._settings.prefix)
         await self.transport.command(b"SADD", names, queue.encode(), key=names)
         meta = self.steps.keys(queue).meta
         await self.transport.command(b"HSET", meta, b"named", b"1", key=meta)
 
     async def forget(self, queue: str) -> None:
-        """Take a queue without any record out of the set of queues."""
+        """Remove a queue without records from the set of queues."""
         names, jobs = queues_key(self._settings.prefix), self.steps.keys(queue).jobs
         await self.transport.command(b"SREM", names, queue.encode(), key=names)
         if await self.transport.command(b"EXISTS", jobs, key=jobs):  # somebody was faster
             await self.transport.command(b"SADD", names, queue.encode(), key=names)
 
     def run(self, work: Coroutine[Any, Any, None], what: str) -> None:
-        """Do something in the background; a failure is logged."""
+        """Run a coroutine in the background; a failure is logged."""
 
         async def guarded() -> None:
             try:
@@ -219,7 +219,7 @@ class Session:
 
 
 class _UnlockListener:
-    """Wakes those who wait for a lock."""
+    """Wakes the waiters for a lock."""
 
     def __init__(self, waiters: set[asyncio.Future[bool]]) -> None:
         self._waiters = waiters

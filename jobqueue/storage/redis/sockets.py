@@ -11,7 +11,7 @@ _IDLE, _INTERVAL, _PROBES = 30, 10, 3
 
 
 def keep_alive(transport: asyncio.BaseTransport) -> None:
-    """Let the kernel notice a peer that vanished: within a minute instead of two hours."""
+    """Make the kernel notice a vanished peer within a minute instead of two hours."""
     sock = transport.get_extra_info("socket")
     if sock is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
         return
@@ -23,7 +23,7 @@ def keep_alive(transport: asyncio.BaseTransport) -> None:
 
 
 def is_self_connected(transport: asyncio.BaseTransport) -> bool:
-    """Whether both ends are the same socket.
+    """Return whether both ends are the same socket.
 
     TCP allows that when nobody listens on a local port from the range that the kernel gives to clients.
     """

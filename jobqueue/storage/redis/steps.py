@@ -54,13 +54,13 @@ class Insertion(NamedTuple):
     """The answer of one insert script."""
 
     named: bool
-    """Whether the queue is in the set of queues."""
+    """True if the queue is in the set of queues."""
     answers: list[Inserted]
     reached: Reached | None
-    """How far it is confirmed, if that was asked."""
+    """The confirmation reached, if one was asked for."""
 
     def lacks(self, confirm: Confirm) -> bool:
-        """Whether there is something stored that is not confirmed as asked."""
+        """Return whether a stored job lacks the confirmation asked for."""
         stored = any(answer.status is not InsertStatus.FULL for answer in self.answers)
         return stored and self.reached is not None and not self.reached.suffices(confirm)
 
@@ -83,7 +83,7 @@ class Steps:
         self._now = now
         self._channel = channel_base(prefix)
         self.sharded = False
-        """Whether messages go to shard channels."""
+        """True if messages go to shard channels."""
         self._keys: dict[str, QueueKeys] = {}
 
     def keys(self, queue: str) -> QueueKeys:
@@ -96,7 +96,7 @@ class Steps:
         return keys
 
     def channel_base(self, queue: str) -> bytes:
-        """Return what precedes an address in the name of its channel."""
+        """Return the prefix of an address in the name of its channel."""
         return channel_base(self._prefix, queue) if self.sharded else self._channel
 
     def lock_channel(self, lock: str) -> bytes:
@@ -216,7 +216,7 @@ class Steps:
         return [codec.record(id.decode(), data) for id, data in pairs], reply[0]
 
     async def counts(self, queue: str) -> tuple[Counts, int]:
-        """Count jobs by state, and how many have ever ended."""
+        """Return the number of jobs by state, and of all that have ever ended."""
         *numbers, oldest, ended = await self._call("counts", queue)
         return Counts(*numbers)._replace(oldest=None if int(oldest) < 0 else int(oldest)), int(ended)
 

@@ -43,7 +43,7 @@ from jobqueue.storage.redis.url import parse_url
 __all__ = ["RedisStorage"]
 
 _MOST = 500
-"""Items that one script call handles; larger batches are sent in pieces."""
+"""Largest number of items in one script call; larger batches are sent in pieces."""
 
 
 class RedisStorage:
@@ -117,7 +117,7 @@ class RedisStorage:
             )
 
     def forked(self) -> None:
-        """Refuse every use: the connections are the parent's."""
+        """Refuse use in a forked child: the connections belong to the parent."""
         self._in_child = self._opened > 0
         self._opened = 0
 
@@ -269,7 +269,7 @@ class RedisStorage:
         return (await self._open_session().steps.counts(queue))[0]
 
     async def ended(self, queue: str) -> int:
-        """Say how many jobs have ended; see `jobqueue.storage.totals`."""
+        """Return how many jobs have ended; see `jobqueue.storage.totals`."""
         return (await self._open_session().steps.counts(queue))[1]
 
     async def queues(self) -> list[str]:
@@ -282,11 +282,11 @@ class RedisStorage:
         return await self._open_session().steps.workers(queue)
 
     async def diagnose(self) -> list[Finding]:
-        """Look at the server's version, settings and clock, the round trip and this user's rights."""
+        """Judge the server's version, settings and clock, the round trip and this user's rights."""
         return await diagnose(self._open_session(), self._settings)
 
     async def check(self, queue: str | None = None, *, repair: bool = False) -> list[Breach]:
-        """Check that the records and indexes of a queue agree, while it is used; return what does not.
+        """Check that the records and indexes of a queue agree, while it is used; return the breaches.
 
         Without a name all queues are checked. The store need not be open. There is no repair:
         ``repair=True`` raises `StorageError`.

@@ -1,8 +1,8 @@
 """Sends scripts to the server, through faults.
 
 Duties: keep one connection for all commands, which share it without waiting for each other; make a new
-one when it is lost; repeat what a fault has interrupted, with pauses of growing random length and for a
-bounded time; turn what remains into the errors of the package.
+one when it is lost; repeat calls interrupted by a fault, with pauses of growing random length and for a
+bounded time; turn the remaining faults into the errors of the package.
 
 Repeating is safe because every script is idempotent: those that are not by nature take a nonce that names
 the call, so that a repeated call gets the answer of the first.
@@ -25,7 +25,7 @@ __all__ = ["Connector", "Retries", "SingleTransport", "Transport"]
 
 
 class Transport(Protocol):
-    """What the steps need of a client: small, so that it can be another one."""
+    """The client interface that `Steps` uses, small enough to replace."""
 
     flags: bool
 
@@ -36,16 +36,16 @@ class Transport(Protocol):
         args: Sequence[bytes],
         confirm: Confirm | None = None,
     ) -> Any:
-        """Run a script; with ``confirm``, wait for that and return both answers as a pair.
+        """Run a script; with ``confirm``, wait for the confirmation and return both answers as a pair.
 
         Raises the errors of `jobqueue.errors` only.
         """
 
     async def command(self, *command: bytes, key: bytes | None = None) -> Any:
-        """Run an idempotent command; ``key`` says which node of a cluster it concerns."""
+        """Run an idempotent command; ``key`` selects the node of a cluster."""
 
     async def everywhere(self, *command: bytes) -> dict[str, Any]:
-        """Run an idempotent command at every master: the replies by address, ``None`` where none came."""
+        """Run an idempotent command at every master; return replies by address, ``None`` where missing."""
         ...
 
     async def close(self) -> None:
@@ -53,26 +53,26 @@ class Transport(Protocol):
 
 
 class Connector(Protocol):
-    """Opens connections to wherever the data is now."""
+    """Opens connections to the present place of the data."""
 
     async def __call__(self, kind: str, key: bytes | None = None) -> Connection:
-        """Connect for a ``kind`` of use; ``key`` says which node of a cluster is meant."""
+        """Connect for a ``kind`` of use; ``key`` selects the node of a cluster."""
         ...
 
 
 class Retries:
-    """How long, and with which pauses, a call is repeated."""
+    """Repeats calls, with pauses and within a time limit."""
 
     __slots__ = ("base", "cap", "total")
 
     def __init__(self, total: float, base: float = 0.02, cap: float = 1.0) -> None:
         self.total = total
-        """Seconds until the last fault is reported."""
+        """Seconds after which the last fault is raised."""
         self.base = base
         self.cap = cap
 
     async def run(self, attempt: Callable[[], Awaitable[Any]], where: str) -> Any:
-        """Call ``attempt`` until it returns or raises something final.
+        """Call ``attempt`` until it returns or raises a final error.
 
         Pauses are drawn from 0 to a bound that doubles ("full jitter", Brooker, AWS, 2015), so that
         the clients of a server that comes back do not all come at once.
@@ -106,7 +106,7 @@ class SingleTransport:
         self._retries = retries
         self._where = where
         self.flags = True
-        """Whether the server understands the first line of a script (7.0 and later do)."""
+        """True if the server understands the first line of a script (7.0 and later do)."""
 
     async def call(
         self,

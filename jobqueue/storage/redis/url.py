@@ -1,4 +1,4 @@
-"""Store URLs, and where to connect."""
+"""Reads store URLs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What a URL says. Credentials are in no repr."""
+    """The content of a URL. Credentials are in no repr."""
 
     kind: str
     """``single``, ``unix``, ``cluster`` or ``sentinel``."""
@@ -129,7 +129,7 @@ def _addresses(hosts: str, default: int) -> tuple[Address, ...]:
 
 
 def _tls(options: dict[str, str]) -> ssl.SSLContext:
-    """Return a context that verifies the certificate and the host name. There is no way around it."""
+    """Return a context that verifies the certificate and the host name. It cannot be turned off."""
     try:
         context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
         if "ssl_certfile" in options:
