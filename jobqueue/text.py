@@ -15,5 +15,5 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Make printable text of one line."""
+    """Return printable text on one line."""
     return printable(" ".join(text.split()))

@@ -1,4 +1,4 @@
-"""``doctor`` and ``fsck`` say whether a store is fit for jobs, and what it holds sound."""
+"""The commands ``doctor`` and ``fsck``: check a store's server or disk, and its data."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ __all__ = ["doctor", "fsck"]
 
 OK, WARNING, ERROR = "ok", "warning", "error"
 LATENCY = "latency"
-"""What a store calls its own finding on the round trip, which knows better what is slow."""
+"""Name of a store's own finding on the round trip, which takes precedence over ours."""
 LOCK = "doctor"
-"""A lock that nobody holds: asking for its holder is the cheapest call."""
+"""Name of a lock without a holder: asking for its holder is the cheapest call."""
 
 
 @click.command()
@@ -32,7 +32,7 @@ LOCK = "doctor"
 @output_option()
 @option("--samples", type=click.IntRange(1, 100_000), default=50, help="Calls that are timed.")
 def doctor(*, storage: str, output: str, samples: int) -> None:
-    """Say whether the store can be reached, how fast it answers and whether it is fit for jobs.
+    """Check that the store can be reached and is fit for jobs; measure how fast it answers.
 
     Exit code 5 if it cannot be reached, 7 if it must not be used as it is.
     """
@@ -67,7 +67,7 @@ async def _examine(store: Storage, samples: int) -> tuple[dict[str, Any], Exit]:
 
 
 async def _round_trips(store: Storage, samples: int) -> dict[str, float]:
-    """Time calls one after the other. Milliseconds."""
+    """Return the milliseconds that single calls take, one after the other."""
     await store.holder(LOCK)  # the first call pays for connecting
     times: list[float] = []
     for _ in range(samples):
@@ -82,7 +82,7 @@ async def _round_trips(store: Storage, samples: int) -> dict[str, float]:
 @output_option()
 @option("--repair", is_flag=True, help="Mend what can be mended. Stop what uses the store before.")
 def fsck(*, storage: str, output: str, repair: bool) -> None:
-    """Check what the store holds and list every breach. Exit code 7 if one is left."""
+    """Check the data of the store and list every breach. Exit code 7 if one is left."""
     store, name = shared_storage(storage), redact(storage)
     if not isinstance(store, Checkable):
         raise Failure.usage(f"{name} is a kind of store without a check of its data: try `jobqueue doctor`")

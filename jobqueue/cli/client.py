@@ -1,4 +1,4 @@
-"""How a command reaches the jobs of other processes."""
+"""Connects a command to the jobs of other processes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def shared_storage(url: str) -> Storage:
 
 
 def require_shared(storage: Storage, name: str) -> None:
-    """Refuse a store that lives in one process."""
+    """Refuse a store that other processes cannot see."""
     if not storage.shared:
         raise Failure.usage(
             f"{name} lives in one process, so no other one sees its jobs: use a shared store, "

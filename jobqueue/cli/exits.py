@@ -22,7 +22,7 @@ __all__ = ["Exit", "Failure", "failure"]
 
 
 class Exit(IntEnum):
-    """What the shell gets."""
+    """Process exit codes."""
 
     OK = 0
     ERROR = 1
@@ -46,11 +46,11 @@ _CODES: tuple[tuple[type[JobQueueError], Exit, str], ...] = (
     (JobCancelledError, Exit.JOB_FAILED, ""),
     (QueueFullError, Exit.ERROR, ""),
 )
-"""Error, exit code, and the remedy where the error itself tells none."""
+"""Errors, their exit codes, and a remedy where the error itself names none."""
 
 
 class Failure(Exception):  # noqa: N818 - it ends a command as `click.exceptions.Exit` does
-    """What ends a command: one line for stderr and an exit code."""
+    """Ends a command with one line on stderr and an exit code."""
 
     def __init__(self, message: str, code: Exit = Exit.ERROR) -> None:
         super().__init__(one_line(message))
@@ -58,12 +58,12 @@ class Failure(Exception):  # noqa: N818 - it ends a command as `click.exceptions
 
     @classmethod
     def usage(cls, message: str) -> Self:
-        """Return what ends a command that was called in a way that cannot work."""
+        """Return the failure of a command that was called with impossible arguments."""
         return cls(message, Exit.USAGE)
 
 
 def failure(error: Exception) -> Failure:
-    """Turn any error into what ends the command."""
+    """Turn any error into the failure that ends the command."""
     if isinstance(error, ExceptionGroup):  # of several things that went wrong together, the first
         first: Exception = cast("ExceptionGroup[Exception]", error).exceptions[0]
         return failure(first)

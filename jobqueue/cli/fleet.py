@@ -31,16 +31,16 @@ STABLE = 10.0
 HEARD_FOR = 10.0
 """Seconds of silence after which a child no longer counts as ready."""
 PATIENCE = 3.0
-"""Seconds that running jobs get to end when the sources have changed."""
+"""Seconds that running jobs get to end after a change of the sources."""
 
 
 def restart_delay(failures: int) -> float:
-    """Seconds before the next start after so many failures in a row: 0.5, 1, 2, ... 30."""
+    """Return the seconds to wait before the next start after so many failures in a row: 0.5, 1, 2, ... 30."""
     return min(30.0, 0.25 * 2.0 ** min(failures, 10))
 
 
 def exit_text(code: int) -> str:
-    """Say how a process ended: a negative code is a signal, as `subprocess` has it."""
+    """Describe the end of a process. A negative code is a signal, as in `subprocess`."""
     if code >= 0:
         return f"exited with code {code}"
     with suppress(ValueError):
@@ -108,11 +108,11 @@ class Fleet:
         self._tasks: list[asyncio.Task[None]] = []
         self._reloading: asyncio.Task[None] | None = None
         self.unclean = 0
-        """Children that did not end in order when they were told to stop."""
+        """Number of children that did not end in order when they were stopped."""
 
     @property
     def ready(self) -> bool:
-        """Whether all of them can claim."""
+        """Whether all children can claim."""
         return len(self._children) == self._count and all(child.ready for child in self._children.values())
 
     async def start(self) -> None:
@@ -122,7 +122,7 @@ class Fleet:
             self._reloading = asyncio.create_task(self._reload(self._sources))
 
     async def stop(self) -> None:
-        """Have every child drain, and wait for their ends."""
+        """Make every child drain, and wait for their ends."""
         self._stopping.set()
         if self._reloading is not None:
             self._reloading.cancel()
@@ -130,11 +130,11 @@ class Fleet:
         await asyncio.gather(*self._tasks)
 
     def hurry(self) -> None:
-        """Tell the children once more: they give their jobs back."""
+        """Signal the children again: they give their jobs back."""
         self._each(_Child.terminate)
 
     async def until_broken(self) -> None:
-        """Wait until a restart cannot help, and raise that."""
+        """Wait until a restart of a child cannot help, and raise the error."""
         await self._hopeless.wait()
         raise Failure("the worker processes cannot start: the reason is in the message above", Exit.USAGE)
 

@@ -19,9 +19,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 log = logging.getLogger("jobqueue.cli")
 
 MAX_REQUEST = 8192
-"""Bytes of a request's head at the most."""
+"""Largest size of a request's head, in bytes."""
 PATIENCE = 5.0
-"""Seconds that a client gets to send its request and take the answer."""
+"""Seconds that a client gets to send its request and read the answer."""
 
 _PHRASES = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed",
             503: "Service Unavailable"}  # fmt: skip
@@ -37,7 +37,7 @@ def health_options() -> Callable[[F], F]:
 
 @asynccontextmanager
 async def health_server(host: str, port: int | None, ready: Callable[[], bool]) -> AsyncGenerator[None]:
-    """Answer probes meanwhile; without a port, do nothing."""
+    """Answer probes within this context; without a port, do nothing."""
     if port is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""``enqueue``, ``wait``, ``status`` and ``cancel``: one job at a time."""
+"""The commands ``enqueue``, ``wait``, ``status`` and ``cancel``, each for one job."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def wait(*, id: str, storage: str, queue: str, output: str, serde: str, timeout:
 @output_option()
 @_serde
 def status(id: str, storage: str, queue: str, output: str, serde: str) -> None:
-    """Show what the store knows of job ID."""
+    """Show the state, counters and outcome of job ID."""
 
     async def run() -> None:
         async with client(storage, queue, serde) as producer:
@@ -125,7 +125,7 @@ def status(id: str, storage: str, queue: str, output: str, serde: str) -> None:
 @output_option()
 @option("--running", is_flag=True, help="Also a job that runs: its worker is asked to end it.")
 def cancel(id: str, storage: str, queue: str, output: str, *, running: bool) -> None:
-    """Cancel job ID. Who waits for it is told; the id is free at once."""
+    """Cancel job ID. Its waiters are told, and the id is free at once."""
 
     async def run() -> CancelStatus:
         async with client(storage, queue) as producer:

@@ -1,4 +1,4 @@
-"""From ``MODULE:QUEUE`` to the queue object."""
+"""Loads the queue object that ``MODULE:QUEUE`` names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EXAMPLE = "for example `jobqueue worker tasks:queue` for the object `queue` of 
 def load_queue(target: str) -> Queue[Any, Any]:
     """Import the module, with the working directory on the path, and return its queue.
 
-    Raises `Failure` that says what is wrong with ``target``.
+    Raises a `Failure` that names the fault of ``target``.
     """
     name, colon, path = target.partition(":")
     if name.endswith(".py"):

@@ -1,4 +1,4 @@
-"""Logs of the long-running commands: on stderr, as text or as JSON lines."""
+"""Logs of the long-running commands, on stderr, as text or as JSON lines."""
 
 from __future__ import annotations
 

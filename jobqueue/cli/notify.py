@@ -1,4 +1,4 @@
-"""Telling a process manager how this process does.
+"""Reports readiness to a process manager: systemd, or the parent fleet.
 
 Two managers, one vocabulary: systemd, through the datagram socket that it names in
 ``NOTIFY_SOCKET`` (the protocol of ``sd_notify(3)``), and `jobqueue.cli.fleet`, through a socket that
@@ -22,16 +22,16 @@ LINK_VARIABLE = "JOBQUEUE_FLEET_FD"
 
 
 class Notifier(Protocol):
-    """One manager."""
+    """The connection to one process manager."""
 
     watchdog: float | None
-    """Seconds after which a silent process counts as hung; ``None``: it is not watched."""
+    """Seconds of silence after which this process counts as hung; ``None``: it is not watched."""
 
     def tell(self, *states: str) -> None:
         """Send assignments such as ``READY=1``. Never raises: a deaf manager stops no work."""
 
     async def follow(self) -> None:
-        """Obey what the manager says, until cancelled."""
+        """Obey the manager's messages, until cancelled."""
 
 
 class Systemd:
@@ -51,7 +51,7 @@ class Systemd:
             out.sendto("\n".join(states).encode(), self._address)
 
     async def follow(self) -> None:
-        """Do nothing: what systemd wants, it says with signals."""
+        """Do nothing: systemd sends signals instead."""
         await asyncio.Event().wait()
 
 
@@ -71,7 +71,7 @@ class FleetLink:
             self._socket.send("".join(f"{state}\n" for state in states).encode())
 
     async def follow(self) -> None:
-        """Stop when the parent has gone: nobody else would end or restart this process."""
+        """Stop this process when the parent has gone, since no other would end or restart it."""
         loop = asyncio.get_running_loop()
         with suppress(ConnectionError):
             while await loop.sock_recv(self._socket, 1024):
@@ -80,7 +80,7 @@ class FleetLink:
 
 
 def notifiers(environ: MutableMapping[str, str]) -> list[Notifier]:
-    """Find who wants to know. Takes the variables out, so that children do not speak for us."""
+    """Find the process managers; remove their variables, so that children do not report for us."""
     found: list[Notifier] = []
     link = environ.pop(LINK_VARIABLE, None)
     if link is not None and link.isdecimal():

@@ -1,4 +1,4 @@
-"""Saying that a store is being read: with a million jobs in its files that takes seconds."""
+"""Shows progress while a large store is loaded."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ __all__ = ["Reading", "announced"]
 log = logging.getLogger("jobqueue.cli")
 
 SILENT = 0.3
-"""Seconds that it may take without a word."""
+"""Seconds of loading before anything is shown."""
 REDRAWN = 0.1
-"""Seconds between two pictures of the bar."""
+"""Seconds between two redraws of the bar."""
 LOGGED = 5.0
-"""Seconds between two lines of the log."""
+"""Seconds between two log lines."""
 
 
 def announced(storage: Storage) -> Storage:
-    """Have a store tell on stderr how far it is when it takes long to read. Returns it.
+    """Show on stderr the progress of a store that takes long to load; return the store.
 
     As a bar on a terminal, which is gone afterwards, and as lines of the log elsewhere.
     """
@@ -52,7 +52,7 @@ def _can_draw() -> bool:
 
 
 class Reading:
-    """What is shown of one store. Told by the thread that reads, closed by any."""
+    """The progress shown for one store. Updated by the thread that reads, closed by any."""
 
     def __init__(self, *, bar: bool, clock: Clock = SYSTEM_CLOCK) -> None:
         self._bar = bar
@@ -64,7 +64,7 @@ class Reading:
         self._shown: tuple[Progress, TaskID] | None = None
 
     def tell(self, done: int, total: int) -> None:
-        """Take the bytes read and the bytes to read."""
+        """Update the bytes read and the bytes to read."""
         # A terminal that has gone away is no reason not to open a store.
         with self._guard, suppress(OSError):
             now = self._clock.monotonic()
@@ -83,7 +83,7 @@ class Reading:
                     log.info("reading the store: %.0f %% of %.0f MB", 100 * done / total, total / 1e6)
 
     def close(self) -> None:
-        """Take the bar away, and say no more."""
+        """Remove the bar and show nothing more."""
         with self._guard, suppress(OSError):
             self._closed = True
             self._erase()

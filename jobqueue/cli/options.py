@@ -1,4 +1,4 @@
-"""Options that several commands have, and the types of their values."""
+"""Options of several commands, and the types of their values."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ option = functools.partial(click.option, show_envvar=True)
 """An option whose help names its environment variable."""
 
 MAX_PAYLOAD_TEXT = 64 * 1024 * 1024
-"""Bytes of JSON text that are read from a file or stdin at the most."""
+"""Largest JSON text, in bytes, that is read from a file or stdin."""
 
 
 def queue_name(value: str) -> str:
-    """Take a queue's name."""
+    """Check a queue's name."""
     return _checked(check_queue_name, value, "queue")
 
 
 def seconds(value: str | float) -> float:
-    """Take a positive number of seconds."""
+    """Parse a positive number of seconds."""
     return _checked(check_seconds, "value", _number(value))
 
 
 def seconds_or_zero(value: str | float) -> float:
-    """Take a number of seconds that may be 0."""
+    """Parse a number of seconds, 0 allowed."""
     return _checked(functools.partial(check_seconds, zero=True), "value", _number(value))
 
 
 def instant(value: str | datetime) -> datetime:
-    """Take an instant with its time zone."""
+    """Parse an instant with its time zone."""
     try:
         parsed = value if isinstance(value, datetime) else datetime.fromisoformat(value)
     except ValueError:
@@ -67,7 +67,7 @@ def instant(value: str | datetime) -> datetime:
 
 
 def payload(value: str) -> Any:
-    """Take JSON text, ``@file``, or ``-`` for stdin."""
+    """Parse JSON text, ``@file``, or ``-`` for stdin."""
     try:
         return json.loads(_text(value), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["as_json", "console", "emit_json", "fields_table", "fitted", "rows_table", "show"]
 
 WIDE = 10_000
-"""Columns for a table that goes into a file or pipe: nothing there is cut or wrapped."""
+"""Columns of a table in a file or pipe, where nothing is cut or wrapped."""
 
 
 def as_json(value: Any) -> str:
@@ -36,7 +36,7 @@ def emit_json(value: Any) -> None:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console that takes text as it is: no markup, emoji codes or colouring of words."""
+    """Return a console that prints text unchanged: no markup, emoji codes or colouring of words."""
     from rich.console import Console  # noqa: PLC0415 - a tenth of a second that JSON does not need
 
     made = Console(stderr=stderr, markup=False, emoji=False, highlight=False)

@@ -1,4 +1,4 @@
-"""``reaper``: takes jobs back from workers that died."""
+"""The command ``reaper``: takes jobs back from dead workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Serving until told to stop, while health probes and process managers are kept informed."""
+"""Serves until stopped, and keeps health probes and process managers informed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CALM = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """What is served: a worker, a reaper, or a fleet of processes."""
+    """A worker, a reaper, or a fleet of processes."""
 
     start: Callable[[], Coroutine[Any, Any, None]]
     stop: Callable[[], Awaitable[None]]
@@ -37,7 +37,7 @@ class Service:
 async def serve(service: Service, notifiers: Sequence[Notifier], host: str, port: int | None) -> None:
     """Start, serve until SIGTERM or SIGINT, stop.
 
-    Raises what broke it, and `Failure` if Ctrl-C came before it had started.
+    Raises the error that broke it, and `Failure` if Ctrl-C came before it had started.
     """
 
     async def stop() -> None:
@@ -61,7 +61,7 @@ async def serve(service: Service, notifiers: Sequence[Notifier], host: str, port
 
 
 async def _watch(service: Service, notifiers: Sequence[Notifier]) -> None:
-    """Tell every change of readiness, and that the event loop turns."""
+    """Report every change of readiness, and that the event loop turns."""
     limits = [notifier.watchdog for notifier in notifiers if notifier.watchdog is not None]
     calm = min([CALM, *(limit / 3 for limit in limits)])
     told: bool | None = None

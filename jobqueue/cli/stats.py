@@ -1,4 +1,4 @@
-"""``stats``: what the queues of a store hold, who works on them and which reaper leads."""
+"""The command ``stats``: jobs by state, workers, and the leading reaper."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Rates:
 
 
 async def collect(store: Storage, queues: Sequence[str], rates: Rates) -> dict[str, Any]:
-    """Ask the store. Ages are in seconds, rates in jobs that ended per second."""
+    """Read the numbers from the store. Ages are in seconds, rates in ended jobs per second."""
     now = store.clock.time() * 1000
     names = queues or await store.queues()
     ending = await rates.look(names)

@@ -1,4 +1,4 @@
-"""``worker``: runs the jobs of a queue, in this process or in several."""
+"""The command ``worker``: runs the jobs of a queue, in this process or in several."""
 
 from __future__ import annotations
 

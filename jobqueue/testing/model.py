@@ -1,6 +1,6 @@
 """Random programs, run on a store and on the `Reference`: every answer must be the same.
 
-After every step all that can be seen of the store is compared, which is stronger than checking the
+After every step everything visible of the store is compared, which is stronger than checking the
 rules one by one: a job is listed in exactly the state of its record, counted once, holds the lease that
 its worker is credited with, and its waiters have been told exactly once.
 

@@ -41,7 +41,7 @@ END_STATES = (S.COMPLETED, S.FAILED, S.CANCELLED)
 
 @dataclass
 class Entry:
-    """A job, with everything that is known of it."""
+    """A job, with all its fields."""
 
     new: NewJob
     queue: str
@@ -61,19 +61,19 @@ class Entry:
     progress: bytes | None = None
     expires_at: int | None = None
     place: int = 0
-    """Among the ready jobs of its priority: the lowest goes first."""
+    """Place among the ready jobs of its priority: the lowest goes first."""
     waiters: set[str] = field(default_factory=set[str])
 
 
 class Reference:
-    """What every answer has to be, given the instant. Numbers are counted from one."""
+    """Gives the right answer to every call at an instant. Numbers are counted from one."""
 
     def __init__(self) -> None:
         self.jobs: list[Entry] = []
         self.seen: dict[tuple[str, str], int] = {}
         self.locks: dict[str, LockInfo] = {}
         self.replies: list[tuple[str, Reply]] = []
-        """What has been sent so far, with the address."""
+        """Replies sent so far, with their addresses."""
         self.requests: set[tuple[str, str, str, int]] = set()
         """Requests to cancel so far: worker, queue, id, fence."""
         self.seq = self.fence = self.back = self.front = 0
@@ -333,7 +333,7 @@ class Reference:
 
 
 def record(job: Entry) -> Record:
-    """Write a job as a store would show it; ``updated_at`` is left out."""
+    """Return a job as a store would show it; ``updated_at`` is left out."""
     new = job.new
     return Record(
         new.id, job.seq, job.state, new.priority, job.due, job.created_at, 0, job.attempts,

@@ -1,7 +1,7 @@
-"""``demo --chaos``: workers and reapers as processes, of which some are killed in mid-run.
+"""``demo --chaos``: workers and reapers as processes, some of them killed in mid-run.
 
-The order of events is that of an outage: a worker dies with jobs in its hands, and so does the reaper
-that would have recovered them. The other reaper takes over, the other worker does the work.
+The order of events is that of an outage: a worker dies while it runs jobs, and so does the reaper that
+would have recovered them. The other reaper takes over, the other worker does the work.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ async def run_chaos(found: Found, url: str | None, concurrency: int) -> dict[str
 
 
 class Chaos:
-    """The processes of a demo, and what becomes of its jobs."""
+    """The processes of a demo, and the outcomes of its jobs."""
 
     def __init__(
         self, storage: Storage, url: str, found: Found, concurrency: int, notes: Path, view: View
@@ -182,7 +182,7 @@ class Chaos:
             self._problems.append(f"{id}: {error}")
 
     async def _strike(self, jobs: int) -> None:
-        """Kill a worker that has jobs in its hands, then the reaper that would recover them."""
+        """Kill a worker that runs jobs, then the reaper that would recover them."""
         worker = next(child for child in self._children if child.role == "worker")
         name = f"worker-{worker.pid}"
 
@@ -200,7 +200,7 @@ class Chaos:
         return self._leader() is not None
 
     async def _draw(self) -> dict[str, int]:
-        """Show how it goes; return how many jobs each worker has in its hands."""
+        """Show the progress; return how many jobs each worker runs."""
         name = self._queue.name
         counts = (await self._storage.counts(name))._asdict()
         counts.pop("oldest")
@@ -216,7 +216,7 @@ class Chaos:
             self._records.update(zip(batch, records, strict=True))
 
     async def _clean_up(self) -> None:
-        """Leave nothing in a store that others use."""
+        """Remove everything from a store that others use."""
         ids = [job_id(self._found.root, file.path) for file in self._found.files]
         if not self._records:  # it was interrupted
             await withdraw(self._queue, ids)
@@ -229,7 +229,7 @@ class Chaos:
     # -- numbers ----------------------------------------------------------------------------------
 
     def numbers(self, expected: Expected, storage: str) -> dict[str, Any]:
-        """Return what happened, checked."""
+        """Return the checked numbers."""
         verdict = judge_chaos(
             expected, self._told, self._records, read_runs(self._notes), self._kills, self._slots
         )

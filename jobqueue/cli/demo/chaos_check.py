@@ -27,7 +27,7 @@ class Kill:
 
 @dataclass(slots=True)
 class ChaosVerdict:
-    """What the check found."""
+    """The result of the check."""
 
     ended: int = 0
     """Jobs with one outcome, that of one run."""
@@ -44,7 +44,7 @@ class ChaosVerdict:
     recovery: list[float] = field(default_factory=list[float])
     """Seconds from a kill to the next start of each job that it cut off."""
     wrong: list[str] = field(default_factory=list[str])
-    """What is not as it must be, a sentence each."""
+    """The faults, a sentence each."""
 
 
 def judge_chaos(
@@ -55,7 +55,7 @@ def judge_chaos(
     kills: Sequence[Kill],
     slots: int,
 ) -> ChaosVerdict:
-    """Compare what the waiters were told, what the store holds and what ran.
+    """Compare the answers to the waiters, the data of the store and the runs.
 
     ``told`` has ``None`` for a job that failed, and lacks one that never ended. ``slots`` is the
     concurrency of a worker: the most that one kill may cut off.
@@ -85,7 +85,7 @@ def judge_chaos(
 def _outcome(
     id: str, expected: Expected, outcome: Outcome | None, record: Record, verdict: ChaosVerdict
 ) -> str | None:
-    """Check the one outcome of a job. Return what is wrong."""
+    """Check the one outcome of a job. Return the fault, if any."""
     right = expected.answers[id]
     if outcome is None:
         unreadable = right is None or id in expected.changed
@@ -106,7 +106,7 @@ def _outcome(
 def _attribute(
     runs: Sequence[Run], record: Record, kills: Sequence[Kill], verdict: ChaosVerdict
 ) -> str | None:
-    """Say whose fault the runs of a job were beyond the one that counts. Return what is wrong."""
+    """Attribute the extra runs of a job to kills. Return the fault, if any."""
     if sum(run.fence == record.fence for run in runs) != 1:
         return "its outcome is of no run that was seen"
     killed = {kill.pid: kill for kill in kills if kill.role == "worker"}

@@ -37,7 +37,7 @@ class Child:
         self.recovered = 0
         """Jobs that it took back."""
         self.said: list[str] = []
-        """What it wrote last."""
+        """Its last lines of output."""
         self._link = link
         self._reader: asyncio.Task[None] | None = None
 

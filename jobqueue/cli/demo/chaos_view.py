@@ -1,4 +1,4 @@
-"""What the chaos demo shows: who lives, who leads and how the jobs do, as it happens."""
+"""The display of the chaos demo: living processes, the leader and the jobs, as it happens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the workers of the chaos demo run, and the notes that they take of every run.
+"""The handler of the chaos demo's workers, and its notes about every run.
 
 Each start and end of a run is a line of JSON, appended to one file in one write: so it is there even
 if the process is killed by the next instruction.
@@ -33,13 +33,13 @@ PACE = 0.05
 
 
 class Order(TypedDict):
-    """What a job is told."""
+    """The payload of a job."""
 
     path: str
 
 
 class Outcome(TypedDict):
-    """What a run returns: the answer, and which run it was."""
+    """The result of a run: the answer, and the run that gave it."""
 
     answer: Answer
     fence: int

@@ -1,4 +1,4 @@
-"""Checking the demo: every answer against a direct computation, and every promise that it shows."""
+"""Checks the demo: every answer against a direct computation, and every promise that it shows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Expected", "Verdict", "direct", "judge"]
 
 @dataclass(slots=True)
 class Expected:
-    """What a direct computation gave."""
+    """The answers of a direct computation."""
 
     answers: dict[str, Answer | None] = field(default_factory=dict[str, "Answer | None"])
     changed: set[str] = field(default_factory=set[str])
@@ -24,7 +24,7 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the check found."""
+    """The result of the check."""
 
     equal: int
     """Answers that are the same as the direct computation."""
@@ -33,7 +33,7 @@ class Verdict:
     changed: int
     """Answers that differ because the file was written during the demo."""
     wrong: tuple[str, ...]
-    """What is not as it must be, a sentence each."""
+    """The faults, a sentence each."""
 
 
 def direct(found: Found, progress: Progress) -> Expected:
@@ -57,7 +57,7 @@ def _measure(path: Path) -> Answer | None:
 
 
 def judge(seen: Observed, expected: Expected, stumbling: str) -> Verdict:
-    """Compare what was seen with what must be."""
+    """Compare the observed answers with the expected ones."""
     equal = unreadable = changed = 0
     wrong: list[str] = []
     for id, answer in expected.answers.items():

@@ -34,7 +34,7 @@ _SKIPPED = {"__pycache__", "site-packages", "dist-packages"}
 
 
 class Answer(TypedDict):
-    """What is computed for a file; the same as ``sha256sum`` and ``wc`` say."""
+    """The numbers computed for a file, the same as those of ``sha256sum`` and ``wc``."""
 
     sha256: str
     lines: int
@@ -73,7 +73,7 @@ class Found:
 
 
 def default_directory() -> Path:
-    """Return where the source of Python's standard library lies."""
+    """Return the directory of Python's standard library."""
     return Path(sysconfig.get_path("stdlib"))
 
 

@@ -1,4 +1,4 @@
-"""What the demo shows: its progress and a table."""
+"""The display of the demo: its progress and a table."""
 
 from __future__ import annotations
 

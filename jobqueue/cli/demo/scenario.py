@@ -1,4 +1,4 @@
-"""What the demo does with a queue, step by step. Nothing in it is staged for the demo only."""
+"""The demo's use of a queue, step by step. Nothing in it is staged for the demo only."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ AGAIN = 20
 
 
 class Payload(TypedDict):
-    """What a job is told."""
+    """The payload of a job."""
 
     path: str
     stumble: bool
@@ -51,7 +51,7 @@ class Order:
 
 @dataclass(slots=True)
 class Observed:
-    """What came of it."""
+    """The observed answers, runs and times."""
 
     answers: dict[str, Answer | None] = field(default_factory=dict[str, "Answer | None"])
     """By job id; ``None`` if the file could not be read."""
@@ -161,18 +161,18 @@ class Scenario:
                 self._note_status(again.status)
 
     async def _collect(self, order: Order) -> None:
-        """Fetch, later, what came of a job that nobody waited for."""
+        """Fetch the outcome of a job that was enqueued without waiting."""
         self._note(order.id, await self._outcome(self._queue.wait(order.id, timeout=WAIT)))
 
     async def _replay(self, order: Order) -> None:
-        """Ask for what is known: answered from the store, without a run."""
+        """Ask for known results: answered from the store, without a run."""
         again = await self._queue.enqueue(order.id, order.payload)
         self._note_status(again.status)
         if again.status is EnqueueStatus.COMPLETED:
             self._note(order.id, again.result)
 
     async def _cancel_one(self) -> None:
-        """Schedule a job for later and cancel it; who waits for it is told."""
+        """Schedule a job for later and cancel it; its waiter is told."""
         payload = Payload(path="", stumble=False)
         await self._queue.enqueue(CANCELLED_ID, payload, delay=3600.0)
         told, status = await asyncio.gather(
@@ -183,7 +183,7 @@ class Scenario:
         self.seen.cancelled += isinstance(told, JobCancelledError) and status is CancelStatus.CANCELLED
 
     async def _clean_up(self) -> None:
-        """Leave nothing in a store that others use."""
+        """Remove everything from a store that others use."""
         if not self._storage.shared:
             return
         ids = [*(order.id for order in self.orders), CANCELLED_ID]

@@ -1,4 +1,4 @@
-"""The fixtures that every case gets."""
+"""The fixtures of every case."""
 
 from __future__ import annotations
 

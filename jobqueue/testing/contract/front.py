@@ -1,4 +1,4 @@
-"""What was given back or recovered goes first."""
+"""Jobs that were given back or recovered go first."""
 
 from __future__ import annotations
 

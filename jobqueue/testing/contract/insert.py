@@ -1,4 +1,4 @@
-"""Enqueueing: what an id means, and to whom it belongs."""
+"""Inserting: the meaning of an id, and its owner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settling: the outcome of a run is written once, and only by who holds the lease."""
+"""Settling: the outcome of a run is written once, and only by the holder of the lease."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the cases are written with: a short hand for the store's calls, and a sink that can be waited for."""
+"""Helpers of the suite: shorthand for store calls, and a sink that can be awaited."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from jobqueue.testing.clock import FakeClock
 __all__ = ["ALL_BYTES", "LEASE", "LIMIT", "TTL", "WAIT", "Box", "Jobs", "job", "run_out", "within_limit"]
 
 LIMIT = 10.0
-"""Real seconds that anything may take that a server or a thread has to do."""
+"""Longest time, in real seconds, for an action of a server or a thread."""
 WAIT = 5.0
-"""The timeout given to a blocking call that something is to wake: shorter, so that a lost wake-up shows."""
+"""The timeout of a blocking call that is to be woken: shorter, so that a lost wake-up shows."""
 LEASE = 30_000
 TTL = 60_000
 ALL_BYTES = bytes(range(256))
@@ -37,7 +37,7 @@ _T = TypeVar("_T")
 
 
 async def within_limit(call: Awaitable[_T]) -> _T:
-    """Await something that has to happen without time passing, for a bounded real time."""
+    """Await something that needs no time to pass, for a bounded real time."""
     async with asyncio.timeout(LIMIT):
         return await call
 
@@ -57,7 +57,7 @@ async def run_out(clock: FakeClock, call: Coroutine[Any, Any, bool], timeout: fl
 
 
 class Box:
-    """A `Sink` that keeps what it was given."""
+    """A `Sink` that keeps everything it receives."""
 
     def __init__(self) -> None:
         self.replies: list[Reply] = []
@@ -210,6 +210,6 @@ class Jobs:
 
 
 def job(id: str = "a", payload: bytes = b"payload", **fields: Any) -> NewJob:
-    """Make a `NewJob` with the TTL that the cases reckon with."""
+    """Make a `NewJob` with the TTL that the cases assume."""
     fields.setdefault("ttl", TTL)
     return NewJob(id, payload, **fields)

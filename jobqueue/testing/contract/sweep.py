@@ -1,4 +1,4 @@
-"""Sweeping: expired leases are recovered, and what stalls too often fails."""
+"""Sweeping: expired leases are recovered, and jobs that stall too often fail."""
 
 from __future__ import annotations
 

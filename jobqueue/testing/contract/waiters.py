@@ -1,4 +1,4 @@
-"""Replies: who waits for a job is told how it ended."""
+"""Replies: the waiters of a job are told its end."""
 
 from __future__ import annotations
 

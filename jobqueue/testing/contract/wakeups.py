@@ -1,4 +1,4 @@
-"""Waiting for work: a hint that comes early or not at all, and never a wait without end."""
+"""Waiting for work: a wake-up may come early or not at all, but no wait is endless."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class WakeupCases(Cases):
     """Waiting for work."""
 
     async def woken_by(self, jobs: Jobs, *changes: Awaitable[object], store: Storage | None = None) -> bool:
-        """Start to wait, make the changes, and say whether the wait came to an end because of it."""
+        """Start to wait, make the changes, and return whether they ended the wait."""
         wait = asyncio.create_task((store or jobs.storage).wait_for_work("q", "idle", WAIT))
         await jobs.clock.settle()
         for change in changes:
