@@ -1,22 +1,27 @@
 -- Ending jobs, and telling who waits. Needs: base, meta, record, KEYS failed cancelled.
 --
--- A message is a row of frames. "r", a job has ended: size of queue 1, queue, size of id 2, id, seq 7,
--- state 1, attempts 4, size of data 4 (one too large; 0: none, or too large to push), data.
+-- A message goes to one mailbox, the first 20 digits of the SHA-1 of an address. It is a row of frames.
+-- "r", a job has ended: size of queue 1, queue, size of id 2, id, seq 7, state 1, attempts 4,
+-- size of data 4 (one too large; 0: none, or too large to push), data.
 -- "c", end the job that you run: size of queue 1, queue, size of id 2, id, fence 7.
-local INLINE, MESSAGE = 16384, 262144
+-- A waiter is a mailbox and a secret. What is sent to it begins with "s" and the secret: so it is believed.
+local INLINE, MESSAGE, MAILBOX = 16384, 262144, 20
 local ended_keys = { F = failed, X = cancelled }
-local outbox = {}
+local outbox = {} -- frames by waiter, or by mailbox alone
 local PUBLISH = byte(channel) == 123 and 'SPUBLISH' or 'PUBLISH' -- 123: "{", shard channels have the queue's tag
 
-local function post(address, frame)
-  local frames = outbox[address]
-  if not frames then
+local function send(to, frames)
+  local secret = sub(to, MAILBOX + 1)
+  local signature = secret == '' and '' or 's' .. secret
+  call(PUBLISH, channel .. sub(to, 1, MAILBOX), signature .. table.concat(frames))
+end
+
+local function post(to, frame)
+  local frames = outbox[to]
+  if not frames or frames.size > MESSAGE then
+    if frames then send(to, frames) end
     frames = { size = 0 }
-    outbox[address] = frames
-  elseif frames.size > MESSAGE then
-    call(PUBLISH, channel .. address, table.concat(frames))
-    frames = { size = 0 }
-    outbox[address] = frames
+    outbox[to] = frames
   end
   frames[#frames + 1] = frame
   frames.size = frames.size + #frame
@@ -34,14 +39,13 @@ local function post_reply(waiters, id, seq, state, attempts, data)
   end
 end
 
-local function post_cancel(address, id, fence)
-  post(address, 'c' .. string.char(#queue) .. queue .. spack('>I2', #id) .. id .. spack('>I7', fence))
+local function post_cancel(worker, id, fence)
+  local mailbox = sub(redis.sha1hex(worker), 1, MAILBOX)
+  post(mailbox, 'c' .. string.char(#queue) .. queue .. spack('>I2', #id) .. id .. spack('>I7', fence))
 end
 
 local function publish()
-  for address, frames in pairs(outbox) do
-    call(PUBLISH, channel .. address, table.concat(frames))
-  end
+  for to, frames in pairs(outbox) do send(to, frames) end
 end
 
 -- Turn a job into an ended one, index it unless it is completed (see packs.lua), and tell its waiters; the

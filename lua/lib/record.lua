@@ -10,7 +10,7 @@
 -- flags: 1 asked to cancel, 2 has waiters, 4 has progress. The sizes of progress and data are one too large,
 -- so that 0 means absent. `mark` is the position of a ready job, the end of the lease of a processing one,
 -- the expiry of an ended one. A short ready job's position is its seq. `nonce` and `index` name the call
--- that inserted the job and its place in it. The waiters are addresses, each after its length in one byte.
+-- that inserted the job and its place in it. The waiters (see ended) stand each after their length in one byte.
 -- What changes together stands together: the scripts cut records into few pieces.
 local function parse(rec)
   local state = sub(rec, 1, 1)

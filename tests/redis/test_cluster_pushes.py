@@ -21,6 +21,7 @@ from jobqueue.runtime import SYSTEM_CLOCK
 from jobqueue.storage.base import NewJob
 from jobqueue.storage.redis import RedisStorage, Severity, session
 from jobqueue.storage.redis.cluster import ClusterNodes, slot_of
+from jobqueue.storage.redis.keys import mailbox
 from jobqueue.testing.contract.support import Box
 from tests.redis.load import LEASE
 from tests.redis.test_security import documented_rule
@@ -31,6 +32,10 @@ SLOT = slot_of(b"{jq:q}:jobs")
 PUSHED_WITHIN = 2.0
 FOUND_WITHIN = 20.0
 """Seconds for a cluster to notice that a node is gone, and for its clients to follow."""
+
+
+def channel(queue: str) -> bytes:
+    return b"{jq:%b}:to:" % queue.encode() + mailbox("me")
 
 
 def unlike(cluster: Cluster, node: Server) -> Server:
@@ -152,11 +157,7 @@ async def test_messages_stay_on_the_node_of_their_queue(
         await answer(other, name)
     await box.take(replies=len(NAMES))
     for node in cluster.nodes:
-        mine = {
-            b"{jq:%b}:to:me" % n.encode()
-            for n in NAMES
-            if cluster.node_of(slot_of(b"{jq:%b}" % n.encode())) is node
-        }
+        mine = {channel(n) for n in NAMES if cluster.node_of(slot_of(b"{jq:%b}" % n.encode())) is node}
         channels, clients = node.command("PUBSUB", "SHARDCHANNELS"), node.command("CLIENT", "LIST")
         assert isinstance(channels, list)
         assert isinstance(clients, bytes)
@@ -276,7 +277,7 @@ async def test_a_replica_takes_over_while_somebody_waits(
     await asyncio.to_thread(master.command, "WAIT", "1", "5000")
     master.kill()
     await until(lambda: box.resyncs)
-    assert replica.command("PUBSUB", "SHARDCHANNELS") == [b"{jq:q}:to:me"]
+    assert replica.command("PUBSUB", "SHARDCHANNELS") == [channel("q")]
     await answer(other)
     await box.take(replies=1)
 

@@ -198,6 +198,8 @@ class Deaf:
 
     def resync(self) -> None: ...
 
+    def close(self) -> None: ...
+
 
 async def test_an_outage_of_pushed_replies_is_told_once(
     start_server: Callable[..., Server], caplog: pytest.LogCaptureFixture

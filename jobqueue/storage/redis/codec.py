@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from jobqueue.errors import StorageError
 from jobqueue.job import Action, JobState, Settlement
 from jobqueue.runtime import make_tuple, unique_id
-from jobqueue.storage.base import Claimed, Inserted, InsertStatus, NewJob, Record, Reply, Reuse
+from jobqueue.storage.base import Claimed, Inserted, InsertStatus, NewJob, Record, Reuse
 
 __all__ = [
     "LETTERS",
@@ -18,7 +18,6 @@ __all__ = [
     "claimed",
     "element",
     "fence_bytes",
-    "frames",
     "insert_args",
     "inserted",
     "make_nonce",
@@ -263,37 +262,3 @@ def record(id: str, data: bytes, *, payload: bool = False) -> Record:
         expires_at=_int(mark) if letter in _ENDED else None,
         payload=data[at:] if payload and not completed and state is not JobState.CANCELLED else None,
     )
-
-
-# -- messages -------------------------------------------------------------------------------------
-
-
-def frames(message: bytes) -> Iterator[Reply | tuple[str, str, int]]:
-    """Read a pub/sub message: replies, and cancel requests as (queue, id, fence).
-
-    Anybody who may publish can send anything: what cannot be read raises `ValueError`.
-    """
-    at = 0
-    try:
-        while at < len(message):
-            kind = message[at : at + 1]
-            size = message[at + 1]
-            queue = message[at + 2 : at + 2 + size].decode()
-            at += 2 + size
-            size = _int(message[at : at + 2])
-            id = message[at + 2 : at + 2 + size].decode()
-            at += 2 + size
-            number = _int(message[at : at + 7])
-            at += 7
-            if kind == b"c":
-                yield queue, id, number
-                continue
-            state = _STATES[message[at]]
-            attempts = _int(message[at + 1 : at + 5])
-            size = _int(message[at + 5 : at + 9])
-            at += 9
-            data = message[at : at + size - 1] if size else None
-            at += max(0, size - 1)
-            yield Reply(queue, id, number, state, data, attempts)
-    except (IndexError, KeyError) as error:
-        raise ValueError("not a message of a job queue") from error

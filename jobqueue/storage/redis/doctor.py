@@ -94,7 +94,7 @@ async def _rights(session: Session, prefix: str) -> Finding:
     """Run a job of a queue of its own, and take a lock; receive the messages about the end of both."""
     queue, pushed = f"doctor-{unique_id()}", _Pushed()
     steps = session.steps
-    channels = (steps.channel_base(queue) + b"doctor", steps.lock_channel(queue))
+    channels = (steps.channel(queue, "doctor"), steps.lock_channel(queue))
     try:
         for channel in channels:
             await session.pubsub.subscribe(channel, pushed)
@@ -136,6 +136,9 @@ class _Pushed:
         self._came.release()
 
     def resync(self) -> None:
+        pass
+
+    def close(self) -> None:
         pass
 
     async def within(self, seconds: float, *, times: int) -> bool:

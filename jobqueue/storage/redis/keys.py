@@ -3,24 +3,37 @@
 The keys of a queue share one hash tag, ``{prefix:queue}``, so that a cluster keeps them together. The
 attributes of `QueueKeys` are the names by which the headers of the scripts list their KEYS.
 ``lua/README.md`` says what each key holds.
+
+Prefixes may hold colons, and one may begin with another. Yet no two of them share a name: a name ends in its
+purpose, or in ``to:`` and a mailbox, and what stands between that and the prefix has no colon.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import NamedTuple
+from urllib.parse import quote
 
 from jobqueue.errors import InvalidArgumentError
 
 __all__ = [
+    "MAILBOX_BYTES",
+    "SECRET_BYTES",
     "QueueKeys",
     "channel_base",
     "check_prefix",
     "lock_channel",
     "lock_key",
+    "mailbox",
     "queue_keys",
     "queues_key",
 ]
+
+MAILBOX_BYTES = 20
+"""Length of a mailbox: hexadecimal digits."""
+SECRET_BYTES = 9
+"""Length of the secret that follows it where somebody waits."""
 
 _PREFIX = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
@@ -63,7 +76,7 @@ def queues_key(prefix: str) -> bytes:
 
 def lock_key(prefix: str, lock: str) -> bytes:
     """Return the key of a named lock."""
-    return f"{prefix}:lock:{lock}".encode()
+    return f"{prefix}:{quote(lock, safe='')}:lock".encode()
 
 
 def lock_channel(prefix: str, lock: str, *, sharded: bool = False) -> bytes:
@@ -71,9 +84,18 @@ def lock_channel(prefix: str, lock: str, *, sharded: bool = False) -> bytes:
 
     A shard channel has the name of the lock's key, and so is served where the lock is.
     """
-    return lock_key(prefix, lock) if sharded else f"{prefix}:unlocked:{lock}".encode()
+    return lock_key(prefix, lock) if sharded else f"{prefix}:{quote(lock, safe='')}:unlocked".encode()
 
 
 def channel_base(prefix: str, queue: str | None = None) -> bytes:
-    """Return the prefix of an address in the name of its channel; with a queue, of its shard channel."""
+    """Return the prefix of a mailbox in the name of its channel; with a queue, of its shard channel."""
     return f"{prefix}:to:".encode() if queue is None else f"{{{prefix}:{queue}}}:to:".encode()
+
+
+def mailbox(address: str) -> bytes:
+    """Return the last part of the channel of an address: of one length, whatever the address is.
+
+    The scripts make the same of a worker's name.
+    """
+    digest = hashlib.sha1(address.encode(), usedforsecurity=False).hexdigest()
+    return digest[:MAILBOX_BYTES].encode()

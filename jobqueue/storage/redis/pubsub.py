@@ -14,20 +14,19 @@ separates the two, a lost connection, a slot that has moved, sends the channel o
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Collection, Coroutine
 from typing import Any, NamedTuple, Protocol, cast
 
 from jobqueue.errors import StorageUnavailableError
 from jobqueue.runtime import SYSTEM_CLOCK
-from jobqueue.storage.base import Reply, Sink
-from jobqueue.storage.redis import codec
 from jobqueue.storage.redis.connection import Connection, ReplyError
 from jobqueue.storage.redis.faults import ConnectionLostError, Remedy, code_of, error_for, remedy_for
 from jobqueue.storage.redis.transport import Connector
 from jobqueue.storage.redis.url import Address
 
-__all__ = ["Listener", "OneServer", "PubSub", "Route", "SinkListener", "Words"]
+__all__ = ["Listener", "OneServer", "PubSub", "Route", "Words"]
 
 log = logging.getLogger("jobqueue.redis")
 
@@ -46,39 +45,8 @@ class Listener(Protocol):
     def resync(self) -> None:
         """Read everything waited for again: messages may have been missed."""
 
-
-class SinkListener:
-    """Hands the messages about one queue to a `Sink`."""
-
-    __slots__ = ("_queue", "_sink")
-
-    def __init__(self, queue: str, sink: Sink) -> None:
-        self._queue = queue
-        self._sink = sink
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, SinkListener) and other._sink is self._sink and other._queue == self._queue
-
-    def __hash__(self) -> int:
-        return hash((self._queue, id(self._sink)))
-
-    def message(self, data: bytes) -> None:
-        queue, replies = self._queue, list[Reply]()
-        try:
-            for item in codec.frames(data):
-                if item[0] != queue:  # the address may be used in other queues too
-                    continue
-                if isinstance(item, Reply):
-                    replies.append(item)
-                else:
-                    self._sink.cancel(*item)
-        except ValueError as error:  # anybody who may publish can send anything
-            log.warning("a message that cannot be read was dropped: %s", error)
-        if replies:
-            self._sink.deliver(replies)
-
-    def resync(self) -> None:
-        self._sink.resync()
+    def close(self) -> None:
+        """Learn that no message comes any more."""
 
 
 class Words(NamedTuple):
@@ -165,7 +133,7 @@ class PubSub:
         """Stop listening to a channel. Does nothing without a listener."""
         listeners = self._listeners.get(channel, [])
         if listener in listeners:
-            listeners.remove(listener)
+            listeners.pop(listeners.index(listener)).close()
         if listeners or channel not in self._listeners:
             return
         del self._listeners[channel]
@@ -176,7 +144,9 @@ class PubSub:
             line.drop(channel)
 
     async def close(self) -> None:
-        """End the connections; listeners are forgotten."""
+        """End the connections; listeners are told and forgotten."""
+        for listener in itertools.chain(*self._listeners.values()):
+            listener.close()
         self._listeners.clear()
         tasks = set(self._tasks)
         for task in tasks:

@@ -5,22 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from secrets import token_bytes
 from typing import Any
 
 from jobqueue.errors import JobQueueError, StorageError
 from jobqueue.job import Action, Settlement
 from jobqueue.runtime import Clock
-from jobqueue.storage.base import Claimed
-from jobqueue.storage.redis.blocking import WorkSignal, resolve, wake
+from jobqueue.storage.base import Claimed, Sink
+from jobqueue.storage.redis.blocking import WorkSignal
 from jobqueue.storage.redis.checks import Severity, is_modern, judge_all, parse_info
 from jobqueue.storage.redis.cluster import ClusterNodes, ClusterTransport, ShardRoute
 from jobqueue.storage.redis.confirm import Confirm, check_server
 from jobqueue.storage.redis.connector import SingleConnector, Timeouts
-from jobqueue.storage.redis.keys import queues_key
+from jobqueue.storage.redis.keys import SECRET_BYTES, queues_key
 from jobqueue.storage.redis.pubsub import OneServer, PubSub
+from jobqueue.storage.redis.pushes import SinkListener
 from jobqueue.storage.redis.sentinel import SentinelConnector
 from jobqueue.storage.redis.steps import Exchange, Steps
 from jobqueue.storage.redis.transport import Connector, Retries, SingleTransport, Transport
+from jobqueue.storage.redis.unlocks import Unlocks
 from jobqueue.storage.redis.url import Target
 
 __all__ = ["Session", "Settings"]
@@ -33,7 +36,17 @@ log = logging.getLogger("jobqueue.redis")
 class Settings:
     """The arguments of a store's constructor."""
 
-    __slots__ = ("allow_eviction", "clock", "confirm", "prefix", "retry_for", "target", "timeouts", "told")
+    __slots__ = (
+        "allow_eviction",
+        "clock",
+        "confirm",
+        "prefix",
+        "retry_for",
+        "secret",
+        "target",
+        "timeouts",
+        "told",
+    )
 
     def __init__(
         self,
@@ -53,6 +66,8 @@ class Settings:
         self.retry_for = retry_for
         self.allow_eviction = allow_eviction
         self.confirm = confirm
+        self.secret = token_bytes(SECRET_BYTES)
+        """Opens the messages that are believed: see `pushes`."""
         self.told: set[str] = set()
         """Warnings already logged. The clones of a store share it, so that each is logged once."""
 
@@ -76,10 +91,10 @@ class Session:
         self._settings = settings
         self._retries = Retries(settings.retry_for)
         self.transport, self._connector = _connect_by(settings, self._retries)
-        self.steps = Steps(self.transport, settings.prefix, now)
+        self.steps = Steps(self.transport, settings.prefix, now, settings.secret)
         self.pubsub = PubSub(OneServer(self._connector), settings.timeouts.connect + settings.timeouts.reply)
+        self.locks = Unlocks(self.pubsub, self.steps, settings.clock)
         self._signals: dict[str, WorkSignal] = {}
-        self._unlocks: dict[str, set[asyncio.Future[bool]]] = {}
         self._background: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -168,27 +183,9 @@ class Session:
             fences.update((id, fence) for fence, id in page)
         return sorted(fences, key=fences.__getitem__)[: max(0, limit)]
 
-    async def wait_for_lock(self, lock: str, timeout: float) -> bool:
-        """Wait until a lock is released or ``timeout`` seconds have passed."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[bool] = loop.create_future()
-        waiters = self._unlocks.setdefault(lock, set())
-        waiters.add(future)
-        channel = self.steps.lock_channel(lock)
-        timer = self._settings.clock.call_later(timeout, lambda: resolve(future, woken=False))
-        try:
-            if len(waiters) == 1:
-                await self.pubsub.subscribe(channel, _UnlockListener(waiters))
-            # Looked at behind the subscription: a release between the two is announced.
-            if await self.steps.holder(lock) is None:
-                return True
-            return await future
-        finally:
-            timer.cancel()
-            waiters.discard(future)
-            if not waiters and self._unlocks.get(lock) is waiters:
-                del self._unlocks[lock]
-                self.pubsub.unsubscribe(channel, _UnlockListener(waiters))
+    def listener(self, queue: str, sink: Sink) -> SinkListener:
+        """Return the listener that hands messages about a queue to a sink."""
+        return SinkListener(queue, sink, self._settings.secret, self.steps.asked, self.run)
 
     async def register(self, queue: str) -> None:
         """Add a queue to the set of queues, and note that in the queue."""
@@ -216,22 +213,3 @@ class Session:
         task = asyncio.create_task(guarded(), name=f"jobqueue-redis-{what}")
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-
-class _UnlockListener:
-    """Wakes the waiters for a lock."""
-
-    def __init__(self, waiters: set[asyncio.Future[bool]]) -> None:
-        self._waiters = waiters
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _UnlockListener) and other._waiters is self._waiters
-
-    def __hash__(self) -> int:
-        return id(self._waiters)
-
-    def message(self, data: bytes) -> None:  # noqa: ARG002 - that it comes is all it says
-        wake(self._waiters)
-
-    def resync(self) -> None:
-        wake(self._waiters)

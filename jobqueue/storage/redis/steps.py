@@ -26,7 +26,15 @@ from jobqueue.storage.base import (
 )
 from jobqueue.storage.redis import codec
 from jobqueue.storage.redis.confirm import Confirm, Reached
-from jobqueue.storage.redis.keys import QueueKeys, channel_base, lock_channel, lock_key, queue_keys
+from jobqueue.storage.redis.keys import (
+    QueueKeys,
+    channel_base,
+    lock_channel,
+    lock_key,
+    mailbox,
+    queue_keys,
+)
+from jobqueue.storage.redis.pushes import CancelRequest
 from jobqueue.storage.redis.scripts import script
 from jobqueue.storage.redis.transport import Transport
 
@@ -77,10 +85,13 @@ class Exchange(NamedTuple):
 class Steps:
     """The scripts, for one prefix."""
 
-    def __init__(self, transport: Transport, prefix: str, now: Callable[[], bytes]) -> None:
+    def __init__(
+        self, transport: Transport, prefix: str, now: Callable[[], bytes], secret: bytes = b""
+    ) -> None:
         self._transport = transport
         self._prefix = prefix
         self._now = now
+        self._secret = secret
         self._channel = channel_base(prefix)
         self.sharded = False
         """True if messages go to shard channels."""
@@ -96,8 +107,16 @@ class Steps:
         return keys
 
     def channel_base(self, queue: str) -> bytes:
-        """Return the prefix of an address in the name of its channel."""
+        """Return the prefix of a mailbox in the name of its channel."""
         return channel_base(self._prefix, queue) if self.sharded else self._channel
+
+    def channel(self, queue: str, address: str) -> bytes:
+        """Return the channel of the messages for an address about jobs of a queue."""
+        return self.channel_base(queue) + mailbox(address)
+
+    def _waiter(self, reply_to: str | None) -> bytes:
+        """Return the entry of a waiter in a record: its mailbox, and its secret."""
+        return b"" if reply_to is None else mailbox(reply_to) + self._secret
 
     def lock_channel(self, lock: str) -> bytes:
         """Return the channel on which the release of a lock is announced."""
@@ -120,7 +139,7 @@ class Steps:
             "insert",
             queue,
             codec.make_nonce(),
-            (reply_to or "").encode(),
+            self._waiter(reply_to),
             b"" if max_length is None else b"%d" % max_length,
             b"" if confirm is None else b"1",
             *codec.insert_args(jobs),
@@ -153,10 +172,8 @@ class Steps:
     async def get(
         self, queue: str, ids: Sequence[str], reply_to: str | None, *, payload: bool
     ) -> list[Record | None]:
-        address = (reply_to or "").encode()
-        reply = await self._call(
-            "get", queue, address, b"1" if payload else b"0", *(id.encode() for id in ids)
-        )
+        payloads = b"1" if payload else b"0"
+        reply = await self._call("get", queue, self._waiter(reply_to), payloads, *(id.encode() for id in ids))
         return [
             codec.record(id, data, payload=payload) if data else None
             for id, data in zip(ids, reply, strict=True)
@@ -196,6 +213,13 @@ class Steps:
             *(id.encode() for id in ids),
         )
         return [_CANCELS[status] for status in reply.decode()]
+
+    async def asked(self, queue: str, runs: Sequence[CancelRequest]) -> list[bool]:
+        """Return for each run whether it was asked to end."""
+        reply = await self._call(
+            "asked", queue, *(codec.fence_bytes(run.fence) + run.id.encode() for run in runs)
+        )
+        return [status == ord("A") for status in reply]
 
     async def keep(self, queue: str, ttls: Sequence[tuple[str, int]]) -> list[UpdateTtlStatus]:
         args: list[bytes] = []

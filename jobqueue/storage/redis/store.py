@@ -11,7 +11,7 @@ from typing import Self
 from jobqueue.errors import InvalidArgumentError, StorageError
 from jobqueue.forks import tell_in_child
 from jobqueue.job import JobState, Settlement
-from jobqueue.options import check_seconds
+from jobqueue.options import MAX_ID_BYTES, check_seconds
 from jobqueue.runtime import SYSTEM_CLOCK, Clock
 from jobqueue.storage.base import (
     CancelStatus,
@@ -36,7 +36,6 @@ from jobqueue.storage.redis.confirm import Confirm, NotConfirmedError, Reached, 
 from jobqueue.storage.redis.connector import Timeouts
 from jobqueue.storage.redis.doctor import Breach, check_queue, diagnose
 from jobqueue.storage.redis.keys import check_prefix, queues_key
-from jobqueue.storage.redis.pubsub import SinkListener
 from jobqueue.storage.redis.session import Session, Settings
 from jobqueue.storage.redis.url import parse_url
 
@@ -312,13 +311,11 @@ class RedisStorage:
     async def subscribe(self, queue: str, address: str, sink: Sink) -> None:
         session = self._open_session()
         _check_address(address)
-        channel = session.steps.channel_base(queue) + address.encode()
-        await session.pubsub.subscribe(channel, SinkListener(queue, sink))
+        await session.pubsub.subscribe(session.steps.channel(queue, address), session.listener(queue, sink))
 
     async def unsubscribe(self, queue: str, address: str, sink: Sink) -> None:
         session = self._open_session()
-        channel = session.steps.channel_base(queue) + address.encode()
-        session.pubsub.unsubscribe(channel, SinkListener(queue, sink))
+        session.pubsub.unsubscribe(session.steps.channel(queue, address), session.listener(queue, sink))
 
     # -- locks ------------------------------------------------------------------------------------
 
@@ -335,12 +332,12 @@ class RedisStorage:
         return await self._open_session().steps.holder(lock)
 
     async def wait_for_lock(self, lock: str, timeout: float) -> bool:
-        return await self._open_session().wait_for_lock(lock, timeout)
+        return await self._open_session().locks.wait(lock, timeout)
 
 
 def _check_address(address: str | None) -> None:
-    if address is not None and not 0 < len(address.encode()) <= 255:
-        raise InvalidArgumentError("reply_to", "an address must be 1 to 255 bytes")
+    if address is not None and not 0 < len(address.encode()) <= MAX_ID_BYTES:
+        raise InvalidArgumentError("reply_to", f"an address must be 1 to {MAX_ID_BYTES} bytes")
 
 
 def _cursor_mark(state: JobState) -> bytes:
