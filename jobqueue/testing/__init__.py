@@ -1,4 +1,4 @@
-"""What tests of jobs, and of stores, are built with. Needs the ``test`` extra: ``jobqueue[test]``.
+"""Tools for tests of jobs and of stores. Needs the ``test`` extra.
 
 `FakeClock` replaces the clock of a store and of every queue, worker and reaper on it::
 
