@@ -38,6 +38,7 @@ class Batcher(Generic[T, R]):
         self._queued.append((item, future))
         if self._sender is None:
             self._sender = asyncio.create_task(self._run(), name="jobqueue-batch")
+            self._sender.add_done_callback(self._gone)
         return future
 
     async def drain(self) -> None:
@@ -51,8 +52,7 @@ class Batcher(Generic[T, R]):
         if sender is not None:
             sender.cancel()
             await asyncio.wait([sender])
-            if self._sender is sender:  # it was cancelled before its first step, and never came to its end
-                self._end()
+            self._gone(sender)
 
     async def _run(self) -> None:
         try:
@@ -62,6 +62,10 @@ class Batcher(Generic[T, R]):
                 if batch:
                     await self._send_batch(batch)
         finally:
+            self._end()
+
+    def _gone(self, sender: asyncio.Task[None]) -> None:
+        if self._sender is sender:  # it was cancelled before its first step, and never came to its end
             self._end()
 
     def _end(self) -> None:
@@ -83,7 +87,9 @@ class Batcher(Generic[T, R]):
             raise
 
 
-_GONE = "the queue was stopped before the store answered: the call may have been done or not"
+_GONE = (
+    "the call was cut off, as by a stop of its queue, before the store answered: it may have been done or not"
+)
 
 
 def _fail(batch: Sequence[tuple[T, asyncio.Future[R]]], error: Exception | str) -> None:

@@ -22,7 +22,8 @@ hands; pass it on, and let the receiver refuse older ones.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from jobqueue.errors import JobQueueError
 from jobqueue.options import LeaderElection, millis
@@ -68,7 +69,7 @@ class Leadership:
         self.reached = False
         """Whether the store answered the last request."""
 
-    async def while_leader(self, duty: Callable[[], Awaitable[None]]) -> None:
+    async def while_leader(self, duty: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Follow and lead in turns, until cancelled; ``duty`` runs while leading.
 
         The duty is cancelled when leadership ends. One that raises ends this call with its error.
@@ -111,15 +112,14 @@ class Leadership:
         left = otherwise if held is None else held.expires_at / 1000 - self._clock.time()
         return left + self._clock.uniform(0.0, CROWD) if left > 0 else otherwise
 
-    async def _lead(self, term: int, duty: Callable[[], Awaitable[None]]) -> None:
+    async def _lead(self, term: int, duty: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self.term, why = term, "stopped"
         self._acquired(term)
-        working = asyncio.ensure_future(duty())
+        working = asyncio.create_task(duty(), name="jobqueue-duty")
         keeping = asyncio.create_task(self._keep(), name="jobqueue-leadership")
         try:
             await asyncio.wait({working, keeping}, return_when=asyncio.FIRST_COMPLETED)
-            if keeping.done():
-                why = keeping.result()
+            why = _why(working, keeping)
         finally:
             keeping.cancel()
             working.cancel()
@@ -168,3 +168,9 @@ class Leadership:
 
     def _trust_from(self, started: float) -> None:
         self._deadline = started + self._options.lock_ttl * (1 - MARGIN)
+
+
+def _why(working: asyncio.Task[None], keeping: asyncio.Task[str]) -> str:
+    if working.cancelled() or keeping.cancelled():
+        return "one of its tasks was cancelled by other code; it is sought again"
+    return keeping.result() if keeping.done() else "stopped"

@@ -94,7 +94,7 @@ class Session:
         """Stop the worker and its runs, in order."""
         self._stopping = True
         if self.worker is not None:
-            await self.worker.stop(0.0 if self._hurried else timeout)
+            await self.worker.stop(0.0 if self._hurried or self.defect else timeout)
 
     def hurry(self) -> None:
         """Give the running jobs back now, in a running or later stop."""
@@ -191,4 +191,6 @@ class Session:
         self.defect.__cause__ = defect
         self.report(defect, "running the queue's background tasks")
         self.waiters.fail_all(self.defect)
+        if self.worker is not None:
+            self.worker.break_off()
         self.over.set()

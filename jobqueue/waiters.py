@@ -201,19 +201,18 @@ class Waiters:
 
     async def subscribe(self) -> None:
         """Subscribe to replies, once, before the first waiter is registered in the store."""
-        if self.subscribed:
-            return
-        if self._subscribing is None:
-            # A task of its own: several callers want it, and any one of them may be cancelled.
-            self._subscribing = asyncio.create_task(self._subscribe())
-        await asyncio.shield(self._subscribing)
+        while not self.subscribed:
+            if self._subscribing is None or self._subscribing.done():
+                # A task of its own: several callers want it, and any one of them may be cancelled.
+                self._subscribing = asyncio.create_task(self._subscribe(), name="jobqueue-subscribe")
+            subscribing = self._subscribing
+            await asyncio.wait([subscribing])
+            if not subscribing.cancelled():
+                subscribing.result()
 
     async def _subscribe(self) -> None:
-        try:
-            await self._storage.subscribe(self._queue, self.address, self)
-            self.subscribed = True
-        finally:
-            self._subscribing = None
+        await self._storage.subscribe(self._queue, self.address, self)
+        self.subscribed = True
 
     async def unsubscribe(self) -> None:
         """End the subscription."""
@@ -266,7 +265,7 @@ class Waiters:
         look = asyncio.create_task(self._look(waiter), name="jobqueue-last-look")
         cause: JobQueueError | None = None
         try:
-            answered = await all_end(self._storage.clock, [look], LAST_LOOK)
+            answered = await all_end(self._storage.clock, [look], LAST_LOOK) and not look.cancelled()
             known = look.result() if answered else "the store is silent"
         except JobQueueError as error:
             known, cause = f"the store cannot be asked: {error}", error

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from jobqueue.announcer import Announcer
@@ -143,19 +144,27 @@ class Worker:
         await self._hand_in()
         for task in (self._hint, self._heart):
             if task is not None:
-                task.cancel()
+                self._supervisor.dismiss(task)
                 await asyncio.wait([task])
+
+    def break_off(self) -> None:
+        """Claim no more and end the runs: the background tasks have ended, and nothing renews the leases.
+
+        `stop` hands in their outcomes.
+        """
+        self._draining = True
+        for run in tuple(self._runs.values()):
+            if run.task is None or not run.task.cancelling():  # else other code is ending it, with an error
+                run.abort(AbortedReason.SHUTDOWN)
 
     async def _hand_in(self) -> None:
         """Store the last outcomes, within `HAND_IN` seconds."""
         claimer = self._claimer
         if claimer is None:
             return
-
-        def hurry() -> None:
-            claimer.cancel()
-
-        timer = self._clock.call_later(HAND_IN, hurry)
+        if claimer.done():  # it broke, and has left outcomes behind
+            claimer = asyncio.create_task(self._claim_forever(), name="jobqueue-last-exchange")
+        timer = self._clock.call_later(HAND_IN, partial(self._supervisor.dismiss, claimer))
         try:
             await asyncio.wait([claimer])
         finally:
@@ -232,7 +241,7 @@ class Worker:
                 self._hint = self._supervisor.spawn(self._wait_for_work(), "hint")
         elif self._hint is not None:
             # A wake-up consumed while we are full is one that a free worker misses.
-            self._hint.cancel()
+            self._supervisor.dismiss(self._hint)
             self._hint = None
             self._maybe_work = True
 

@@ -124,7 +124,7 @@ async def test_drain_waits_for_all_and_close_answers_the_rest() -> None:
     await batcher.close()
     await asyncio.wait_for(draining, 5)
     for call in calls:
-        with pytest.raises(StorageUnavailableError, match="stopped before the store answered"):
+        with pytest.raises(StorageUnavailableError, match="before the store answered"):
             await asyncio.wait_for(call, 5)
     store.gate.set()
     assert await batcher.call(3) == 30
@@ -135,7 +135,7 @@ async def test_a_close_before_the_batch_is_begun_answers_it_too() -> None:
     batcher = Batcher(store.send)
     call = batcher.call(1)
     await batcher.close()  # the sender has not run yet
-    with pytest.raises(StorageUnavailableError, match="stopped before the store answered"):
+    with pytest.raises(StorageUnavailableError, match="before the store answered"):
         await asyncio.wait_for(call, 5)
     assert store.batches == []
     assert await asyncio.wait_for(batcher.call(2), 5) == 20
