@@ -34,6 +34,7 @@ class Session:
     ) -> None:
         self._storage = storage
         self._queue = queue
+        self._worker_id = worker_id
         self._emitter = emitter
         self.timers = Timers(storage.clock)
         self.supervisor = Supervisor(self._break)
@@ -110,8 +111,15 @@ class Session:
         gone = JobQueueError(f"queue {self._queue!r} was stopped during this call; its job goes on elsewhere")
         self.waiters.fail_all(self.defect or gone)
         await self.supervisor.stop()
-        await self._in_time(self.waiters.unsubscribe(), "unsubscribing")
+        await asyncio.gather(
+            self._in_time(self.waiters.unsubscribe(), "unsubscribing"),
+            self._in_time(self._leave(), "leaving the list of workers"),
+        )
         self.timers.close()
+
+    async def _leave(self) -> None:
+        if self.worker is not None:
+            await self._storage.extend(self._queue, self._worker_id, (), 0)
 
     async def _in_time(self, call: Coroutine[Any, Any, None], doing: str) -> None:
         """Await a call during shutdown, at most `LAST_CALL` seconds; report its failure, do not raise it."""

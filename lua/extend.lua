@@ -5,7 +5,8 @@
 -- ARGV: now worker lease_ms, then for each lease: id head progress
 --   head  fence 7, "1" if progress is given
 -- Returns: one status per lease: "H" held, "C" held and asked to cancel, "L" lost
--- Invariants: nothing changes where the fence is not that of the running record.
+-- Invariants: nothing changes where the fence is not that of the running record. A worker that renews
+-- nothing for 0 ms leaves.
 
 -- include: base
 local running, workers = KEYS[1], KEYS[2]
@@ -29,7 +30,11 @@ for i = 4, #ARGV, 3 do
     status[#status + 1] = byte(record, 2) % 2 == 0 and 'H' or 'C'
   end
 end
--- What exchange notes behind the time stays.
-local last = call('HGET', workers, worker)
-call('HSET', workers, worker, spack('>I6', now) .. (last and sub(last, 7) or ''))
+if #ARGV == 3 and until_ == now then
+  call('HDEL', workers, worker)
+else
+  -- What exchange notes behind the time stays.
+  local last = call('HGET', workers, worker)
+  call('HSET', workers, worker, spack('>I6', now) .. (last and sub(last, 7) or ''))
+end
 return table.concat(status)

@@ -392,7 +392,7 @@ class Storage(Protocol):
         """Renew leases to now + ``lease`` and store progress. Lost where the fence is not current.
 
         A lease whose time has run out but that no sweep has taken is still held.
-        The worker is noted as seen.
+        The worker is noted as seen. One that renews nothing, for 0 ms, leaves: it is no longer listed.
         """
         ...
 

@@ -276,6 +276,8 @@ class Engine:
     ) -> list[LeaseStatus]:
         q = self._queue(queue)
         q.workers[worker] = now
+        if not leases and not lease:
+            del q.workers[worker]
         statuses: list[LeaseStatus] = []
         for id, fence, progress in leases:
             job = q.leased.get(id)

@@ -254,6 +254,11 @@ class StoreMachine(RuleBasedStateMachine):
         answer = self.wait(self.store.extend(queue, worker, theirs, lease))
         assert answer == self.reference.extend(queue, worker, mine, lease, self.now)
 
+    @rule(queue=queues, worker=workers)
+    def leave(self, queue: str, worker: str) -> None:
+        assert self.wait(self.store.extend(queue, worker, [], 0)) == []
+        self.reference.extend(queue, worker, [], 0, self.now)
+
     @rule(queue=queues, limit=limits)
     def sweep(self, queue: str, limit: int) -> None:
         answer = self.wait(self.store.sweep(queue, limit))

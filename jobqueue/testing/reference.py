@@ -224,6 +224,8 @@ class Reference:
         self, queue: str, worker: str, leases: Sequence[Renewal], lease: int, now: int
     ) -> list[LeaseStatus]:
         self.seen[queue, worker] = now
+        if not leases and not lease:
+            del self.seen[queue, worker]
         statuses: list[LeaseStatus] = []
         for id, fence, progress in leases:
             job = self.find(queue, id, now)

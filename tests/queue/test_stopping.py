@@ -40,6 +40,16 @@ async def test_starting_and_stopping_twice_does_nothing(lab: Lab) -> None:
     assert [name for name in events.names if name in {"started", "stopped"}] == ["started", "stopped"]
 
 
+async def test_a_stopped_worker_is_no_longer_listed(lab: Lab) -> None:
+    await lab.storage.open()
+    queue = lab.queue(echo, worker_id="w1")
+    async with queue:
+        await within(queue.enqueue_and_wait("a", 1))
+        assert [known.worker for known in await lab.storage.workers("q")] == ["w1"]
+        await lab.finish(queue.stop())
+    assert await lab.storage.workers("q") == []
+
+
 async def test_a_stopped_queue_can_start_again(lab: Lab) -> None:
     queue = lab.queue(echo)
     for n in range(4):

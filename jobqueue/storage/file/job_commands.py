@@ -193,6 +193,9 @@ class Extend(Common):
         return state.engine.extend(self.queue, self.worker, self.leases, self.lease, now)
 
     def weigh(self, answer: list[LeaseStatus], state: State, now: int) -> Weight:
+        if not self.leases and not self.lease:  # it leaves
+            state.noted.pop((self.queue, self.worker), None)
+            return Weight.WRITTEN
         if all(status is LeaseStatus.LOST for status in answer) and state.is_noted(
             self.queue, self.worker, now
         ):

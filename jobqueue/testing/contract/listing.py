@@ -6,7 +6,7 @@ import pytest
 
 from jobqueue.errors import InvalidArgumentError
 from jobqueue.job import Action, JobState, Settlement
-from jobqueue.storage.base import WORKER_SEEN_FOR, Counts, WorkerInfo
+from jobqueue.storage.base import WORKER_SEEN_FOR, Counts, LeaseStatus, WorkerInfo
 from jobqueue.testing.contract.base import Cases
 from jobqueue.testing.contract.support import LEASE, TTL, Jobs, job
 
@@ -234,6 +234,23 @@ class ListingCases(Cases):
         jobs.clock.move(WORKER_SEEN_FOR / 1000)
         await jobs.storage.purge("q", 10)
         assert await jobs.storage.workers("q") == []
+
+    async def test_a_worker_that_leaves_is_no_longer_listed(self, jobs: Jobs) -> None:
+        await jobs.put("a")
+        run = await jobs.claim_one(worker="w1")
+        await jobs.exchange(worker="w2")
+        await jobs.storage.extend("q", "w1", [], 0)
+        await jobs.storage.extend("q", "nobody", [], 0)
+        assert [one.worker for one in await jobs.storage.workers("q")] == ["w2"]
+        assert await jobs.extend(run, worker="w1", lease=0) is LeaseStatus.HELD
+        assert [one.worker for one in await jobs.storage.workers("q")] == ["w1", "w2"]
+        await jobs.storage.extend("q", "w1", [], 0)
+        await jobs.exchange(worker="w1")
+        assert [one.worker for one in await jobs.storage.workers("q")] == ["w1", "w2"]
+
+    async def test_workers_alone_do_not_name_a_queue(self, jobs: Jobs) -> None:
+        await jobs.storage.extend("q", "w1", [], LEASE)
+        assert await jobs.storage.queues() == []
 
     async def test_a_sweep_takes_the_lease_off_its_worker(self, jobs: Jobs) -> None:
         await jobs.put("a")
