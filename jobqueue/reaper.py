@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Self, TypeVar, get_args, overload
 
 from jobqueue.errors import InvalidArgumentError, JobQueueError
@@ -26,6 +27,7 @@ from jobqueue.forks import tell_in_child
 from jobqueue.job import JobState
 from jobqueue.leadership import Leadership
 from jobqueue.options import LeaderElection, check_queue_name, check_seconds
+from jobqueue.presence import Presence
 from jobqueue.runtime import unique_id
 from jobqueue.signals import serve_until_signal
 from jobqueue.storage.base import Storage
@@ -35,8 +37,10 @@ from jobqueue.supervisor import Supervisor
 __all__ = ["REAPER_LOCK", "Reaper"]
 
 REAPER_LOCK = "reaper"
-"""Name of the lock that reapers of one store contend for."""
+"""Name of the lock that the reapers of all queues of a store contend for."""
 BATCH = 500
+LAST_CALL = 1.0
+"""Seconds that a stopping reaper waits until it is off the list of reapers."""
 SPREAD = (0.8, 0.95)
 """From the start of one sweep to that of the next, in parts of the interval.
 
@@ -47,6 +51,11 @@ fit into the interval: it is part of a promise.
 _EVENTS = get_args(ReaperEvent)
 
 E = TypeVar("E", bound=ReaperEvent)
+
+
+def lock_name(queues: Sequence[str] | None) -> str:
+    """Return the lock for reapers of these queues: those of others would not do its holder's work."""
+    return REAPER_LOCK if queues is None else f"{REAPER_LOCK}:{','.join(sorted(set(queues)))}"
 
 
 class Reaper:
@@ -85,6 +94,7 @@ class Reaper:
             self._emitter.on(kind, log_event)
         self._supervisor: Supervisor | None = None
         self._leadership: Leadership | None = None
+        self._presence: Presence | None = None
         self._swept = False
         self._defect: BaseException | None = None
         self._over = asyncio.Event()
@@ -134,11 +144,17 @@ class Reaper:
             self._swept = False
             self._supervisor = Supervisor(self._break)
             await self._supervisor.start()
+            self._presence = Presence(
+                self._storage, self.id,
+                sweeps=lambda: self.is_leader,
+                failed=lambda error: self._report(error, "noting that this reaper sweeps"),
+            )  # fmt: skip
+            self._supervisor.spawn(self._presence.keep(), "presence")
             if self._election is None:
                 self._supervisor.spawn(self._sweep_forever(), "reaper")
             else:
                 self._leadership = Leadership(
-                    self._storage, REAPER_LOCK, self.id, self._election,
+                    self._storage, lock_name(self._queues), self.id, self._election,
                     acquired=lambda term: self._emitter.emit(LeadershipAcquired(self.id, term)),
                     lost=lambda term, why: self._emitter.emit(LeadershipLost(self.id, term, why)),
                     failed=lambda error: self._report(error, "electing the leading reaper"),
@@ -153,6 +169,7 @@ class Reaper:
                 return
             try:
                 await supervisor.stop()
+                await self._leave()
             finally:
                 self._leadership = None
                 try:
@@ -160,6 +177,12 @@ class Reaper:
                 finally:
                     self._over.set()
         await self._emitter.drain(self._storage.clock)
+
+    async def _leave(self) -> None:
+        if self._presence is not None:
+            call = self._presence.leave()
+            with suppress(TimeoutError):  # then it is taken for dead after a while
+                await (call if self._storage.clock.virtual else asyncio.wait_for(call, LAST_CALL))
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -15,7 +15,9 @@ from jobqueue import (
     Queue,
     Reaper,
 )
+from jobqueue.presence import REAPERS, sweeping_reapers
 from jobqueue.reaper import REAPER_LOCK
+from jobqueue.storage.base import WORKER_SEEN_FOR
 from jobqueue.testing import FakeClock
 from tests.queue.support import (
     Gate,
@@ -280,3 +282,57 @@ async def test_run_raises_what_broke_the_reaper(wire: WireStorage, clock: FakeCl
         await within(reaper.run())
     assert not reaper.is_leader
     await until(lambda: wire.calls("close") == 1)
+
+
+async def test_reapers_of_different_queues_do_not_keep_each_other_from_sweeping(
+    wire: WireStorage, clock: FakeClock, reapers: Reapers
+) -> None:
+    await reapers.start(["other"], sweep_interval=1, leader_election=ELECTION)
+    await clock.settle()
+    _, events = await reapers.start(sweep_interval=1, leader_election=ELECTION)
+    await die(wire, "a")
+    await clock.advance(3)
+    assert len(events.of("stalled")) == 1
+
+
+async def test_a_reaper_is_listed_while_it_sweeps(
+    wire: WireStorage, clock: FakeClock, reapers: Reapers
+) -> None:
+    async def listed() -> set[str]:
+        return {reaper.worker for reaper in await sweeping_reapers(wire)}
+
+    leader, _ = await reapers.start(leader_election=ELECTION)
+    follower, _ = await reapers.start(leader_election=ELECTION)
+    alone, _ = await reapers.start(["q"])
+    await clock.advance(120)
+    assert await listed() == {leader.id, alone.id}
+    await within(leader.stop())
+    await clock.advance(20)
+    assert await listed() == {follower.id, alone.id}
+    await within(alone.stop())
+    assert await listed() == {follower.id}
+    assert await wire.queues() == []
+
+
+async def test_a_dead_reaper_is_listed_no_longer(
+    wire: WireStorage, clock: FakeClock, reapers: Reapers
+) -> None:
+    await wire.open()
+    await wire.extend(REAPERS, "dead", (), 1)
+    reaper, _ = await reapers.start()
+    await clock.advance(WORKER_SEEN_FOR / 1000 + 1)
+    assert [known.worker for known in await sweeping_reapers(wire)] == [reaper.id]
+    await wire.close()
+
+
+async def test_a_reaper_that_cannot_note_itself_sweeps_and_stops(
+    wire: WireStorage, clock: FakeClock, reapers: Reapers
+) -> None:
+    await die(wire, "a")
+    reaper, events = await reapers.start(sweep_interval=1)
+    await clock.settle()
+    wire.break_down("extend")
+    await clock.advance(10)
+    assert len(events.of("stalled")) == 1
+    assert [event.doing for event in events.of("error")] == ["noting that this reaper sweeps"]
+    await within(reaper.stop())

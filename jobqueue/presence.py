@@ -1,0 +1,69 @@
+"""The reapers that sweep a store, listed like the workers of a queue.
+
+Leadership shows one reaper, and only of those with an election. So each reaper that sweeps also notes
+itself under the name of a queue that holds no jobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jobqueue.errors import JobQueueError
+from jobqueue.storage.base import Storage, WorkerInfo
+
+__all__ = ["REAPERS", "Presence", "sweeping_reapers"]
+
+REAPERS = "_reapers"
+"""Name of the queue whose workers are the reapers that sweep."""
+INTERVAL = 5.0
+"""Seconds between two notes."""
+
+
+class Presence:
+    """Lists a reaper while ``sweeps()``; ``failed(error)`` is called once per outage of the store."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        reaper: str,
+        *,
+        sweeps: Callable[[], bool],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self._storage = storage
+        self._reaper = reaper
+        self._sweeps = sweeps
+        self._failed = failed
+        self._listed = False
+        self._failing = False
+
+    async def keep(self) -> None:
+        """Note it again and again, until cancelled."""
+        while True:
+            if self._sweeps():
+                await self._note(lease=1)
+                self._listed = True
+            else:
+                await self.leave()
+            await self._storage.clock.sleep(INTERVAL)
+
+    async def leave(self) -> None:
+        """Take it off the list, if it is there."""
+        if self._listed:
+            self._listed = False
+            await self._note(lease=0)
+
+    async def _note(self, lease: int) -> None:
+        try:
+            await self._storage.extend(REAPERS, self._reaper, (), lease)
+            await self._storage.purge(REAPERS, 1)  # forgets those that died
+            self._failing = False
+        except JobQueueError as error:
+            if not self._failing:
+                self._failing = True
+                self._failed(error)
+
+
+async def sweeping_reapers(storage: Storage) -> list[WorkerInfo]:
+    """Return the reapers that have lately noted that they sweep, by name."""
+    return await storage.workers(REAPERS)
