@@ -35,7 +35,7 @@ class Block:
 
     def compiled(self) -> object:
         """Compile the code, with the line numbers of the page."""
-        return compile("\n" * (self.line - 1) + self.code, str(self.page), "exec")
+        return compile("\n" * (self.line - 1) + self.code, str(self.page), "exec", dont_inherit=True)
 
 
 def name(page: Path) -> str:
@@ -51,6 +51,12 @@ def blocks(page: Path) -> list[Block]:
         language = words[0] if words else ""
         found.append(Block(page, line, language, frozenset(words[1:]), match["code"]))
     return found
+
+
+def needs(page: Path) -> list[str]:
+    """Return the third-party packages that the examples import, from a comment ``needs: NAME NAME``."""
+    match = re.match(r"<!-- needs: (.+) -->\n", page.read_text())
+    return match[1].split() if match else []
 
 
 def prose(page: Path) -> str:

@@ -9,11 +9,15 @@ A block ``text output`` is what the Python block before it prints. A block ``con
 after ``$`` and what they print; there ``...`` stands for anything, and the number of blanks does not
 count. ``console background`` starts a command that runs until the page ends, and is then told to stop
 by SIGTERM. Commands on ``redis://localhost`` get a server of their own.
+
+A page may begin with ``<!-- needs: NAME NAME -->``: its examples import these packages. Without them they are
+compiled and not run.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import os
 import re
@@ -25,8 +29,8 @@ from typing import Any
 
 import pytest
 
-from tests.docs.doc_pages import PAGES, ROOT, Block, blocks, name
-from tests.services import Server, valkey_binary
+from tests.docs.doc_pages import PAGES, ROOT, Block, blocks, name, needs
+from tests.services import Server, unavailable, valkey_binary
 
 LIMIT = 30.0
 """Seconds that one command may take."""
@@ -104,6 +108,11 @@ def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
 def test_examples(
     page: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if missing := [package for package in needs(page) if importlib.util.find_spec(package) is None]:
+        for block in blocks(page):
+            if block.language == "python":
+                block.compiled()
+        unavailable(", ".join(missing))
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {"__name__": "__main__"}
     commands, printed = Commands(tmp_path, tmp_path_factory.mktemp("bin")), ""
