@@ -489,7 +489,8 @@ class Engine:
                 job.lease_until = 0
 
     def shift(self, delta: int) -> None:
-        """Follow a clock that was set by ``delta`` ms: leases, locks and TTLs keep their length."""
+        """Follow a clock that was set by ``delta`` ms: leases, locks, TTLs and the pauses
+        before retries keep their length. A start time that somebody asked for stays."""
         self._locks.shift(delta)
         for q in self._queues.values():
             for worker in q.workers:
@@ -497,6 +498,7 @@ class Engine:
             for job in q.leased.values():
                 job.lease_until = job.lease_until and job.lease_until + delta
             q.shift_expiry(delta)
+            q.shift_retries(delta)
 
     def dump(self, now: int) -> Iterator[SavedJob]:
         """Yield every record that is not absent, for `load`. Their order holds that of the indexes."""

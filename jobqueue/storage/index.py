@@ -174,11 +174,21 @@ class Index:
             job.move(Action.PROMOTE)
             self.put_ready(job)
 
+    def shift_retries(self, delta: int) -> None:
+        """Follow a clock that was set by ``delta`` ms; a start time that somebody asked for stays as it is."""
+        for due, _, job in self.schedule:
+            if job.state is JobState.FAILING and job.due == due:
+                job.due += delta
+        self._rebuild_schedule()
+
     def _trim_schedule(self) -> None:
         if len(self.schedule) > 64 + 2 * self.scheduled_count():
-            live = {(j.due, j.seq): j for _, _, j in self.schedule if j.state in self.waiting}
-            self.schedule = [(due, seq, job) for (due, seq), job in live.items()]
-            heapq.heapify(self.schedule)
+            self._rebuild_schedule()
+
+    def _rebuild_schedule(self) -> None:
+        live = {(j.due, j.seq): j for _, _, j in self.schedule if j.state in self.waiting}
+        self.schedule = [(due, seq, job) for (due, seq), job in live.items()]
+        heapq.heapify(self.schedule)
 
     # -- ended ------------------------------------------------------------------------------------
 

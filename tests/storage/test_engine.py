@@ -229,3 +229,17 @@ def test_the_waiters_of_a_job_are_bounded_and_the_latest_stay(width: int, kept: 
         addresses[0],
         *addresses[-kept + 1 :],
     ]
+
+
+@pytest.mark.parametrize("delta", [-3_600_000, 3_600_000])
+def test_a_clock_that_is_set_leaves_pauses_as_long_as_they_were(delta: int) -> None:
+    engine = Engine()
+    engine.insert("q", [NewJob("retried", b"")], 1_000)
+    (run,) = engine.exchange("q", "w", [], 1, 500, 1_000).jobs
+    engine.exchange("q", "w", [Settlement("retried", run.fence, Action.RETRY, b"", 0, 2_000)], 0, 500, 1_000)
+    engine.insert("q", [NewJob("timed", b"", run_at=5_000_000)], 1_000)
+    engine.shift(delta)
+    now = 1_000 + delta
+    assert not engine.exchange("q", "w", [], 9, 500, now + 1_999).jobs
+    assert [job.id for job in engine.exchange("q", "w", [], 9, 500, now + 2_000).jobs] == ["retried"]
+    assert [job.id for job in engine.exchange("q", "w", [], 9, 500, 5_000_000).jobs] == ["timed"]
