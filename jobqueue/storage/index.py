@@ -175,7 +175,7 @@ class Index:
             self.put_ready(job)
 
     def shift_retries(self, delta: int) -> None:
-        """Follow a clock that was set by ``delta`` ms; a start time that somebody asked for stays as it is."""
+        """Follow a clock that was set by ``delta`` ms; a start time that was asked for stays."""
         for due, _, job in self.schedule:
             if job.state is JobState.FAILING and job.due == due:
                 job.due += delta
