@@ -15,6 +15,7 @@ batch. Settlements that the store could not take are kept and handed in again.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -92,7 +93,10 @@ class Worker:
         self._hint: asyncio.Task[None] | None = None
         self._maybe_work = True
         """Whether asking may bring jobs: set by answers and by wake-ups, cleared only by asking."""
-        self._next_due: int | None = None
+        self._due_at = math.inf
+        """When the next scheduled job is due, by the monotonic clock."""
+        self._hint_until = 0.0
+        """When the wait for a wake-up ends of itself."""
         self._draining = False
         self._failures = 0
         self._reached = False
@@ -214,7 +218,8 @@ class Worker:
         self._launch(answer.jobs, started)
         if answer.more or len(answer.jobs) == limit:
             self._maybe_work = True
-        self._next_due = answer.next_due
+        due = answer.next_due
+        self._due_at = math.inf if due is None else self._clock.monotonic() + due / 1000
         # Most batches are accepted results, and those have no listener.
         settled = answer.settled
         if self._telling or self._announcer.hears_results or settled.count(_ACCEPTED) < len(batch):
@@ -238,17 +243,24 @@ class Worker:
         """Wait for the store's wake-up while there is a free slot."""
         if limit > 0:
             if self._hint is None:
-                self._hint = self._supervisor.spawn(self._wait_for_work(), "hint")
+                now = self._clock.monotonic()
+                self._hint_until = min(now + self._options.block_timeout, self._due_at)
+                wait = self._wait_for_work(max(0.0, self._hint_until - now))
+                self._hint = self._supervisor.spawn(wait, "hint")
+            elif self._due_at < self._hint_until:
+                # A run of ours was put off since the wait began, until before its end.
+                self._dismiss_hint(self._hint)
+                self._wake.set()
         elif self._hint is not None:
             # A wake-up consumed while we are full is one that a free worker misses.
-            self._supervisor.dismiss(self._hint)
-            self._hint = None
-            self._maybe_work = True
+            self._dismiss_hint(self._hint)
 
-    async def _wait_for_work(self) -> None:
-        timeout = self._options.block_timeout
-        if self._next_due is not None:
-            timeout = min(timeout, self._next_due / 1000)
+    def _dismiss_hint(self, hint: asyncio.Task[None]) -> None:
+        self._supervisor.dismiss(hint)
+        self._hint = None
+        self._maybe_work = True  # the wake-up may have come just now, and nobody hears it any more
+
+    async def _wait_for_work(self, timeout: float) -> None:
         try:
             await self._storage.wait_for_work(self._queue, self._worker_id, timeout)
         except JobQueueError as error:

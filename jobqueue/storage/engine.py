@@ -489,8 +489,11 @@ class Engine:
                 job.lease_until = 0
 
     def shift(self, delta: int) -> None:
-        """Follow a clock that was set by ``delta`` ms: leases, locks, TTLs and the pauses
-        before retries keep their length. A start time that somebody asked for stays."""
+        """Follow a clock that was set by ``delta`` ms.
+
+        Leases, locks, TTLs and the pauses before retries keep their length; a start time that was asked
+        for stays.
+        """
         self._locks.shift(delta)
         for q in self._queues.values():
             for worker in q.workers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jobqueue import Job
+from jobqueue import Backoff, Job
 from jobqueue.storage.base import Exchanged
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.testing import FakeClock
@@ -81,4 +81,42 @@ async def test_a_claim_that_failed_is_made_again_soon(clock: FakeClock) -> None:
         await lab.start(echo, block_timeout=60)
         await clock.advance(1)
         assert await lab.state("a") == "completed"
+        await lab.close()
+
+
+class DeafToSchedules(OnceStorage):
+    """Wakes nobody for a job that is scheduled while the wait is on its way to the store."""
+
+    def __init__(self, *, clock: FakeClock) -> None:
+        super().__init__(clock=clock)
+        self.timeouts: list[float] = []
+
+    async def wait_for_work(self, queue: str, worker: str, timeout: float) -> bool:
+        self.timeouts.append(timeout)
+        await self.clock.sleep(timeout)
+        return False
+
+
+async def test_a_retry_is_on_time_although_a_longer_wait_had_begun(clock: FakeClock) -> None:
+    async with opened(DeafToSchedules(clock=clock)) as storage:
+        lab, gates = Lab(storage), Gates()
+        attempts: list[int] = []
+
+        async def fail_once(job: Job[Any]) -> None:
+            attempts.append(job.attempts)
+            await gates[job.id](job)
+            if job.attempts == 1:
+                raise ValueError
+
+        queue = lab.queue(fail_once, concurrency=2, block_timeout=60, backoff=Backoff.fixed(2.0))
+        producer = await lab.start(name="q")
+        await producer.enqueue("a", 1)
+        await within(queue.start())
+        await within(gates["a"].began.wait())
+        await clock.settle()
+        assert storage.timeouts == [60]  # the free slot waits
+        gates["a"].go.set()
+        await clock.settle()
+        await clock.advance(2.1)
+        assert attempts == [1, 2]
         await lab.close()
