@@ -105,7 +105,7 @@ class Queue(Generic[P, R]):
     Use it as a context manager, or call `start` and `stop`. One object belongs to one event loop.
 
     Args:
-        storage: a store, or a URL for `open_storage`.
+        storage: a store, or a URL for `open_storage`; ``None``: the URL in ``JOBQUEUE_STORAGE``.
         name: 1 to 64 of ``A-Z a-z 0-9 . _ -``. Queues of one name on one store share their jobs.
         worker_id: name of this object in records and statistics; default: a unique one.
         concurrency: number of jobs that run here at once.
@@ -129,7 +129,7 @@ class Queue(Generic[P, R]):
 
     def __init__(
         self,
-        storage: Storage | str,
+        storage: Storage | str | None = None,
         name: str = "default",
         *,
         worker_id: str | None = None,
@@ -199,7 +199,18 @@ class Queue(Generic[P, R]):
         """Whether the queue is started, not stopping, and its last claim reached the store."""
         return self._session is not None and self._session.ready
 
-    def configure(self, *, storage: Storage | str | None = None, concurrency: int | None = None) -> None:
+    @property
+    def concurrency(self) -> int:
+        """The number of jobs that run here at once."""
+        return self._options.concurrency
+
+    def configure(
+        self,
+        *,
+        storage: Storage | str | None = None,
+        concurrency: int | None = None,
+        worker_id: str | None = None,
+    ) -> None:
         """Replace arguments of the constructor, as a command line does; only before `start`.
 
         Raises `InvalidArgumentError`, and `JobQueueError` if the queue is started.
@@ -209,6 +220,8 @@ class Queue(Generic[P, R]):
         if concurrency is not None:
             limit = check_count("concurrency", concurrency, high=MAX_CONCURRENCY)
             self._options = replace(self._options, concurrency=limit)
+        if worker_id is not None:
+            self.worker_id = check_id(worker_id, "worker_id")
         if storage is not None:
             self._storage = as_storage(storage)
 

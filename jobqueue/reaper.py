@@ -62,7 +62,7 @@ class Reaper:
     """Recovers stalled jobs and purges expired ones, until stopped.
 
     Args:
-        storage: a store, or a URL for `open_storage`.
+        storage: a store, or a URL for `open_storage`; ``None``: the URL in ``JOBQUEUE_STORAGE``.
         queues: names of the queues to sweep; ``None``: all queues of the store.
         sweep_interval: seconds from the start of one sweep to that of the next, at most; it begins up to
             a fifth earlier, and only later if the sweep before takes longer.
@@ -73,7 +73,7 @@ class Reaper:
 
     def __init__(
         self,
-        storage: Storage | str,
+        storage: Storage | str | None = None,
         queues: Sequence[str] | None = None,
         *,
         sweep_interval: float = 5.0,

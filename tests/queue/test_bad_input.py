@@ -357,7 +357,10 @@ async def test_configure_before_the_start_only(lab: Lab) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         queue.configure(storage="nosuch://")
     assert caught.value.argument == "storage"
-    queue.configure(concurrency=7)
+    with pytest.raises(InvalidArgumentError, match="worker_id"):
+        queue.configure(worker_id="")
+    queue.configure(concurrency=7, worker_id="w1")
+    assert (queue.concurrency, queue.worker_id) == (7, "w1")
     await within(queue.start())
     with pytest.raises(JobQueueError, match="before start"):
         queue.configure(concurrency=8)

@@ -1,4 +1,4 @@
-"""Errors, backoff, checks, ids, records and URLs."""
+"""Errors, backoff, checks, ids and records."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ from jobqueue import (
     JobFailedError,
     JobState,
     MaxRetriesError,
-    MemoryStorage,
     ResultExpiredError,
-    open_storage,
 )
 from jobqueue.job import STALLED_ERROR, encode_error
 from jobqueue.options import (
@@ -41,7 +39,6 @@ from jobqueue.options import (
 from jobqueue.records import ended_error, job_status
 from jobqueue.runtime import SYSTEM_CLOCK, Clock, unique_id
 from jobqueue.storage.base import Record
-from jobqueue.storage.urls import as_storage, redact
 
 # -- errors -------------------------------------------------------------------------------------------
 
@@ -275,35 +272,3 @@ def test_the_public_view_of_a_record() -> None:
     assert status.error is None
     failed = job_status(record(error=encode_error(ErrorInfo("E", "m"), "error")), None, None)
     assert failed.error == ErrorInfo("E", "m")
-
-
-# -- URLs ---------------------------------------------------------------------------------------------
-
-
-def test_a_store_or_its_url() -> None:
-    storage = MemoryStorage()
-    assert as_storage(storage) is storage
-    assert isinstance(as_storage("memory://"), MemoryStorage)
-    assert open_storage("memory://") is not open_storage("memory://")
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("redis://user:secret@host:6379/1", "redis://user:***@host:6379/1"),
-        ("redis://:secret@host/0", "redis://:***@host/0"),
-        ("redis://host:1/0?password=secret", "redis://host:1/0"),
-        ("redis+sentinel://u:secret@a:1,b:2/main/0", "redis+sentinel://u:***@a:1,b:2/main/0"),
-        ("redis://user:sec/ret@host", "redis://***"),
-        ("redis://user:sec?ret@host", "redis://***"),
-        ("redis://user:sec#ret@host", "redis://***"),
-        ("redis://user:secret@[host", "redis://***"),
-        ("user:secret@host", "a URL without a kind"),
-        ("memory://", "memory://"),
-        ("file:///dir/sub", "file:///dir/sub"),
-        ("file:///dir/a@b", "file:///dir/a@b"),
-        ("unix:///run/a@b.sock", "unix:///run/a@b.sock"),
-    ],
-)
-def test_urls_are_shown_without_their_secrets(url: str, shown: str) -> None:
-    assert redact(url) == shown
