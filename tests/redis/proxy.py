@@ -1,17 +1,19 @@
-"""A TCP proxy that treats replies badly."""
+"""A TCP proxy that treats commands and replies badly."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 MESSAGE = b"$7\r\nmessage\r\n"
+SMALL = 65_536
 
 
 class ChaosProxy:
     """Passes everything on; `drip` cuts replies into single bytes, `cut_replies` resets in mid-reply, `deaf`
-    drops pub/sub messages."""
+    drops pub/sub messages, `rate` makes the link slow."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -32,13 +34,18 @@ class ChaosProxy:
         self.cut_at = 1
         """Bytes of a cut reply that are still passed on."""
         self.cuts = 0
+        self.rate = 0
+        """Bytes per second in each direction, if not 0."""
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        listener = socket.create_server(("127.0.0.1", 0))
+        # Small buffers: what a slow link does not take yet stays with the client.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
+        self._server = await asyncio.start_server(self._serve, sock=listener, limit=SMALL)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -69,13 +76,21 @@ class ChaosProxy:
 
     async def _commands(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
+            while data := await reader.read(SMALL):
+                await self._pass(data, writer)
+
+    async def _pass(self, data: bytes, writer: asyncio.StreamWriter) -> None:
+        """Write, as slowly as the link is."""
+        step = max(1, self.rate // 50) if self.rate else len(data)
+        for at in range(0, len(data), step):
+            writer.write(data[at : at + step])
+            await writer.drain()
+            if self.rate:
+                await asyncio.sleep(min(len(data), step) / self.rate)
 
     async def _replies(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
-            while data := await reader.read(65536):
+            while data := await reader.read(SMALL):
                 if self.swallow:
                     continue
                 if self.deaf and MESSAGE in data:
@@ -90,8 +105,7 @@ class ChaosProxy:
                     await writer.drain()
                     return
                 for piece in (data[i : i + 1] for i in range(len(data))) if self.drip else (data,):
-                    writer.write(piece)
-                    await writer.drain()
+                    await self._pass(piece, writer)
 
 
 @asynccontextmanager

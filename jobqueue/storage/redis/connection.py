@@ -2,7 +2,8 @@
 
 Duties: connect and log in within a time limit; send commands, several at once without waiting for each
 other; give every reply to the command it belongs to, also when the caller of one of them is gone; end the
-connection, and with it all commands under way, when a reply is overdue.
+connection, and with it all commands under way, when a reply is overdue; make callers wait while the
+server does not take what was sent.
 
 A cancelled caller leaves its place in the row behind: the reply that comes for it is dropped and can
 never reach another caller.
@@ -19,11 +20,15 @@ import hiredis
 
 from jobqueue.runtime import SYSTEM_CLOCK, Timer
 from jobqueue.storage.redis.faults import ConnectionLostError
-from jobqueue.storage.redis.sockets import is_self_connected, keep_alive
+from jobqueue.storage.redis.patience import UPLOAD, Patience
+from jobqueue.storage.redis.sockets import is_self_connected, keep_alive, unsent
 from jobqueue.storage.redis.url import Address, Target
 
 __all__ = ["Connection", "Login", "ReplyError", "connect"]
 
+BACKLOG = 1_048_576
+"""Bytes that wait to be sent before callers are made to wait instead."""
+_LATE = 0.1
 _NOTHING = object()
 _pack: Callable[[tuple[Any, ...]], bytes] = cast("Any", hiredis).pack_command
 
@@ -57,14 +62,19 @@ class Connection(asyncio.Protocol):
         self.on_lost: Callable[[], None] | None = None
         """Called once when the connection has ended."""
         self.closed = False
+        self.full: asyncio.Future[None] | None = None
+        """Set while more than `BACKLOG` bytes wait to be sent: await `room`."""
         self.turn = asyncio.Lock()
         """Held while a command blocks this connection, which others share."""
         self._gone = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._reader: Any = hiredis.Reader(notEnoughData=_NOTHING, replyError=ReplyError)
         self._transport: asyncio.Transport | None = None
-        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[Any], float, float]] = deque()
+        """Commands without a reply: when each was sent, and how long the server may be silent before it."""
+        self._patience = Patience()
         self._timer: Timer | None = None
+        self._look_at = 0.0
         self._reason = "the connection was lost"
 
     def __repr__(self) -> str:
@@ -75,45 +85,78 @@ class Connection(asyncio.Protocol):
     def send(self, *command: Argument, timeout: float | None = None) -> asyncio.Future[Any]:
         """Send a command; the future gets its reply, or a `ReplyError` or `ConnectionLostError`.
 
-        Without a reply ``timeout`` seconds from now (default: the connection's) the connection ends.
+        The connection ends if the server is silent for ``timeout`` seconds (default: the connection's) before
+        the reply; see `jobqueue.storage.redis.patience`. A large command gets more.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
         if self.closed:
             future.set_exception(ConnectionLostError(self._reason))
             return future
-        limit = self.reply_timeout if timeout is None else timeout
-        self._waiting.append((future, SYSTEM_CLOCK.monotonic() + limit))
-        if self._timer is None:
-            self._timer = SYSTEM_CLOCK.call_later(limit, self._check)
-        self.post(*command)
+        limit = (self.reply_timeout if timeout is None else timeout) + self.post(*command) / UPLOAD
+        now = SYSTEM_CLOCK.monotonic()
+        self._waiting.append((future, now, limit))
+        if self._timer is None or now + limit < self._look_at:
+            self._look_in(limit)
         return future
 
-    def post(self, *command: Argument) -> None:
-        """Send a command whose answers are pushes only."""
-        if self._transport is not None and not self.closed:
-            self._transport.write(_pack(command))
+    def post(self, *command: Argument) -> int:
+        """Send a command whose answers are pushes only; return its size in bytes."""
+        if self._transport is None or self.closed:
+            return 0
+        data = _pack(command)
+        self._transport.write(data)
+        self._patience.posted += len(data)
+        return len(data)
 
-    def _check(self) -> None:
+    async def room(self) -> None:
+        """Wait until there is room for another command, or the connection has ended."""
+        while self.full is not None:
+            await asyncio.wait([self.full])
+
+    def pause_writing(self) -> None:
+        self.full = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        full, self.full = self.full, None
+        if full is not None:
+            full.set_result(None)
+
+    def _look_in(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._look_at = SYSTEM_CLOCK.monotonic() + seconds
+        self._timer = SYSTEM_CLOCK.call_later(seconds, self._look)
+
+    def _look(self) -> None:
         """End the connection if the oldest command has waited for too long."""
         self._timer = None
-        if not self._waiting:
+        if not self._waiting or self._transport is None:
             return
-        left = self._waiting[0][1] - SYSTEM_CLOCK.monotonic()
-        if left <= 0:
-            self.abort("the server did not answer in time")
+        now, backlog = SYSTEM_CLOCK.monotonic(), unsent(self._transport)
+        self._patience.look(now, backlog)
+        _, sent_at, limit = self._waiting[0]
+        left = self._patience.left(now, sent_at, limit)
+        if backlog:  # whether it shrinks shows only to those who look more than once
+            left = min(left, limit / 4)
+        if left > 0:
+            self._look_in(left)
+        elif now - self._look_at > _LATE:  # this process was busy or asleep, and a reply may be there
+            self._look_in(_LATE)
         else:
-            self._timer = SYSTEM_CLOCK.call_later(left, self._check)
+            self.abort("the server did not answer in time")
 
     # -- receiving --------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(BACKLOG)
         keep_alive(transport)
         if is_self_connected(transport):
             self.abort("nobody listens there")
 
     def data_received(self, data: bytes) -> None:
         reader, waiting = self._reader, self._waiting
+        standing = len(waiting)
         try:
             reader.feed(data)
             while (reply := reader.gets()) is not _NOTHING:
@@ -133,6 +176,7 @@ class Connection(asyncio.Protocol):
                     future.set_result(reply)
         except hiredis.ProtocolError as error:
             self.abort(f"not a Redis server, or a broken reply: {error}")
+        self._patience.heard(SYSTEM_CLOCK.monotonic(), len(data), answered=len(waiting) < standing)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None:
@@ -163,7 +207,8 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         waiting, self._waiting = self._waiting, deque()
-        for future, _ in waiting:
+        self.resume_writing()
+        for future, *_ in waiting:
             if not future.done():
                 future.set_exception(ConnectionLostError(self._reason))
                 future.exception()  # mark as seen: a caller may be gone already

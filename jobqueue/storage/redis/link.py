@@ -28,6 +28,8 @@ class Link:
         """Return the connection; make it if there is none. Raises `ConnectionLostError` or a `ReplyError`."""
         connection = self._connection
         if connection is not None and not connection.closed:
+            if connection.full is not None:
+                await connection.room()
             return connection
         if self._closed:
             raise StorageError("the store was closed")

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
+from contextlib import suppress
 
-__all__ = ["is_self_connected", "keep_alive"]
+try:
+    from fcntl import ioctl
+    from termios import TIOCOUTQ
+except ImportError:  # not on this platform
+    ioctl = None  # type: ignore[assignment]
+
+__all__ = ["is_self_connected", "keep_alive", "unsent"]
 
 _IDLE, _INTERVAL, _PROBES = 30, 10, 3
 
@@ -29,3 +37,16 @@ def is_self_connected(transport: asyncio.BaseTransport) -> bool:
     """
     name: object = transport.get_extra_info("sockname")
     return isinstance(name, tuple) and name == transport.get_extra_info("peername")
+
+
+def unsent(transport: asyncio.Transport) -> int:
+    """Return how many bytes were written and not delivered yet, as far as that is known.
+
+    Linux also tells of those in its own queue, which is megabytes large: over a slow link it takes
+    a minute to empty.
+    """
+    size, sock = transport.get_write_buffer_size(), transport.get_extra_info("socket")
+    if ioctl is not None and sock is not None and sock.fileno() >= 0:
+        with suppress(OSError):
+            size += struct.unpack("i", ioctl(sock.fileno(), TIOCOUTQ, b"\0" * 4))[0]
+    return size

@@ -54,11 +54,11 @@ class RedisStorage:
     ``prefix`` or ``{prefix:``; stores with different prefixes do not see each other.
 
     A call that meets a fault is repeated for ``retry_for`` seconds, then raises
-    `StorageUnavailableError`. ``connect_timeout`` and ``reply_timeout`` are the seconds until a connection
-    or a reply is given up. ``allow_eviction=True`` accepts a server that may drop jobs when its memory is
-    full. With ``confirm`` an insertion is answered only when replicas or the disk have it, and raises
-    `NotConfirmedError` if they do not in time; see `Confirm`. With ``clock=`` (for tests) that clock
-    decides what is due, else the server's.
+    `StorageUnavailableError`. A connection is given up after ``connect_timeout`` seconds, a reply after
+    ``reply_timeout`` seconds of silence. ``allow_eviction=True`` accepts a server that may drop jobs when
+    its memory is full. With ``confirm`` an insertion is answered only when replicas or the disk have it,
+    and raises `NotConfirmedError` if they do not in time; see `Confirm`. With ``clock=`` (for tests) that
+    clock decides what is due, else the server's.
 
     Raises `InvalidArgumentError` for a bad URL, prefix or option.
     """
