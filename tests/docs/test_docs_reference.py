@@ -18,7 +18,7 @@ import jobqueue.queue
 import jobqueue.reaper
 import jobqueue.testing
 from jobqueue import errors
-from jobqueue.job import Settlement
+from jobqueue.job import Action, JobState, Settlement
 from jobqueue.storage import base
 from tests.docs.doc_pages import DOCS, PAGES, blocks, code, name, prose, rows, section
 
@@ -228,3 +228,11 @@ def fields(kind: Any) -> list[str]:
     if hasattr(kind, "_fields"):
         return list(kind._fields)
     return [field.name for field in dataclasses.fields(kind)]
+
+
+def test_the_picture_of_the_states_shows_every_state_and_step() -> None:
+    picture = (DOCS / "states.svg").read_text()
+    words = {
+        word for text in re.findall("<text[^>]*>(.*?)</text>", picture) for word in re.findall(r"\w+", text)
+    }
+    assert {*JobState, *Action} <= words
