@@ -1,0 +1,1 @@
+"""A deterministic simulation of several processes on one store, under faults."""
