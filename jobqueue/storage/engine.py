@@ -438,7 +438,8 @@ class Engine:
     # -- locks ------------------------------------------------------------------------------------
 
     def acquire(self, lock: str, owner: str, ttl: int, now: int) -> int | None:
-        return self._locks.acquire(lock, owner, ttl, now)
+        # Counted from the fences: who raises them (`advance`) raises the terms too.
+        return self._locks.acquire(lock, owner, ttl, now, self._fence)
 
     def renew(self, lock: str, owner: str, ttl: int, now: int) -> bool:
         return self._locks.renew(lock, owner, ttl, now)

@@ -107,7 +107,9 @@ class Hints:
                     _call_in(loop, partial(sink.deliver, mine))
 
     def resync(self) -> None:
-        """Have every sink read again, since messages may have been missed."""
+        """Wake every waiter and have every sink read again, since messages may have been missed."""
+        for topic in tuple(self._waiting):
+            self.wake(topic)
         for subscriptions in tuple(self._sinks.values()):
             for _, sink, loop in subscriptions:
                 _call_in(loop, sink.resync)

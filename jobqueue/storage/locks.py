@@ -13,14 +13,14 @@ class Locks:
     def __init__(self) -> None:
         self.all: dict[str, LockInfo] = {}
 
-    def acquire(self, lock: str, owner: str, ttl: int, now: int) -> int | None:
-        """Take or renew a lock; return its term, ``None`` if another holds it."""
+    def acquire(self, lock: str, owner: str, ttl: int, now: int, above: int) -> int | None:
+        """Take or renew a lock; return its term, ``None`` if another holds it.
+
+        A new term is larger than the one before it, and than ``above``.
+        """
         held = self.all.get(lock)
-        alive = held is not None and held.expires_at > now
-        if held is None:
-            term = 1
-        elif not alive:
-            term = held.term + 1
+        if held is None or held.expires_at <= now:
+            term = max(above, held.term if held is not None else 0) + 1
         elif held.owner == owner:
             term = held.term
         else:

@@ -11,7 +11,7 @@ from typing import Any
 
 from jobqueue.storage.file.files import Files
 
-WRITING = ("open", "write", "truncate", "reserve", "sync", "sync_dir", "rename", "unlink", "make_dir")
+WRITING = ("create", "write", "truncate", "reserve", "sync", "sync_dir", "rename", "unlink", "make_dir")
 """The calls that change something, or make it safe."""
 
 
@@ -22,14 +22,14 @@ class Killed(BaseException):
 class Quiet(Files):
     """Compacts in a thread, and syncs nothing: what has been written survives a dead process anyway."""
 
-    def spawn(self, directory: Path) -> None:
+    def spawn(self, directory: int, path: Path) -> None:
         return None
 
     def sync(self, fd: int) -> None:
         os.fstat(fd)
 
-    def sync_dir(self, path: Path) -> None:
-        path.stat()
+    def sync_dir(self, directory: int) -> None:
+        os.fstat(directory)
 
 
 class Counting(Quiet):
@@ -52,15 +52,27 @@ class Counting(Quiet):
         self.fds.discard(fd)
         super().close(fd)
 
+    def open(self, directory: int, name: str, *, write: bool = True) -> int:
+        return self._opened(super().open(directory, name, write=write))
+
+    def open_dir(self, path: Path) -> int:
+        return self._opened(super().open_dir(path))
+
+    def copy_of(self, fd: int) -> int:
+        return self._opened(super().copy_of(fd))
+
+    def _opened(self, fd: int) -> int:
+        self.fds.add(fd)
+        return fd
+
 
 def _counted(name: str) -> Callable[..., Any]:
     def method(self: Counting, *args: Any, **kwargs: Any) -> Any:
-        if name == "open" and not kwargs.get("create"):
-            result = getattr(Quiet, name)(self, *args, **kwargs)
-        else:
+        try:
             result = self.around(name, lambda: getattr(Quiet, name)(self, *args, **kwargs), args)
+        finally:
             self.count += 1
-        if name == "open":
+        if name == "create":
             self.fds.add(result)
         return result
 
@@ -88,7 +100,7 @@ class Killing(Counting):
         self.dead = True
         if self.how == "after":
             result = call()
-            if name == "open":
+            if name == "create":
                 self.fds.add(result)
         elif self.how == "half" and name == "write":
             fd, data, place = args
@@ -125,7 +137,6 @@ class Failing(Counting):
             self.count -= 1  # only the named ones count
             return call()
         if self.at <= self.count < self.until:
-            self.count += 1
             self.failed += 1
             raise OSError(self.number, os.strerror(self.number))
         return call()
@@ -185,17 +196,16 @@ class PowerCut(Counting):
         self._note(name, args, found)
         return found
 
-    def open(self, path: Path, *, create: bool = False, write: bool = True) -> int:
-        fd: int = super().open(path, create=create, write=write)
-        if path.name in self.alive:
-            self.opened[fd] = self.alive[path.name]
+    def open(self, directory: int, name: str, *, write: bool = True) -> int:
+        fd = super().open(directory, name, write=write)
+        if name in self.alive:
+            self.opened[fd] = self.alive[name]
         return fd
 
     def _note(self, name: str, args: tuple[Any, ...], result: Any) -> None:
-        if name == "open":
-            if args[0].name not in self.alive:
-                inode = self.alive[args[0].name] = _Inode()
-                self.names_pending.append((args[0].name, inode))
+        if name == "create":
+            inode = self.opened[result] = self.alive[args[1]] = _Inode()
+            self.names_pending.append((args[1], inode))
         elif name == "write":
             self.opened[args[0]].pending.append(("write", args[2], bytes(args[1])))
         elif name == "truncate":
@@ -208,11 +218,11 @@ class PowerCut(Counting):
         elif name == "sync_dir" and not self.lying:
             self.names_safe, self.names_pending = _names(self.names_safe, self.names_pending), []
         elif name == "rename":
-            inode = self.alive[args[1].name] = self.alive.pop(args[0].name)
-            self.names_pending += [(args[0].name, None), (args[1].name, inode)]
+            inode = self.alive[args[2]] = self.alive.pop(args[1])
+            self.names_pending += [(args[1], None), (args[2], inode)]
         elif name == "unlink":
-            self.alive.pop(args[0].name, None)
-            self.names_pending.append((args[0].name, None))
+            self.alive.pop(args[1], None)
+            self.names_pending.append((args[1], None))
 
     def lock(self, fd: int) -> None:
         if self.dead:

@@ -10,6 +10,7 @@ from jobqueue.job import Action, JobState, Settlement
 from jobqueue.storage.base import InsertStatus, NewJob, Renewal, SettleStatus
 from jobqueue.storage.file import commands
 from jobqueue.storage.file.core import Call, Core, Read
+from jobqueue.storage.file.directory import Directory
 from jobqueue.storage.file.files import Files
 from jobqueue.storage.file.recovery import Home
 from jobqueue.storage.file.rotation import ROTATE_AT, compact
@@ -22,8 +23,12 @@ LEASE, TTL = 30_000, 3_600_000
 def make_core(
     directory: Path, files: Files, clock: FakeClock, *, rotate_at: int = ROTATE_AT, fsync: bool = True
 ) -> Core:
-    files.make_dir(directory)
     return Core(Home(files, directory), clock, fsync=fsync, rotate_at=rotate_at)
+
+
+def compact_at(files: Files, path: Path) -> bool:
+    with Directory.open(files, path) as directory:
+        return compact(directory)
 
 
 def one(core: Core, call: Call) -> Any:
@@ -104,7 +109,7 @@ class Program:
             self.acquire()
             if self.core.compaction_due:
                 self.core.compaction_due = False
-                compact(self.files, self.directory)
+                compact_at(self.files, self.directory)
             self.clock.move(2)
         self.core.close()
 

@@ -14,6 +14,7 @@ import pytest
 
 from jobqueue.storage.base import NewJob
 from jobqueue.storage.file import FileStorage, child, rotation
+from jobqueue.storage.file.directory import Directory
 from jobqueue.storage.file.files import Files
 from tests.file.layers import Quiet
 
@@ -31,7 +32,7 @@ print(json.dumps({
 async def grown(directory: Path) -> Path:
     """Make a store with a sealed journal."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rotation.Compaction, "start", lambda self: None)
+        patch.setattr(rotation.Compaction, "start", lambda *_: None)
         store = FileStorage(directory, files=Quiet(), rotate_at=2000)
         await store.open()
         for number in range(40):
@@ -39,6 +40,11 @@ async def grown(directory: Path) -> Path:
         await store.close()
     assert (directory / "journal-0000000001").exists()
     return directory
+
+
+def start(store: Path) -> subprocess.Popen[bytes] | None:
+    with Directory.open(Files(), store) as directory:
+        return Files().spawn(directory.fd, store)
 
 
 def ended(process: subprocess.Popen[bytes] | None) -> tuple[int, str]:
@@ -58,7 +64,7 @@ async def test_no_module_comes_from_where_the_program_was_started(
     monkeypatch.chdir(here)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(("", ".", str(here))))
     monkeypatch.setenv("PYTHONSTARTUP", str(here / "zlib.py"))
-    assert ended(Files().spawn(store)) == (0, "")
+    assert ended(start(store)) == (0, "")
     assert not proof.exists()
     assert not (store / "journal-0000000001").exists()
 
@@ -73,7 +79,7 @@ def test_it_has_nothing_of_the_program_but_its_environment(
     inherited = os.open(tmp_path, os.O_RDONLY)
     os.set_inheritable(inherited, True)
     try:
-        code, told = ended(Files().spawn(tmp_path))
+        code, told = ended(start(tmp_path))
     finally:
         os.close(inherited)
     found = json.loads(told)
@@ -89,16 +95,13 @@ async def test_signals_that_the_program_keeps_away_end_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = await grown(tmp_path / "store")
-    held = Files().open(store / "compact.lock", create=True)
-    waits = child._PROGRAM.replace(
-        "main(directory)",
-        "import time; main(directory); print('up', flush=True, file=sys.stderr); time.sleep(60)",
-    )
-    monkeypatch.setattr(child, "_PROGRAM", waits)
+    held = os.open(store / "compact.lock", os.O_RDWR | os.O_CREAT)
+    wait = "import time; print('up', flush=True, file=sys.stderr); time.sleep(60)"
+    monkeypatch.setattr(child, "_PROGRAM", child._PROGRAM + wait)
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
-        process = Files().spawn(store)
+        process = start(store)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGTERM, before)
@@ -120,9 +123,10 @@ async def test_it_runs_the_package_that_the_program_runs(tmp_path: Path) -> None
                 text = text.replace("    os.nice(5)", "    os.write(2, __file__.encode())\n    os.nice(5)")
             zipped.writestr(str(Path("jobqueue") / path.relative_to(PACKAGE)), text)
     program = (
-        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
+        "import os, sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
         "from jobqueue.storage.file.files import Files\n"
-        "process = Files().spawn(Path(sys.argv[2]))\n"
+        "directory = os.open(sys.argv[2], os.O_RDONLY)\n"
+        "process = Files().spawn(directory, Path(sys.argv[2]))\n"
         "sys.exit(process.communicate()[1].decode())"
     )
     told = subprocess.run(
@@ -138,9 +142,9 @@ def test_no_program_that_is_not_an_interpreter_is_started(
     executable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.executable", executable)
-    assert Files().spawn(tmp_path) is None
+    assert start(tmp_path) is None
 
 
 def test_a_frozen_program_is_not_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.frozen", True, raising=False)
-    assert Files().spawn(tmp_path) is None
+    assert start(tmp_path) is None

@@ -12,6 +12,7 @@ from jobqueue.errors import StorageError
 from jobqueue.job import Action, Settlement
 from jobqueue.storage.base import NewJob
 from jobqueue.storage.file import FileStorage, commands, fsck
+from jobqueue.storage.file.directory import Directory
 from jobqueue.storage.file.frames import FRAME_SIZE, HEADER_SIZE
 from jobqueue.storage.file.journal import Journal
 from jobqueue.testing import FakeClock
@@ -53,7 +54,8 @@ def forget_page(directory: Path) -> None:
 
 
 def frames_of(store: Path) -> list[tuple[int, int]]:
-    journal = Journal.open(Quiet(), store, 1)
+    with Directory.open(Quiet(), store) as directory:
+        journal = Journal.open(directory, 1)
     frames = [(frame.offset, frame.end) for frame in journal.frames(HEADER_SIZE)]
     journal.close()
     return frames

@@ -34,11 +34,14 @@ class Ill(Quiet):
         healthy = getattr(Quiet, name)
         return self.answers.get(name, healthy.__get__(self))(*args)
 
-    def stat(self, path: Path) -> os.stat_result:
-        return self._or("stat", path)
+    def stat(self, directory: int, name: str) -> os.stat_result:
+        return self._or("stat", directory, name)
 
-    def space(self, path: Path) -> os.statvfs_result:
-        return self._or("space", path)
+    def status(self, fd: int) -> os.stat_result:
+        return self._or("status", fd)
+
+    def space(self, directory: int) -> os.statvfs_result:
+        return self._or("space", directory)
 
     def sync(self, fd: int) -> None:
         self._or("sync", fd)
@@ -49,8 +52,8 @@ class Ill(Quiet):
     def try_lock(self, fd: int) -> bool:
         return self._or("try_lock", fd)
 
-    def rename(self, source: Path, target: Path) -> None:
-        self._or("rename", source, target)
+    def rename(self, *names: Any) -> None:
+        self._or("rename", *names)
 
 
 @pytest.fixture
@@ -158,13 +161,17 @@ async def test_files_that_others_can_read(look: Look, path: Path) -> None:
     assert "chmod 600" in found.text
 
 
-async def test_files_of_several_users(look: Look, files: Ill) -> None:
-    def stat(path: Path) -> os.stat_result:
-        values = list(Files.stat(files, path))
-        values[4] = 0 if path.name == "wake" else 4_000_001
-        return os.stat_result(values)
+def owned(found: os.stat_result, user: int) -> os.stat_result:
+    values = list(found)
+    values[4] = user
+    return os.stat_result(values)
 
-    files.answers["stat"] = stat
+
+async def test_files_of_several_users(look: Look, files: Ill) -> None:
+    files.answers["stat"] = lambda directory, name: owned(
+        Files.stat(files, directory, name), 0 if name == "wake" else 4_000_001
+    )
+    files.answers["status"] = lambda fd: owned(Files.status(files, fd), 4_000_001)
     found = await look("files")
     assert found.severity == "error"
     assert "users root, 4000001," in found.text
@@ -172,12 +179,8 @@ async def test_files_of_several_users(look: Look, files: Ill) -> None:
 
 
 async def test_a_directory_of_root_may_hold_the_files_of_one_user(look: Look, files: Ill, path: Path) -> None:
-    def stat(known: Path) -> os.stat_result:
-        values = list(Files.stat(files, known))
-        values[4] = 0 if known == path else 4_000_001
-        return os.stat_result(values)
-
-    files.answers["stat"] = stat
+    files.answers["stat"] = lambda directory, name: owned(Files.stat(files, directory, name), 4_000_001)
+    files.answers["status"] = lambda fd: owned(Files.status(files, fd), 0)
     assert (await look("files")).severity == "ok"
 
 
@@ -283,7 +286,7 @@ async def test_what_fails_is_found(
 
 
 @pytest.mark.parametrize(
-    ("call", "answer"), [("try_lock", lambda _fd: True), ("rename", lambda _source, _target: None)]
+    ("call", "answer"), [("try_lock", lambda _fd: True), ("rename", lambda *_names: None)]
 )
 async def test_locks(look: Look, files: Ill, call: str, answer: Callable[..., Any]) -> None:
     files.answers[call] = answer

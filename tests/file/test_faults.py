@@ -15,11 +15,11 @@ from jobqueue.job import Action, JobState, Settlement
 from jobqueue.storage.base import InsertStatus, NewJob
 from jobqueue.storage.file import FileStorage, commands, files, filesystem, journal
 from jobqueue.storage.file.core import Core
+from jobqueue.storage.file.directory import Directory
 from jobqueue.storage.file.files import Files
-from jobqueue.storage.file.rotation import compact
 from jobqueue.testing import FakeClock
 from tests.file.layers import Failing, FullDisk, Quiet
-from tests.file.program import LEASE, TTL, make_core, one, read
+from tests.file.program import LEASE, TTL, compact_at, make_core, one, read
 
 MakeCore = Callable[..., Core]
 
@@ -196,7 +196,7 @@ def test_a_full_disk_does_not_stop_the_next_opener(make: MakeCore) -> None:
 
 
 def test_a_rotation_that_fails_leaves_the_store_as_it_was(make: MakeCore) -> None:
-    for kind in ("open", "write", "sync", "sync_dir", "reserve"):
+    for kind in ("create", "write", "sync", "sync_dir", "reserve"):
         layer = Failing(errno.EMFILE, (kind,))
         core = make(layer, rotate_at=2000)
         ids = [f"{kind}-{number}" for number in range(40)]
@@ -219,10 +219,10 @@ def test_a_compaction_that_fails_harms_nothing(make: MakeCore, tmp_path: Path) -
         layer = Failing(errno.EIO, (kind,))
         layer.fail_next()
         with pytest.raises(OSError, match="Input/output"):
-            compact(layer, tmp_path / "store")
+            compact_at(layer, tmp_path / "store")
         layer.let_go()
     assert set(states(make(Quiet()), *(f"job-{number}" for number in range(60)))) == {JobState.QUEUED}
-    compact(Quiet(), tmp_path / "store")
+    compact_at(Quiet(), tmp_path / "store")
     assert set(states(make(Quiet()), *(f"job-{number}" for number in range(60)))) == {JobState.QUEUED}
 
 
@@ -237,7 +237,7 @@ def test_a_compaction_that_fails_harms_nothing(make: MakeCore, tmp_path: Path) -
     ],
 )
 async def test_faults_at_opening(number: int, kind: type[Exception], says: str, tmp_path: Path) -> None:
-    for name in ("make_dir", "open", "write", "sync"):
+    for name in ("make_dir", "create", "write", "sync"):
         layer = Failing(number, (name,))
         layer.fail_next()
         store = FileStorage(tmp_path / name, files=layer)
@@ -343,7 +343,7 @@ class NoLocks(Quiet):
 
 
 class NoRename(Quiet):
-    def rename(self, source: Path, target: Path) -> None:
+    def rename(self, *names: Any) -> None:
         return None
 
 
@@ -361,7 +361,7 @@ async def test_files_are_for_the_owner_only(tmp_path: Path) -> None:
     await store.close()
     assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
     names = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "a" / "b").iterdir()}
-    assert set(names) == {"lock", "wake", "journal-0000000001", "snapshot-0000000001"}
+    assert set(names) == {"lock", "users", "wake", "journal-0000000001", "snapshot-0000000001"}
     assert set(names.values()) == {0o600}
 
 
@@ -381,7 +381,8 @@ def test_room_is_reserved_by_writing_where_the_system_cannot(
         raise OSError(errno.EOPNOTSUPP, "not supported")
 
     monkeypatch.setattr(files.os, "posix_fallocate", unsupported, raising=False)
-    made = journal.Journal.create(Files(), tmp_path, 1)
+    with Directory.open(Files(), tmp_path) as directory:
+        made = journal.Journal.create(directory, 1)
     assert made.size() >= journal.RESERVE
     assert made.is_clean(24)
     made.close()

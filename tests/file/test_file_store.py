@@ -21,10 +21,11 @@ from jobqueue.errors import InvalidArgumentError, StorageError, StorageUnavailab
 from jobqueue.job import Action, JobState, Settlement
 from jobqueue.storage.base import InsertStatus, LeaseStatus, NewJob, Renewal
 from jobqueue.storage.file import FileStorage, pump, rotation, storage, watch
+from jobqueue.storage.file.directory import Directory
 from jobqueue.storage.file.files import Files
 from jobqueue.testing import FakeClock
 from tests.file.layers import Counting, Quiet
-from tests.file.program import LEASE, TTL
+from tests.file.program import LEASE, TTL, compact_at
 
 Make = Callable[..., Any]
 ROOT = Path(__file__).parents[2]
@@ -159,7 +160,7 @@ async def test_a_cancelled_call_leaves_the_store_usable(make: Make) -> None:
 
 async def test_a_lost_notification_costs_a_rescan(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch._Inotify, "interval", 0.05)
-    monkeypatch.setattr(pump.Pump, "_notify", lambda *args: None)
+    monkeypatch.setattr(watch.Bell, "ring", lambda *args: None)
     producer, worker = await make(), await make()
     waiting = asyncio.ensure_future(worker.wait_for_work("q", "w", 1000))
     await worker.counts("q")
@@ -363,14 +364,14 @@ async def test_setting_the_clock_neither_kills_nor_extends_leases(step: float, m
     await store.insert("q", [NewJob("a", b""), NewJob("b", b"", ttl=60_000)])
     run, done = (await store.exchange("q", "w", [], 2, LEASE)).jobs
     await store.exchange("q", "w", [Settlement(done.id, done.fence, Action.COMPLETE, b"", 60_000)], 0, LEASE)
-    assert await store.acquire("l", "me", LEASE) == 1
+    term = await store.acquire("l", "me", LEASE)
     clock.ahead += step
     clock.move(LEASE / 1000 - 1)
     assert await other.sweep("q", 10) == []
     assert await other.acquire("l", "you", LEASE) is None
     clock.move(2)
     assert [swept.id for swept in await other.sweep("q", 10)] == ["a"]
-    assert await other.acquire("l", "you", LEASE) == 2
+    assert await other.acquire("l", "you", LEASE) > term
     assert (await store.get("q", ["b"]))[0] is not None
     clock.move(30)
     assert (await store.get("q", ["b"]))[0] is None
@@ -400,7 +401,7 @@ async def test_leases_of_an_earlier_boot_are_dead_at_once(tmp_path: Path) -> Non
     await store.open()
     await store.insert("q", [NewJob("a", b"")])
     run = await claim_one(store)
-    assert await store.acquire("l", "me", LEASE) == 1
+    term = await store.acquire("l", "me", LEASE)
     await store.close()
     await store.open()  # the same boot: still alive
     assert await store.sweep("q", 10) == []
@@ -409,7 +410,7 @@ async def test_leases_of_an_earlier_boot_are_dead_at_once(tmp_path: Path) -> Non
     await store.open()
     assert [swept.id for swept in await store.sweep("q", 10)] == ["a"]
     assert (await claim_one(store)).fence > run.fence + 1_000_000
-    assert await store.acquire("l", "you", LEASE) == 2
+    assert await store.acquire("l", "you", LEASE) > term
     await store.close()
 
 
@@ -474,15 +475,17 @@ async def test_a_process_that_fails_to_compact_is_reported(
     await make()
     (tmp_path / "python3").symlink_to("/bin/false")
     monkeypatch.setattr("sys.executable", str(tmp_path / "python3"))
-    compaction = rotation.Compaction(Files(), tmp_path / "store")
-    compaction.start()
+    directory = Directory.open(Files(), tmp_path / "store")
+    compaction = rotation.Compaction()
+    compaction.start(directory)
     await until(lambda: not compaction.running())
     assert "will be tried again" in caplog.text
     monkeypatch.setattr("sys.executable", str(tmp_path / "python-that-is-gone"))
-    compaction.start()
+    compaction.start(directory)
     await until(lambda: not compaction.running())
     assert "could not start a process" in caplog.text
     compaction.stop()
+    directory.close()
 
 
 async def test_compacting_in_the_middle_of_a_rotation(make: Make, tmp_path: Path) -> None:
@@ -495,7 +498,7 @@ async def test_compacting_in_the_middle_of_a_rotation(make: Make, tmp_path: Path
     await store.insert("q", [NewJob("two", b"")])
     with core._home.lock.held():
         rotation.prepare_rotation(core._home, core.replica).close()
-    assert rotation.compact(Quiet(), tmp_path / "store")
+    assert compact_at(Quiet(), tmp_path / "store")
     await store.insert("q", [NewJob("three", b"")])
     later = await make()
     assert (await later.counts("q")).queued == 3
@@ -507,17 +510,17 @@ async def test_nothing_is_compacted_before_the_store_is_recovered(make: Make, tm
     with core._home.lock.held():
         rotation.rotate(core._home, core.replica, rotation.prepare_rotation(core._home, core.replica))
     (tmp_path / "store" / "lock").write_bytes(b"")
-    assert not rotation.compact(Quiet(), tmp_path / "store")
+    assert not compact_at(Quiet(), tmp_path / "store")
 
 
 async def test_one_compaction_at_a_time(make: Make, tmp_path: Path) -> None:
     await make()
     files = Files()
-    fd = files.open(tmp_path / "store" / "compact.lock", create=True)
+    fd = os.open(tmp_path / "store" / "compact.lock", os.O_RDWR | os.O_CREAT)
     assert files.try_lock(fd)
-    assert not rotation.compact(Files(), tmp_path / "store")
+    assert not compact_at(Files(), tmp_path / "store")
     files.close(fd)
-    assert not rotation.compact(Files(), tmp_path / "store")  # nothing to do
+    assert not compact_at(Files(), tmp_path / "store")  # nothing to do
 
 
 async def test_who_fell_behind_loads_anew(make: Make) -> None:

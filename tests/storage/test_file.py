@@ -58,7 +58,7 @@ TestFileStorageModel = model_test(make_storage, max_examples=25 * MORE)
 class CompactHere(Files):
     """Compacts in a thread: starting a process for every few commands would take too long."""
 
-    def spawn(self, directory: Path) -> None:
+    def spawn(self, directory: int, path: Path) -> None:
         return None
 
 

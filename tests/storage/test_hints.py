@@ -45,6 +45,20 @@ async def test_all_who_wait_for_a_topic_are_woken_and_nobody_else() -> None:
     assert hints._waiting == {}
 
 
+async def test_resync_wakes_all_who_wait() -> None:
+    """A wake-up may be among what was missed."""
+    hints = Hints(FakeClock())
+
+    async def wait(topic: tuple[str, str]) -> bool:
+        with hints.waiting(topic) as hint:
+            return await hints.wait(hint, 5)
+
+    tasks = [asyncio.create_task(wait(topic)) for topic in (("work", "q"), ("lock", "l"))]
+    await asyncio.sleep(0)
+    hints.resync()
+    assert await asyncio.gather(*tasks) == [True, True]
+
+
 async def test_a_wait_that_ran_out_leaves_no_timer_and_no_waiter() -> None:
     clock = FakeClock()
     hints = Hints(clock)

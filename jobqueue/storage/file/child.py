@@ -23,26 +23,28 @@ import sys
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 
-_, source, directory = sys.argv
+_, source, directory, path = sys.argv
 sys.path.append(source)  # at the end: nothing that lies there stands in for a standard module
 spec = PathFinder.find_spec("jobqueue", [source])
 package = sys.modules["jobqueue"] = module_from_spec(spec)
 spec.loader.exec_module(package)
 
 from jobqueue.storage.file.compact import main
-main(directory)
+main(int(directory), path)
 """
 
 
-def start_process(directory: Path) -> subprocess.Popen[bytes] | None:
-    """Start a process that compacts a store; ``None`` where no interpreter can be started.
+def start_process(directory: int, path: Path) -> subprocess.Popen[bytes] | None:
+    """Start a process that compacts the store in an open directory; ``None`` where none can be started.
 
-    Raises `OSError`.
+    It inherits the descriptor, so that it works in this directory wherever that is moved; ``path`` is for
+    messages. Raises `OSError`.
     """
     if not _is_interpreter():
         return None
     return subprocess.Popen(  # noqa: S603 - this interpreter and this package
-        [sys.executable, "-P", "-c", _PROGRAM, _SOURCE, str(directory)],
+        [sys.executable, "-P", "-c", _PROGRAM, _SOURCE, str(directory), str(path)],
+        pass_fds=[directory],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

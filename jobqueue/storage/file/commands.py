@@ -8,10 +8,11 @@ from typing import Any
 from jobqueue.storage.file.codec import Reader, blob
 from jobqueue.storage.file.command import Command, Weight
 from jobqueue.storage.file.job_commands import Cancel, Exchange, Extend, Insert, Keep, Purge, Sweep, Watch
-from jobqueue.storage.file.store_commands import Acquire, Release, Renew, Restart, Seal, Step
+from jobqueue.storage.file.store_commands import Acquire, Begin, Release, Renew, Restart, Seal, Step
 
 __all__ = [
     "Acquire",
+    "Begin",
     "Cancel",
     "Command",
     "Exchange",
@@ -32,7 +33,8 @@ __all__ = [
 ]
 
 _ALL: tuple[type[Command[Any]], ...] = (
-    Insert, Watch, Exchange, Extend, Sweep, Cancel, Keep, Purge, Acquire, Renew, Release, Restart, Step, Seal,
+    Insert, Watch, Exchange, Extend, Sweep, Cancel, Keep, Purge, Acquire, Renew, Release,
+    Restart, Step, Seal, Begin,
 )  # fmt: skip
 _BY_CODE = {kind.code: kind for kind in _ALL}
 

@@ -6,17 +6,18 @@ import os
 import signal
 from pathlib import Path
 
+from jobqueue.storage.file.directory import Directory
 from jobqueue.storage.file.files import Files
 from jobqueue.storage.file.rotation import compact
 
 __all__ = ["main"]
 
 
-def main(directory: str) -> None:
-    """Compact the store in a directory."""
+def main(fd: int, path: str) -> None:
+    """Compact the store in an open directory, which stood at ``path``."""
     os.nice(5)  # those who wait for jobs come first
     # A program may have blocked or ignored the signals that are to end its children.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
-    compact(Files(), Path(directory))
+    compact(Directory(Files(), Path(path), fd))

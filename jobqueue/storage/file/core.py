@@ -10,6 +10,7 @@ Not thread-safe: `jobqueue.storage.file.pump` owns it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,15 +21,16 @@ from jobqueue.runtime import Clock
 from jobqueue.storage.base import InsertStatus
 from jobqueue.storage.engine import Effects, Engine
 from jobqueue.storage.file.commands import Command, Insert, Weight, pack_command
+from jobqueue.storage.file.directory import Directory
 from jobqueue.storage.file.files import fault
 from jobqueue.storage.file.journal import CHUNK, RESERVE
-from jobqueue.storage.file.lock import Published
+from jobqueue.storage.file.lock import DisplacedError, Published
 from jobqueue.storage.file.recovery import Home
 from jobqueue.storage.file.replica import Replica, pack_batch
 from jobqueue.storage.file.rotation import prepare_rotation, rotate, rotation_due
 from jobqueue.storage.file.state import State
-from jobqueue.storage.file.store_commands import Step
-from jobqueue.storage.file.timekeeper import read_clock
+from jobqueue.storage.file.store_commands import Begin, Step
+from jobqueue.storage.file.timekeeper import OwnClock, Reading
 
 __all__ = ["Call", "Core", "Read", "Turn"]
 
@@ -37,6 +39,8 @@ _FRAME_ROOM = 256
 """Largest number of bytes in a frame besides its commands."""
 
 
+_LOOK_EVERY = 1000
+"""Milliseconds after which a process that only reads checks the place of the directory again."""
 T = TypeVar("T")
 
 
@@ -82,7 +86,9 @@ class Core:
 
     def __init__(self, home: Home, clock: Clock, *, fsync: bool, rotate_at: int) -> None:
         self._home = home
-        self._clock = clock
+        self._clock = OwnClock(clock)
+        self._begun = False
+        self._look_at = 0
         self._fsync = fsync
         self._rotate_at = rotate_at
         self._replica: Replica | None = None
@@ -94,7 +100,7 @@ class Core:
 
     def open(self) -> None:
         """Read the state; recover from any end of the last use."""
-        self._home.prepare()
+        self._home.enter()
         page = self._home.page()
         self._replica = self._home.load(page)
         with self._home.lock.held():
@@ -104,11 +110,16 @@ class Core:
 
     def close(self) -> None:
         self._drop()
-        self._home.close()
+        self._home.leave()
 
     def abandon(self) -> None:
         """In a forked child: close the lock file, whose lock the child would share."""
-        self._home.close()
+        self._home.leave()
+
+    @property
+    def directory(self) -> Directory | None:
+        """Where the store is now; ``None`` while its path leads to none."""
+        return self._home.directory if self._home.entered else None
 
     @property
     def replica(self) -> Replica:
@@ -124,31 +135,56 @@ class Core:
         self._resync = self._notify = False
         try:
             answers = self._run(calls)
-        except OSError as error:
-            self._drop()
-            answers = [_unavailable(error)] * len(calls)
-        except JobQueueError as error:
-            self._drop()
-            answers = [error] * len(calls)
         except Exception as error:  # noqa: BLE001 - a bug must not end the thread that all wait for
-            self._drop()
-            _log.exception("the file store broke off a turn")
-            answers = [StorageError(f"the file store failed: {error!r}")] * len(calls)
+            answers = [self._broken_off(error, calls)] * len(calls)
         effects, self._effects = self._effects, []
         return Turn(answers, effects, self._notify, self._resync)
 
+    def _broken_off(self, error: Exception, calls: Sequence[Call]) -> JobQueueError:
+        """Forget the state, which may be wrong now; return the error for the callers."""
+        self._drop()
+        if self._home.entered and self._home.is_displaced():
+            error = DisplacedError.of(self._home.path)
+            _log.error("%s", error)
+            self._home.leave()
+            self._resync = True
+            with contextlib.suppress(OSError, StorageError):
+                if calls:
+                    self._look_again()
+        if isinstance(error, OSError):
+            return _unavailable(error)
+        if isinstance(error, JobQueueError):
+            return error
+        _log.error("the file store broke off a turn", exc_info=error)
+        return StorageError(f"the file store failed: {error!r}")
+
     def _run(self, calls: Sequence[Call]) -> list[Any]:
+        if not self._home.entered:
+            if calls:
+                self._look_again()
+            raise DisplacedError.of(self._home.path)
         if self._catch_up():
             state = self.replica.state
-            clock = read_clock(self._clock)
+            clock = self._clock.read()
             now = max(clock.wall, state.now)
-            if not clock.stepped(state.clock_offset) and not any(
+            if not self._stepped(clock, state) and not any(
                 not isinstance(call, Read) and call.wanted(state, now) for call in calls
             ):
+                if not calls or clock.wall >= self._look_at:
+                    self._home.lock.check_place()
+                    self._look_at = clock.wall + _LOOK_EVERY
+                self._clock.note(clock, state.clock_offset)
                 return [_answer(call, state, now) for call in calls]
         with self._home.lock.held():
             self._synchronise()
             return self._commit_turn(calls)
+
+    def _look_again(self) -> None:
+        """Open the store that stands at the path now. The calls of this turn were meant for another one."""
+        self._clock.forget()
+        self._begun = False
+        if self._home.enter_again():
+            _log.warning("the store that stands in %s now is used from here on", self._home.path)
 
     def _catch_up(self) -> bool:
         """Read what others have published; return False if the lock is needed for that."""
@@ -181,7 +217,7 @@ class Core:
         """With the lock: read to the end of the journal, wherever its last writer died."""
         page = self._home.page()
         if page is None:
-            self._replica = self._home.recover(self._replica, read_clock(self._clock))
+            self._replica = self._home.recover(self._replica, self._clock.read())
             self._resync = True
             return
         if self._replica is None or self._home.epoch != page.epoch:
@@ -193,26 +229,30 @@ class Core:
             self._notify = True
 
     def _commit_turn(self, calls: Sequence[Call]) -> list[Any]:
-        state, batch = self.replica.state, _Batch()
-        now = self._time(state, batch)
+        state, batch, clock = self.replica.state, _Batch(), self._clock.read()
+        now = self._time(clock, state, batch)
+        if not self._begun:
+            _give(Begin(), state, now, batch)
         answers = [self._perform(call, state, now, batch) for call in calls]
         if batch.commands:
             self._commit(batch, now)
         else:
             self._home.note_time(now)
+        self._begun = True
+        self._clock.note(clock, state.clock_offset)
         if self.replica.position >= self._no_rotation_before and rotation_due(self.replica, self._rotate_at):
             self._rotate()
         return answers
 
-    def _time(self, state: State, batch: _Batch) -> int:
-        clock = read_clock(self._clock)
-        delta = clock.stepped(state.clock_offset)
+    def _stepped(self, clock: Reading, state: State) -> int:
+        return self._clock.step(clock, state.clock_offset)
+
+    def _time(self, clock: Reading, state: State, batch: _Batch) -> int:
+        delta = self._stepped(clock, state)
         if not delta:
             return max(clock.wall, state.now, self._home.noted_time)
         _log.warning("the clock was set by %+d ms: leases and TTLs move with it", delta)
-        step = Step(delta, clock.offset)
-        step.apply(state, clock.wall)
-        batch.add(pack_command(step), Weight.WRITTEN)
+        _give(Step(delta, state.clock_offset + delta), state, clock.wall, batch)
         return clock.wall
 
     def _perform(self, call: Call, state: State, now: int, batch: _Batch) -> Any:
@@ -282,6 +322,12 @@ class Core:
         if self._replica is not None:
             self._replica.close()
             self._replica = None
+
+
+def _give(command: Command[None], state: State, now: int, batch: _Batch) -> None:
+    """Apply a command of the store's own, and have it written."""
+    command.apply(state, now)
+    batch.add(pack_command(command), Weight.WRITTEN)
 
 
 def _answer(call: Call, state: State, now: int) -> Any:

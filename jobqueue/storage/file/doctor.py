@@ -17,6 +17,7 @@ from pathlib import Path
 
 from jobqueue.errors import QueueFullError, StorageError
 from jobqueue.runtime import Clock, unique_id
+from jobqueue.storage.file.directory import Directory
 from jobqueue.storage.file.files import Files, fault
 from jobqueue.storage.file.filesystem import filesystem_of, is_remote, probe
 from jobqueue.storage.file.fsck import Finding
@@ -51,21 +52,22 @@ _VOLATILE = {
 """Filesystems that work, but whose files do not last."""
 
 
-def diagnose(files: Files, directory: Path, clock: Clock, *, fsync: bool) -> list[Finding]:
+def diagnose(files: Files, path: Path, clock: Clock, *, fsync: bool) -> list[Finding]:
     """Judge the directory, its files and its disk. Blocks for some seconds at most, unless the disk hangs."""
-    looks: dict[str, Callable[[], Finding]] = {
-        "filesystem": lambda: _filesystem(directory),
-        "directory": lambda: _directory(files, directory),
-        "files": lambda: _files(files, directory),
-        "size": lambda: _size(files, directory),
-        "space": lambda: _space(files, directory),
-        "inodes": lambda: _inodes(files, directory),
-        "fsync": lambda: _fsync(fsync=fsync),
-        "sync": lambda: _sync(files, directory, clock),
-        "locks": lambda: _locks(files, directory),
-        "watch": lambda: _watch(files, directory),
-    }
-    return [_looked(name, look) for name, look in looks.items()]
+    with Directory.open(files, path) as directory:
+        looks: dict[str, Callable[[], Finding]] = {
+            "filesystem": lambda: _filesystem(directory),
+            "directory": lambda: _directory(directory),
+            "files": lambda: _files(directory),
+            "size": lambda: _size(directory),
+            "space": lambda: _space(directory),
+            "inodes": lambda: _inodes(directory),
+            "fsync": lambda: _fsync(fsync=fsync),
+            "sync": lambda: _sync(directory, clock),
+            "locks": lambda: _locks(directory),
+            "watch": lambda: _watch(directory),
+        }
+        return [_looked(name, look) for name, look in looks.items()]
 
 
 def _looked(name: str, look: Callable[[], Finding]) -> Finding:
@@ -81,8 +83,8 @@ def _looked(name: str, look: Callable[[], Finding]) -> Finding:
 # -- where it is ----------------------------------------------------------------------------------
 
 
-def _filesystem(directory: Path) -> Finding:
-    kind = filesystem_of(directory)
+def _filesystem(directory: Directory) -> Finding:
+    kind = filesystem_of(directory.path)
     if is_remote(kind):
         text = f"{kind}, a network or user-space filesystem: its locks and synced writes may not be what"
         return Finding("filesystem", _WARNING, f"{text} they seem (allowed by force=True). Use a local disk")
@@ -93,10 +95,10 @@ def _filesystem(directory: Path) -> Finding:
     )
 
 
-def _directory(files: Files, directory: Path) -> Finding:
-    found = files.stat(directory.resolve())
+def _directory(directory: Directory) -> Finding:
+    found = directory.status()
     mode = stat.S_IMODE(found.st_mode)
-    text = f"{directory} has mode {mode:04o} and belongs to user {_user(found.st_uid)}"
+    text = f"{directory.path} has mode {mode:04o} and belongs to user {_user(found.st_uid)}"
     if mode & 0o002:
         text += ": everybody on this host can remove and replace its files"
     elif mode & 0o020:
@@ -109,9 +111,9 @@ def _directory(files: Files, directory: Path) -> Finding:
     return Finding("directory", severity, f"{text}. Run chmod 700 {_quoted(directory)}")
 
 
-def _files(files: Files, directory: Path) -> Finding:
-    owner = files.stat(directory.resolve()).st_uid
-    found = _stats(files, directory)
+def _files(directory: Directory) -> Finding:
+    owner = directory.status().st_uid
+    found = _stats(directory)
     # Made by root in a directory of root, or by the one user who may use that: both are well.
     owners = {known.st_uid for known in found}
     if owner:
@@ -127,12 +129,12 @@ def _files(files: Files, directory: Path) -> Finding:
     return Finding("files", _OK, f"{len(found)} of mode {', '.join(modes)}")
 
 
-def _stats(files: Files, directory: Path) -> list[os.stat_result]:
+def _stats(directory: Directory) -> list[os.stat_result]:
     """Return the attributes of all regular files, some of which a compaction may remove at any moment."""
     found: list[os.stat_result] = []
-    for name in files.names(directory):
+    for name in directory.names():
         try:
-            known = files.stat(directory / name)
+            known = directory.stat(name)
         except FileNotFoundError:
             continue
         if stat.S_ISREG(known.st_mode):
@@ -140,8 +142,8 @@ def _stats(files: Files, directory: Path) -> list[os.stat_result]:
     return found
 
 
-def _quoted(directory: Path) -> str:
-    return shlex.quote(str(directory))
+def _quoted(directory: Directory) -> str:
+    return shlex.quote(str(directory.path))
 
 
 def _user(number: int) -> str:
@@ -154,11 +156,11 @@ def _user(number: int) -> str:
 # -- how much there is ----------------------------------------------------------------------------
 
 
-def _size(files: Files, directory: Path) -> Finding:
-    names = files.names(directory)
+def _size(directory: Directory) -> Finding:
+    names = directory.names()
     known = Names(names)
     journals = [number for number in known.journals if number >= (known.base or 0)]
-    total = sum(file.st_size for file in _stats(files, directory))
+    total = sum(file.st_size for file in _stats(directory))
     text = f"{_bytes(total)}: {_count(len(journals), 'journal')}, {_count(len(known.snapshots), 'snapshot')}"
     kept = [name for name in names if name.startswith("damaged-")]
     if len(journals) > _JOURNALS:
@@ -170,10 +172,10 @@ def _size(files: Files, directory: Path) -> Finding:
     return Finding("size", _OK, text)
 
 
-def _space(files: Files, directory: Path) -> Finding:
-    found = files.space(directory)
+def _space(directory: Directory) -> Finding:
+    found = directory.space()
     free = found.f_bavail * found.f_frsize
-    need = sum(file.st_size for file in _stats(files, directory)) + _SPARE
+    need = sum(file.st_size for file in _stats(directory)) + _SPARE
     text = f"{_bytes(free)} free"
     if free < CHUNK + RESERVE:
         return Finding("space", _ERROR, f"{text}: new jobs are refused. Free some space")
@@ -182,8 +184,8 @@ def _space(files: Files, directory: Path) -> Finding:
     return Finding("space", _OK, text)
 
 
-def _inodes(files: Files, directory: Path) -> Finding:
-    found = files.space(directory)
+def _inodes(directory: Directory) -> Finding:
+    found = directory.space()
     if not found.f_files:
         return Finding("inodes", _OK, "without a limit")
     text = f"{found.f_favail:,} free"
@@ -216,9 +218,9 @@ def _fsync(*, fsync: bool) -> Finding:
     return Finding("fsync", _WARNING, text)
 
 
-def _sync(files: Files, directory: Path, clock: Clock) -> Finding:
-    times: list[float] = []
-    with _trial(files, directory) as (_, fd):
+def _sync(directory: Directory, clock: Clock) -> Finding:
+    times, files = list[float](), directory.files
+    with _trial(directory) as (_, fd):
         # As in a journal: the room is there, so that a sync has data to write and nothing else.
         files.reserve(fd, 0, _SYNCS * _BLOCK)
         files.sync(fd)
@@ -240,13 +242,13 @@ def _sync(files: Files, directory: Path, clock: Clock) -> Finding:
     return Finding("sync", _OK, text)
 
 
-def _locks(files: Files, directory: Path) -> Finding:
-    probe(files, directory)
+def _locks(directory: Directory) -> Finding:
+    probe(directory)
     return Finding("locks", _OK, "a lock excludes, a rename replaces")
 
 
-def _watch(files: Files, directory: Path) -> Finding:
-    with _trial(files, directory) as (path, fd):
+def _watch(directory: Directory) -> Finding:
+    with _trial(directory) as (path, fd):
         watcher = watch(path)
         try:
             number = watcher.fileno()
@@ -255,7 +257,7 @@ def _watch(files: Files, directory: Path) -> Finding:
                 return Finding("watch", _WARNING, f"{text}. {_remedy()}")
             poll = select.poll()
             poll.register(number, select.POLLIN)
-            files.write(fd, b"\0", 0)
+            directory.files.write(fd, b"\0", 0)
             if not poll.poll(_HEARD_WITHIN * 1000):
                 text = f"a write was not told of within {_HEARD_WITHIN:g} s: jobs may start a second late"
                 return Finding("watch", _WARNING, f"{text}. Use a local disk of this host")
@@ -281,12 +283,12 @@ def _limits() -> str:
 
 
 @contextmanager
-def _trial(files: Files, directory: Path) -> Generator[tuple[Path, int]]:
+def _trial(directory: Directory) -> Generator[tuple[Path, int]]:
     """Make a file for the trials."""
-    path = directory / f"probe-{unique_id()}"
-    fd = files.open(path, create=True)
+    name = f"probe-{unique_id()}"
+    fd = directory.create_file(name)
     try:
-        yield path, fd
+        yield directory.path / name, fd
     finally:
-        files.close(fd)
-        files.unlink(path)
+        directory.files.close(fd)
+        directory.unlink(name)

@@ -6,6 +6,7 @@ writes, syncs, renames or removes a file.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -24,6 +25,7 @@ _REFUSED = {
     errno.EPERM: "check the owner and permissions of the directory and its files",
     errno.EROFS: "the filesystem is mounted read-only: remount it, or choose another directory",
     errno.EEXIST: "the path is a file: choose the path of a directory, or of none yet",
+    errno.EISDIR: "there is a directory where the store has a file: remove it, or choose another directory",
     errno.ENOTDIR: "a part of the path is not a directory: choose another path",
     errno.ELOOP: "a file of the store is a symbolic link: the store does not follow them",
     errno.ENOENT: "a file of the store has been removed while it was in use",
@@ -48,17 +50,48 @@ class Files:
     """The filesystem. Every method raises `OSError` as the system gives it."""
 
     def make_dir(self, path: Path) -> None:
+        """Make a directory for its owner only, with its parents, unless it is there."""
+        is_new = not path.exists()
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if is_new:
+            path.chmod(0o700)  # whatever the umask
 
-    def open(self, path: Path, *, create: bool = False, write: bool = True) -> int:
-        flags = (os.O_RDWR if write else os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(path, flags | (os.O_CREAT if create else 0), 0o600)
+    def make_subdir(self, directory: int, name: str) -> None:
+        """Make a directory within another. Raises `FileExistsError`."""
+        os.mkdir(name, 0o700, dir_fd=directory)
+
+    def open_dir(self, path: Path) -> int:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def open_subdir(self, directory: int, name: str) -> int:
+        """Open a directory within another, but no link to one."""
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+
+    def copy_of(self, fd: int) -> int:
+        """Open a descriptor a second time."""
+        return os.dup(fd)
+
+    def create(self, directory: int, name: str) -> int:
+        """Make a file for its owner only. Raises `FileExistsError`."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(name, flags, 0o600, dir_fd=directory)
+        os.fchmod(fd, 0o600)  # whatever the umask
+        return fd
+
+    def open(self, directory: int, name: str, *, write: bool = True) -> int:
+        # Without waiting: a pipe that somebody has put in the place of a file would wait for ever.
+        flags = (os.O_RDWR if write else os.O_RDONLY) | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        return os.open(name, flags, dir_fd=directory)
+
+    def give(self, fd: int, user: int, group: int) -> None:
+        """Change the owner of a file."""
+        os.fchown(fd, user, group)
 
     def close(self, fd: int) -> None:
         os.close(fd)
 
-    def names(self, path: Path) -> list[str]:
-        return sorted(entry.name for entry in path.iterdir())
+    def names(self, directory: int) -> list[str]:
+        return sorted(os.listdir(directory))
 
     def read(self, fd: int, size: int, at: int) -> bytes:
         """Read up to ``size`` bytes; fewer only at the end of the file."""
@@ -80,15 +113,22 @@ class Files:
     def size(self, fd: int) -> int:
         return os.fstat(fd).st_size
 
-    def stat(self, path: Path) -> os.stat_result:
-        return path.lstat()
+    def stat(self, directory: int, name: str) -> os.stat_result:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
 
-    def space(self, path: Path) -> os.statvfs_result:
-        return os.statvfs(path)
+    def status(self, fd: int) -> os.stat_result:
+        return os.fstat(fd)
 
-    def is_linked(self, fd: int) -> bool:
-        """Return whether the open file still has a name."""
-        return os.fstat(fd).st_nlink > 0
+    def space(self, directory: int) -> os.statvfs_result:
+        return os.fstatvfs(directory)
+
+    def identity(self, place: int | str) -> tuple[int, int] | None:
+        """Return the device and number of a file, by its descriptor or path; ``None`` if it is not there."""
+        try:
+            found = os.stat(place)  # noqa: PTH116 - a Path would cost each turn a microsecond
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return found.st_dev, found.st_ino
 
     def truncate(self, fd: int, size: int) -> None:
         os.ftruncate(fd, size)
@@ -115,24 +155,23 @@ class Files:
         else:
             os.fdatasync(fd)
 
-    def sync_dir(self, path: Path) -> None:
+    def sync_dir(self, directory: int) -> None:
         """Return when the names in a directory are on the disk."""
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        os.fsync(directory)
 
     def forget_cache(self, fd: int) -> None:
         """Make the next reads come from the disk, where the system supports that."""
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
-    def rename(self, source: Path, target: Path) -> None:
-        source.rename(target)
+    def rename(self, directory: int, source: str, target: str, to: int | None = None) -> None:
+        """Rename a file within a directory, or ``to`` another one; what had the name is replaced."""
+        os.replace(source, target, src_dir_fd=directory, dst_dir_fd=directory if to is None else to)
 
-    def unlink(self, path: Path) -> None:
-        path.unlink(missing_ok=True)
+    def unlink(self, directory: int, name: str) -> None:
+        """Remove a file, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=directory)
 
     def lock(self, fd: int) -> None:
         """Wait for the exclusive lock of an open file."""
@@ -146,12 +185,16 @@ class Files:
             return False
         return True
 
+    def share_lock(self, fd: int) -> None:
+        """Take the lock of an open file together with others, or keep it from now on so."""
+        fcntl.flock(fd, fcntl.LOCK_SH)
+
     def unlock(self, fd: int) -> None:
         fcntl.flock(fd, fcntl.LOCK_UN)
 
-    def spawn(self, directory: Path) -> subprocess.Popen[bytes] | None:
+    def spawn(self, directory: int, path: Path) -> subprocess.Popen[bytes] | None:
         """Start a process that compacts; ``None`` where none can be started."""
-        return start_process(directory)
+        return start_process(directory, path)
 
     def boot_id(self) -> str:
         """Name this run of the host; "" where the system does not say."""

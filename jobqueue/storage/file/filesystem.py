@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import stat
 from pathlib import Path
 
 from jobqueue.errors import StorageError
 from jobqueue.runtime import unique_id
-from jobqueue.storage.file.files import Files
+from jobqueue.storage.file.directory import Directory
 
-__all__ = ["check_filesystem", "check_owner", "filesystem_of", "filesystem_type", "is_remote", "probe"]
+__all__ = ["check_access", "check_filesystem", "filesystem_of", "filesystem_type", "is_remote", "probe"]
 
 _REMOTE = re.compile(
     r"nfs\d?|cifs|smb\d?|smbfs|fuse(\..*)?|fuseblk|9p|virtiofs|vboxsf|vmhgfs|prl_fs|afs|ceph|glusterfs|lustre"
@@ -58,29 +60,35 @@ def check_filesystem(directory: Path, *, force: bool) -> None:
         )
 
 
-def check_owner(directory: Path) -> None:
-    """Refuse a directory whose owner could replace our files."""
-    if not hasattr(os, "geteuid") or os.geteuid() == 0:
-        return
-    found = directory.stat()
-    if found.st_uid not in {os.geteuid(), 0}:
-        raise StorageError(f"{directory} belongs to user {found.st_uid}: use a directory of your own")
+def check_access(directory: Directory) -> None:
+    """Refuse a directory in which other users could put or replace files."""
+    found = directory.status()
+    user = os.geteuid()
+    if user != 0 and found.st_uid not in {user, 0}:
+        raise StorageError(f"{directory.path} belongs to user {found.st_uid}: use a directory of your own")
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & stat.S_IWOTH:
+        raise StorageError(
+            f"{directory.path} has mode {mode:04o}, so that everybody on this host can put files into it: "
+            "run `chmod 700` on it, or use a directory of your own inside of it"
+        )
 
 
-def probe(files: Files, directory: Path) -> None:
+def probe(directory: Directory) -> None:
     """Check that a lock excludes and that a rename replaces."""
-    first, second = (directory / f"probe-{unique_id()}" for _ in range(2))
-    one, other = files.open(first, create=True), files.open(first)
-    try:
-        files.close(files.open(second, create=True))
+    files = directory.files
+    first, second = (f"probe-{unique_id()}" for _ in range(2))
+    with contextlib.ExitStack() as stack:
+        stack.callback(directory.unlink, first)
+        stack.callback(directory.unlink, second)
+        one = directory.create_file(first)
+        stack.callback(files.close, one)
+        other = directory.open_file(first)
+        stack.callback(files.close, other)
+        files.close(directory.create_file(second))
         if not files.try_lock(one) or files.try_lock(other):
-            raise StorageError(f"{directory} has no working file locks (flock): use another filesystem")
-        files.rename(first, second)
-        names = files.names(directory)
-        if first.name in names or second.name not in names:
-            raise StorageError(f"{directory} has no working rename: use another filesystem")
-    finally:
-        files.close(one)
-        files.close(other)
-        files.unlink(first)
-        files.unlink(second)
+            raise StorageError(f"{directory.path} has no working file locks (flock): use another filesystem")
+        directory.rename(first, second)
+        names = directory.names()
+        if first in names or second not in names:
+            raise StorageError(f"{directory.path} has no working rename: use another filesystem")

@@ -7,23 +7,25 @@ run twice, but none in a sound frame is lost.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from jobqueue.errors import StorageError
 from jobqueue.storage.engine import Counters, SavedJob
 from jobqueue.storage.file.commands import Command, Seal
+from jobqueue.storage.file.directory import Directory
 from jobqueue.storage.file.files import Files
 from jobqueue.storage.file.frames import HEADER_SIZE, JOURNAL, SNAPSHOT, Frame, find_frames, parse_header
-from jobqueue.storage.file.journal import Journal, journal_path
-from jobqueue.storage.file.lock import LockFile, Published
+from jobqueue.storage.file.journal import Journal, journal_name
+from jobqueue.storage.file.lock import LOCK_NAME, LockFile, Published
 from jobqueue.storage.file.progress import Meter, Progress
-from jobqueue.storage.file.recovery import FENCE_GAP, LOCK_NAME
+from jobqueue.storage.file.recovery import FENCE_GAP
 from jobqueue.storage.file.replica import Names, parse_batch
 from jobqueue.storage.file.rotation import COMPACT_LOCK
-from jobqueue.storage.file.snapshot import parse_head, parse_jobs, snapshot_path, write_snapshot
+from jobqueue.storage.file.snapshot import parse_head, parse_jobs, snapshot_name, write_snapshot
 from jobqueue.storage.file.state import State
 
 __all__ = ["Finding", "check", "repair"]
@@ -42,68 +44,67 @@ class Finding(NamedTuple):
 class _Salvage:
     """The state that results from the sound parts of all files, and the faults of the others."""
 
-    def __init__(
-        self, files: Files, directory: Path, page: Published | None, progress: Progress | None
-    ) -> None:
-        self._files = files
+    def __init__(self, directory: Directory, page: Published | None, progress: Progress | None) -> None:
         self._directory = directory
         self._page = page
         self.findings: list[Finding] = []
         self.state = State()
         self.broken = False
-        self.names = Names(files.names(directory))
-        self._meter = Meter(files, self.names.needed(directory), progress)
+        self.names = Names(directory.names())
+        self._meter = Meter(directory, self.names.needed, progress)
 
     def read(self) -> None:
         """Read everything from the newest snapshot on."""
         base = self.names.base
         if base is None:
-            self._error(self._directory.name, "has no snapshot: what was before the first journal is lost")
+            self._error(
+                self._directory.path.name, "has no snapshot: what was before the first journal is lost"
+            )
         else:
             self._read_snapshot(base)
         journals = [number for number in self.names.journals if base is None or number >= base]
         if base is not None and base not in journals:
-            self._error(journal_path(self._directory, base).name, "is missing")
+            self._error(journal_name(base), "is missing")
         sealed = True
         for number in journals:
-            path = journal_path(self._directory, number)
-            data = self._data(path)
+            name = journal_name(number)
+            data = self._data(name)
             if not sealed and len(data.rstrip(b"\0")) > HEADER_SIZE:
-                self._error(path.name, "goes on where the journal before it does not end")
-            sealed = self._read_journal(path.name, data, last=number == journals[-1])
+                self._error(name, "goes on where the journal before it does not end")
+            sealed = self._read_journal(name, data, last=number == journals[-1])
         self._meter.finish()
 
-    def _data(self, path: Path) -> bytes:
-        fd = self._files.open(path, write=False)
+    def _data(self, name: str) -> bytes:
+        files, fd = self._directory.files, self._directory.open_file(name, write=False)
         try:
-            return self._files.read(fd, self._files.size(fd), 0)
+            return files.read(fd, files.size(fd), 0)
         finally:
-            self._files.close(fd)
+            files.close(fd)
 
     def _error(self, name: str, text: str) -> None:
         self.broken = True
         self.findings.append(Finding(name, "error", text))
 
     def _read_snapshot(self, generation: int) -> None:
-        path = snapshot_path(self._directory, generation)
-        data = self._data(path)
+        name = snapshot_name(generation)
+        data = self._data(name)
         header = parse_header(data, SNAPSHOT)
         if header is None:
-            self._error(path.name, "has a damaged header: its jobs cannot be told from noise and are lost")
+            self._error(name, "has a damaged header: its jobs cannot be told from noise and are lost")
             return
         if not header.readable:
-            raise StorageError(f"{path} was written by another version of jobqueue: use that one")
-        payloads = [frame.payload for frame in self._frames(path.name, data, header.salt)]
+            raise StorageError(f"{name} was written by another version of jobqueue: use that one")
+        payloads = [frame.payload for frame in self._frames(name, data, header.salt)]
         heads = [payload for payload in payloads if payload[:1] == b"h"]
         feet = [payload for payload in payloads if payload[:1] == b"f"]
-        jobs = list(self._saved_jobs(path.name, payloads))
+        jobs = list(self._saved_jobs(name, payloads))
         if heads:
             counters, locks = parse_head(heads[0], self.state)
         else:
-            self._error(path.name, "has lost its counters and locks")
+            self._error(name, "has lost its counters and locks")
             counters, locks = Counters(max((job.seq for job in jobs), default=0), 0), {}
         if not feet:
-            self._error(path.name, "has lost its end")
+            self._error(name, "has lost its end")
         fence = max((job.fence for job in jobs), default=0)
         self.state.engine.load(jobs, locks, Counters(counters.seq, max(counters.fence, fence)))
 
@@ -170,66 +171,65 @@ class _Salvage:
 
 
 @contextmanager
-def _no_compaction(files: Files, directory: Path) -> Generator[None]:
-    """Wait for a compaction to end, and keep others away: it removes files."""
-    fd = files.open(directory / COMPACT_LOCK, create=True)
-    try:
-        files.lock(fd)
-        yield
-    finally:
-        files.close(fd)
+def _alone(files: Files, path: Path) -> Generator[tuple[Directory, LockFile]]:
+    """Open a store and hold its lock, while no compaction removes files."""
+    with ExitStack() as stack:
+        directory = stack.enter_context(Directory.open(files, path))
+        lock = LockFile(directory)
+        stack.callback(lock.close)
+        compacting = directory.open_or_create(COMPACT_LOCK)
+        stack.callback(files.close, compacting)
+        files.lock(compacting)
+        stack.enter_context(lock.held())
+        yield directory, lock
 
 
-def check(files: Files, directory: Path, progress: Progress | None = None) -> list[Finding]:
+def check(files: Files, path: Path, progress: Progress | None = None) -> list[Finding]:
     """Read all files and report their faults. Holds the store's lock meanwhile."""
-    lock = LockFile(files, directory / LOCK_NAME)
-    try:
-        with _no_compaction(files, directory), lock.held():
-            page = lock.read()
-            salvage = _Salvage(files, directory, page, progress)
-            if salvage.names.base is None and not salvage.names.journals:
-                return []
-            salvage.read()
-            findings = salvage.findings
-            if page is not None and page.boot == files.boot_id() and page.suspect:
-                findings.append(Finding(LOCK_NAME, "warning", "a sync has failed: look at the disk"))
-            return findings
-    finally:
-        lock.close()
+    with _alone(files, path) as (directory, lock):
+        page = lock.read()
+        salvage = _Salvage(directory, page, progress)
+        if salvage.names.base is None and not salvage.names.journals:
+            return []
+        salvage.read()
+        findings = salvage.findings
+        if page is not None and page.boot == files.boot_id() and page.suspect:
+            findings.append(Finding(LOCK_NAME, "warning", "a sync has failed: look at the disk"))
+        return findings
 
 
-def repair(files: Files, directory: Path, progress: Progress | None = None) -> list[Finding]:
+def repair(files: Files, path: Path, progress: Progress | None = None) -> list[Finding]:
     """Write the readable data as a new store, beside the damaged files, which are kept."""
-    lock = LockFile(files, directory / LOCK_NAME)
-    try:
-        with _no_compaction(files, directory), lock.held():
-            salvage = _Salvage(files, directory, lock.read(), progress)
-            salvage.read()
-            if not salvage.broken:
-                return salvage.findings
-            kept = _set_aside(files, directory, salvage)
-            # Whoever has the store open, or opens it, has to begin anew.
-            lock.clear()
-            found = [Finding(name, "warning", text) for name, _, text in salvage.findings]
-            jobs = salvage.state.engine.size()
-            return [*found, Finding(kept.name, "warning", f"{jobs} jobs saved; the damaged files are here")]
-    finally:
-        lock.close()
+    with _alone(files, path) as (directory, lock):
+        salvage = _Salvage(directory, lock.read(), progress)
+        salvage.read()
+        if not salvage.broken:
+            return salvage.findings
+        kept = _set_aside(directory, salvage)
+        # Whoever has the store open, or opens it, has to begin anew.
+        lock.clear()
+        found = [Finding(name, "warning", text) for name, _, text in salvage.findings]
+        jobs = salvage.state.engine.size()
+        return [*found, Finding(kept, "warning", f"{jobs} jobs saved; the damaged files are here")]
 
 
-def _set_aside(files: Files, directory: Path, salvage: _Salvage) -> Path:
+def _set_aside(directory: Directory, salvage: _Salvage) -> str:
     names = salvage.names
     generation = max([*names.journals, *names.snapshots, 0]) + 1
     salvage.state.engine.restart(FENCE_GAP)
-    Journal.create(files, directory, generation).close()
-    write_snapshot(files, directory, generation, salvage.state)
-    kept = directory / f"damaged-{generation:010d}"
-    files.make_dir(kept)
-    for number in names.snapshots:
-        path = snapshot_path(directory, number)
-        files.rename(path, kept / path.name)
-    for number in names.journals:
-        path = journal_path(directory, number)
-        files.rename(path, kept / path.name)
-    files.sync_dir(directory)
-    return kept
+    with _new_subdirectory(directory, f"damaged-{generation:010d}") as kept:
+        Journal.create(directory, generation).close()
+        write_snapshot(directory, generation, salvage.state)
+        for number in names.snapshots:
+            directory.rename(snapshot_name(number), snapshot_name(number), kept)
+        for number in names.journals:
+            directory.rename(journal_name(number), journal_name(number), kept)
+        directory.sync()
+        return kept.path.name
+
+
+def _new_subdirectory(directory: Directory, name: str) -> Directory:
+    """Make a directory of that name, or of a like one if something has the name already."""
+    taken = directory.names()
+    others = (f"{name}-{number}" for number in itertools.count(2))
+    return directory.make_dir(next(free for free in itertools.chain((name,), others) if free not in taken))

@@ -12,6 +12,7 @@ from enum import Enum
 from pathlib import Path
 
 from jobqueue.runtime import unique_id
+from jobqueue.storage.file.directory import Directory
 from jobqueue.storage.file.files import DISK_FULL, Files
 from jobqueue.storage.file.frames import (
     FRAME_SIZE,
@@ -25,7 +26,7 @@ from jobqueue.storage.file.frames import (
     parse_frame,
 )
 
-__all__ = ["CHUNK", "RESERVE", "Journal", "Tail", "journal_path"]
+__all__ = ["CHUNK", "RESERVE", "Journal", "Tail", "journal_name"]
 
 CHUNK = 2 << 20
 """Bytes by which a journal's room grows."""
@@ -34,9 +35,9 @@ RESERVE = 1 << 20
 _READ = 1 << 20
 
 
-def journal_path(directory: Path, generation: int) -> Path:
-    """Return the path of the journal of a generation."""
-    return directory / f"journal-{generation:010d}"
+def journal_name(generation: int) -> str:
+    """Return the name of the journal of a generation."""
+    return f"journal-{generation:010d}"
 
 
 class Tail(Enum):
@@ -61,15 +62,14 @@ class Journal:
         self._room = 0  # the file's size when last looked at
 
     @classmethod
-    def create(cls, files: Files, directory: Path, generation: int) -> Journal:
-        """Make an empty journal, safe on the disk but for its name (`Files.sync_dir`)."""
-        path = journal_path(directory, generation)
-        fd = files.open(path, create=True)
+    def create(cls, directory: Directory, generation: int) -> Journal:
+        """Make an empty journal, safe on the disk but for its name (`Directory.sync`)."""
+        files, name = directory.files, journal_name(generation)
+        fd = directory.create_anew(name)  # a rotation may have died after it had made the file
         try:
-            files.truncate(fd, 0)  # a rotation may have died after it had made the file
             salt = zlib.crc32(unique_id().encode())
             files.write(fd, pack_header(JOURNAL, generation, salt), 0)
-            journal = cls(files, path, generation, fd, salt)
+            journal = cls(files, directory.path / name, generation, fd, salt)
             journal.make_room(HEADER_SIZE, spare=RESERVE)
             files.sync(fd)
         except BaseException:
@@ -78,10 +78,10 @@ class Journal:
         return journal
 
     @classmethod
-    def open(cls, files: Files, directory: Path, generation: int, *, write: bool = True) -> Journal:
+    def open(cls, directory: Directory, generation: int, *, write: bool = True) -> Journal:
         """Open a journal. Raises `FileNotFoundError`, and `StorageError` if it cannot be used."""
-        path = journal_path(directory, generation)
-        fd = files.open(path, write=write)
+        files, name = directory.files, journal_name(generation)
+        path, fd = directory.path / name, directory.open_file(name, write=write)
         try:
             salt = check_header(files.read(fd, HEADER_SIZE, 0), JOURNAL, generation, path)
         except BaseException:

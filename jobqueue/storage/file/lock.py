@@ -13,15 +13,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from jobqueue.errors import StorageError
-from jobqueue.storage.file.files import Files
+from jobqueue.errors import StorageUnavailableError
+from jobqueue.storage.file.directory import Directory
 
-__all__ = ["LockFile", "Published"]
+__all__ = ["LOCK_NAME", "DisplacedError", "LockFile", "Published"]
+
+LOCK_NAME = "lock"
 
 _PAGE = struct.Struct("<4s40sQQQQqB")
 _CRC = struct.Struct("<I")
 _SIZE = _PAGE.size + _CRC.size
 _MAGIC = b"JQp\x01"
+
+
+class DisplacedError(StorageUnavailableError):
+    """The directory of a store that is in use was moved, removed or replaced by another one."""
+
+    @classmethod
+    def of(cls, directory: Path) -> DisplacedError:
+        """Make the error of the store that stood in a directory."""
+        return cls(
+            f"the store in {directory} was moved or removed while it was in use: put it back, or start a "
+            "program on that path, which makes a new one; what is there then is used from there on"
+        )
 
 
 class Published(NamedTuple):
@@ -60,27 +74,30 @@ class Published(NamedTuple):
 class LockFile:
     """The exclusive lock of a directory, and its page."""
 
-    def __init__(self, files: Files, path: Path) -> None:
-        self._files = files
-        self._path = path
-        self._fd = files.open(path, create=True)
+    def __init__(self, directory: Directory, *, create: bool = True) -> None:
+        self._files = directory.files
+        self._directory = directory.path
+        self._path = str(directory.path / LOCK_NAME)
+        self._fd = directory.open_or_create(LOCK_NAME) if create else directory.open_file(LOCK_NAME)
+        self._identity = self._files.identity(self._fd)
 
     def close(self) -> None:
         self._files.close(self._fd)
 
     @contextmanager
     def held(self) -> Generator[None]:
-        """Hold the lock within this context. A process that dies in it releases it."""
+        """Hold the lock within this context; a dying process releases it. Raises `DisplacedError`."""
         self._files.lock(self._fd)
         try:
-            if not self._files.is_linked(self._fd):
-                raise StorageError(
-                    f"{self._path} was removed while the store was open: somebody deleted the store's "
-                    "directory; close the store and open it again"
-                )
+            self.check_place()
             yield
         finally:
             self._files.unlock(self._fd)
+
+    def check_place(self) -> None:
+        """Raise `DisplacedError` if the path of the store does not lead to this file any more."""
+        if self._files.identity(self._path) != self._identity:
+            raise DisplacedError.of(self._directory)
 
     def read(self) -> Published | None:
         """Read the page; return ``None`` if there is none, or another process is just writing it."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from jobqueue.storage.file.files import Files
+from jobqueue.storage.file.directory import Directory
 
 __all__ = ["Meter", "Progress"]
 
@@ -16,9 +15,9 @@ Progress = Callable[[int, int], None]
 class Meter:
     """Adds up the bytes read from some files. Raises `FileNotFoundError` if one is gone."""
 
-    def __init__(self, files: Files, paths: Sequence[Path], progress: Progress | None) -> None:
+    def __init__(self, directory: Directory, names: Sequence[str], progress: Progress | None) -> None:
         self._progress = progress
-        self._total = sum(files.stat(path).st_size for path in paths) if progress is not None else 0
+        self._total = 0 if progress is None else sum(directory.stat(name).st_size for name in names)
         self._done = 0
 
     def advance(self, size: int) -> None:

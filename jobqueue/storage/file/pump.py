@@ -21,16 +21,15 @@ from typing import Any, NamedTuple, Protocol
 from jobqueue.errors import JobQueueError, StorageError
 from jobqueue.storage.engine import Effects
 from jobqueue.storage.file.core import Call, Core, Turn
-from jobqueue.storage.file.files import Files, fault
+from jobqueue.storage.file.files import fault
 from jobqueue.storage.file.rotation import Compaction
-from jobqueue.storage.file.watch import Watcher, watch
+from jobqueue.storage.file.watch import Bell
 
 __all__ = ["Bundle", "Client", "Pump"]
 
 _log = logging.getLogger("jobqueue.storage.file")
 _MOST_CALLS = 1000
 """Largest number of calls in a turn, so that nobody holds the lock for long."""
-_WAKE_NAME = "wake"
 
 
 class Bundle(NamedTuple):
@@ -54,11 +53,10 @@ class Client(Protocol):
 class Pump:
     """One thread, one core, any number of clients."""
 
-    def __init__(self, make_core: Callable[[], Core], files: Files, directory: Path) -> None:
+    def __init__(self, make_core: Callable[[], Core], path: Path) -> None:
         self._make_core = make_core
-        self._files = files
-        self._directory = directory
-        self._compaction = Compaction(files, directory)
+        self._path = path
+        self._compaction = Compaction()
         self._bundles: deque[Bundle] = deque()
         self._clients: set[Client] = set()
         self._guard = threading.Lock()
@@ -116,7 +114,7 @@ class Pump:
         self._release()
         self._refuse_rest()
         if failure is not None and not self.ready.done():
-            self.ready.set_exception(_opening(failure, self._directory))
+            self.ready.set_exception(_opening(failure, self._path))
         elif failure is not None:
             _log.error("the thread of the file store broke off", exc_info=failure)
         self.finished.set_result(None)
@@ -125,36 +123,25 @@ class Pump:
         core = self._core = self._make_core()
         with contextlib.ExitStack() as stack:
             stack.callback(core.close)
-            wake_file = self._files.open(self._directory / _WAKE_NAME, create=True)
-            stack.callback(self._files.close, wake_file)
-            watcher = watch(self._directory / _WAKE_NAME)
-            stack.callback(watcher.close)
             stack.callback(self._compaction.stop)
+            ears = stack.enter_context(contextlib.closing(_Ears(self._wake_read, core)))
             self.ready.set_result(None)
-            self._serve(core, watcher, wake_file)
-
-    def _serve(self, core: Core, watcher: Watcher, wake_file: int) -> None:
-        poll = select.poll()
-        poll.register(self._wake_read, select.POLLIN)
-        watched = watcher.fileno()
-        if watched is not None:
-            poll.register(watched, select.POLLIN)
-        wait = 0 if self._bundles else watcher.interval * 1000
-        while not self._stopping or self._bundles:
-            for fd, _ in poll.poll(wait):
-                if fd == self._wake_read:
+            while not self._stopping or self._bundles:
+                if ears.listen(0 if self._bundles else None):
                     self._clear_wake()
-                else:
-                    watcher.clear()
-            bundles = self._take()
-            turn = core.turn([call for bundle in bundles for call in bundle.calls])
-            if turn.notify:
-                self._notify(wake_file)
-            self._hand_out(bundles, turn)
-            if core.compaction_due and not self._compaction.running():
-                core.compaction_due = False
-                self._compaction.start()
-            wait = 0 if self._bundles else watcher.interval * 1000
+                self._turn(core, ears)
+
+    def _turn(self, core: Core, ears: _Ears) -> None:
+        bundles = self._take()
+        turn = core.turn([call for bundle in bundles for call in bundle.calls])
+        ears.follow(core)
+        if turn.notify:
+            ears.bell.ring()
+        self._hand_out(bundles, turn)
+        directory = core.directory
+        if core.compaction_due and directory is not None and not self._compaction.running():
+            core.compaction_due = False
+            self._compaction.start(directory)
 
     def _take(self) -> list[Bundle]:
         bundles: list[Bundle] = []
@@ -168,12 +155,6 @@ class Pump:
     def _clear_wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake_read, 65_536)
-
-    def _notify(self, wake_file: int) -> None:
-        try:
-            self._files.write(wake_file, b"\0", 0)
-        except OSError as error:  # a hint: the others look by themselves within a second
-            _log.warning("other processes could not be woken: %s", error)
 
     def _hand_out(self, bundles: Sequence[Bundle], turn: Turn) -> None:
         by_client: dict[Client, list[tuple[Bundle, Sequence[Any]]]] = {}
@@ -211,13 +192,62 @@ class Pump:
             self._core.abandon()
 
 
-def _opening(error: BaseException, directory: Path) -> BaseException:
+class _Ears:
+    """The wake-ups of the sleeping thread: calls of its clients, and writes of other processes."""
+
+    def __init__(self, wake: int, core: Core) -> None:
+        directory = core.directory
+        assert directory is not None, "of an open core"
+        self._wake = wake
+        self._poll = select.poll()
+        self._poll.register(wake, select.POLLIN)
+        self.bell = Bell(directory)
+        self._register()
+
+    def listen(self, milliseconds: int | None) -> bool:
+        """Sleep until a wake-up, for so long at most; return whether a client has called."""
+        wait = self.bell.interval * 1000 if milliseconds is None else milliseconds
+        heard = [fd for fd, _ in self._poll.poll(wait)]
+        if heard and heard != [self._wake]:
+            self.bell.hush()
+        return self._wake in heard
+
+    def follow(self, core: Core) -> None:
+        """Move to the directory of the store, if it is another one now."""
+        directory = core.directory
+        if directory is None or directory is self.bell.directory:
+            return
+        try:
+            bell = Bell(directory)
+        except (OSError, StorageError) as error:  # only news is late, and the next turn tries again
+            _log.warning("news of other processes cannot be heard: %s", error)
+            return
+        self._close_bell()
+        self.bell = bell
+        self._register()
+
+    def close(self) -> None:
+        self._close_bell()
+
+    def _register(self) -> None:
+        heard = self.bell.fileno()
+        if heard is not None:
+            self._poll.register(heard, select.POLLIN)
+
+    def _close_bell(self) -> None:
+        heard = self.bell.fileno()
+        if heard is not None:
+            self._poll.unregister(heard)
+        self.bell.close()
+
+
+def _opening(error: BaseException, path: Path) -> BaseException:
     if isinstance(error, OSError):
-        found = fault(error, f"the file store in {directory} could not be opened")
+        found = fault(error, f"the file store in {path} could not be opened")
         return found if isinstance(found, StorageError) else StorageError(str(found))
     if isinstance(error, JobQueueError):
         return error
-    return StorageError(f"the file store in {directory} could not be opened: {error!r}")
+    return StorageError(f"the file store in {path} could not be opened: {error!r}")
 
 
 _pumps: weakref.WeakSet[Pump] = weakref.WeakSet()

@@ -10,23 +10,25 @@ from pathlib import Path
 
 from jobqueue.errors import StorageError, StorageUnavailableError
 from jobqueue.storage.file.commands import Restart, Seal, pack_command
+from jobqueue.storage.file.directory import Directory
 from jobqueue.storage.file.files import Files, fault
+from jobqueue.storage.file.filesystem import check_access, check_filesystem, probe
 from jobqueue.storage.file.frames import HEADER_SIZE
-from jobqueue.storage.file.journal import Journal, Tail, journal_path
-from jobqueue.storage.file.lock import LockFile, Published
+from jobqueue.storage.file.journal import Journal, Tail, journal_name
+from jobqueue.storage.file.lock import DisplacedError, LockFile, Published
 from jobqueue.storage.file.progress import Progress
 from jobqueue.storage.file.replica import Names, Replica, pack_batch
 from jobqueue.storage.file.snapshot import write_snapshot
 from jobqueue.storage.file.state import State
 from jobqueue.storage.file.timekeeper import Reading
+from jobqueue.storage.file.users import Users
 
-__all__ = ["FENCE_GAP", "LOCK_NAME", "Home"]
+__all__ = ["FENCE_GAP", "Home"]
 
 _log = logging.getLogger("jobqueue.storage.file")
-LOCK_NAME = "lock"
-FENCE_GAP = 1 << 32
+FENCE_GAP = 1 << 24
 """Fences to skip when claims may have been lost: more than could have been given without one sync, and
-few enough for two million restarts within the 53 bits that a double holds."""
+not so many that fences get ahead of the clock that they are counted from (see `Begin`)."""
 _NO_EPOCH = -1
 _NO_PAGE = Published("", 0, 0, 0, 0, 0, suspect=False)
 
@@ -34,15 +36,26 @@ _NO_PAGE = Published("", 0, 0, 0, 0, 0, suspect=False)
 class Home:
     """The store's directory as this process has it open."""
 
-    def __init__(self, files: Files, directory: Path, progress: Progress | None = None) -> None:
-        self.files = files
-        self.directory = directory
+    def __init__(
+        self, files: Files, path: Path, progress: Progress | None = None, *, force: bool = False
+    ) -> None:
+        self._files = files
+        self.path = path
         self._progress = progress
+        self._force = force
         self._boot = ""
         self._page = _NO_PAGE
+        self._directory: Directory | None = None
         self._lock: LockFile | None = None
+        self._users: Users | None = None
         self.epoch = _NO_EPOCH
         """The epoch of the loaded state."""
+
+    @property
+    def directory(self) -> Directory:
+        if self._directory is None:
+            raise StorageError("the file store is not open: call open() first")
+        return self._directory
 
     @property
     def lock(self) -> LockFile:
@@ -50,35 +63,107 @@ class Home:
             raise StorageError("the file store is not open: call open() first")
         return self._lock
 
-    def prepare(self) -> None:
-        """Make the directory and an empty store in it, if there is none."""
-        self._boot = self.files.boot_id()
-        self._lock = LockFile(self.files, self.directory / LOCK_NAME)
-        with self.lock.held():
-            names = Names(self.files.names(self.directory))
-            if names.base is not None:
-                return
-            if any(generation > 1 for generation in names.journals) or self._has_frames(names):
-                raise StorageError(
-                    f"{self.directory} has journals but no snapshot: files were removed; "
-                    "run `jobqueue fsck --repair`"
-                )
-            Journal.create(self.files, self.directory, 1).close()
-            write_snapshot(self.files, self.directory, 1, State())
+    @property
+    def entered(self) -> bool:
+        """Whether the directory is open."""
+        return self._lock is not None
+
+    def enter(self) -> None:
+        """Open the directory; make it, and an empty store in it, unless they are there."""
+        self._files.make_dir(self.path)
+        try:
+            self._open()
+            probe(self.directory)
+            self._lock = LockFile(self.directory)
+            with self.lock.held():
+                self._join()
+                if not self._has_store():
+                    self._make_store()
+        except BaseException:
+            self.leave()
+            raise
+
+    def enter_again(self) -> bool:
+        """Open the store that stands at the path since the directory was displaced.
+
+        Return False if there is none: only an opening makes one.
+        """
+        found = False
+        try:
+            self._open()
+            self._lock = LockFile(self.directory, create=False)
+            with self.lock.held():
+                self._join()
+                found = self._has_store()
+        except (FileNotFoundError, NotADirectoryError, DisplacedError):
+            pass
+        finally:
+            if not found:
+                self.leave()
+        return found
+
+    def _open(self) -> None:
+        self._boot = self._files.boot_id()
+        self._directory = Directory.open(self._files, self.path)
+        check_filesystem(self.path, force=self._force)
+        check_access(self._directory)
+
+    def _join(self) -> None:
+        """Join the processes that have the store open. Refuse if they run under another kernel."""
+        self._users = Users(self.directory)
+        page = self.lock.read()
+        if not self._users.alone and page is not None and page.boot != self._boot:
+            raise StorageError(
+                f"{self.path} is in use by processes of another boot ({page.boot or 'unknown'}, here "
+                f"{self._boot or 'unknown'}), as in another virtual machine: a file store serves the "
+                "processes of one kernel; use another directory, or a store with a server"
+            )
+
+    def is_displaced(self) -> bool:
+        """Return whether the path no longer leads to the open directory."""
+        try:
+            self.lock.check_place()
+        except DisplacedError:
+            return True
+        except OSError:  # it cannot be told: what failed tells more
+            return False
+        return False
+
+    def leave(self) -> None:
+        """Close the directory; again does nothing."""
+        self.epoch, self._page = _NO_EPOCH, _NO_PAGE
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.close()
+        users, self._users = self._users, None
+        if users is not None:
+            users.leave()
+        directory, self._directory = self._directory, None
+        if directory is not None:
+            directory.close()
+
+    def _has_store(self) -> bool:
+        names = Names(self.directory.names())
+        if names.base is not None:
+            return True
+        if any(generation > 1 for generation in names.journals) or self._has_frames(names):
+            raise StorageError(
+                f"{self.path} has journals but no snapshot: files were removed; run `jobqueue fsck --repair`"
+            )
+        return False
+
+    def _make_store(self) -> None:
+        Journal.create(self.directory, 1).close()
+        write_snapshot(self.directory, 1, State())
 
     def _has_frames(self, names: Names) -> bool:
         if not names.journals:
             return False
-        fd = self.files.open(journal_path(self.directory, 1), write=False)
+        fd = self.directory.open_file(journal_name(1), write=False)
         try:
-            return bool(self.files.read(fd, 1 << 16, HEADER_SIZE).strip(b"\0"))
+            return bool(self._files.read(fd, 1 << 16, HEADER_SIZE).strip(b"\0"))
         finally:
-            self.files.close(fd)
-
-    def close(self) -> None:
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+            self._files.close(fd)
 
     # -- the page ---------------------------------------------------------------------------------
 
@@ -139,7 +224,7 @@ class Home:
     def load(self, page: Published | None) -> Replica:
         """Read the state, up to the published end if that is known."""
         until = None if page is None else (page.generation, page.end)
-        replica = Replica.load(self.files, self.directory, until, progress=self._progress)
+        replica = Replica.load(self.directory, until, progress=self._progress)
         if until is not None and (replica.journal.generation, replica.position) < until:
             replica.close()
             raise self.damaged(replica)
@@ -195,8 +280,8 @@ class Home:
 
     def _load_from_disk(self) -> Replica:
         """Read the journals from the disk, not from the system's cache."""
-        for generation in Names(self.files.names(self.directory)).journals:
-            journal = Journal.open(self.files, self.directory, generation)
+        for generation in Names(self.directory.names()).journals:
+            journal = Journal.open(self.directory, generation)
             journal.forget_cache()
             journal.close()
         return self.load(None)
@@ -234,9 +319,8 @@ class Home:
 
     def _check_next(self, replica: Replica) -> None:
         """Check that an unsealed journal is the last."""
-        path = journal_path(self.directory, replica.journal.generation + 1)
         try:
-            journal = Journal.open(self.files, self.directory, replica.journal.generation + 1)
+            journal = Journal.open(self.directory, replica.journal.generation + 1)
         except FileNotFoundError:
             return
         except StorageError:  # the beginning of a rotation: not even its header was finished
@@ -244,7 +328,8 @@ class Home:
         try:
             if next(journal.frames(HEADER_SIZE), None) is not None:
                 raise StorageError(
-                    f"{path} goes on where {replica.journal.path} does not end: run `jobqueue fsck --repair`"
+                    f"{journal.path} goes on where {replica.journal.path} does not end: "
+                    "run `jobqueue fsck --repair`"
                 )
         finally:
             journal.close()

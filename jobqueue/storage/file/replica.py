@@ -7,17 +7,16 @@ import gc
 import re
 import struct
 from collections.abc import Generator, Sequence
-from pathlib import Path
 from typing import Any
 
 from jobqueue.errors import StorageError
 from jobqueue.storage.file.codec import Reader
 from jobqueue.storage.file.commands import Command, Seal, parse_command
-from jobqueue.storage.file.files import Files
+from jobqueue.storage.file.directory import Directory
 from jobqueue.storage.file.frames import HEADER_SIZE, Frame
-from jobqueue.storage.file.journal import Journal, journal_path
+from jobqueue.storage.file.journal import Journal, journal_name
 from jobqueue.storage.file.progress import Meter, Progress
-from jobqueue.storage.file.snapshot import Snapshot, read_snapshot, snapshot_path
+from jobqueue.storage.file.snapshot import Snapshot, read_snapshot, snapshot_name
 from jobqueue.storage.file.state import State
 
 __all__ = ["Names", "Replica", "pack_batch", "parse_batch"]
@@ -80,18 +79,18 @@ class Names:
         """Generation of the newest snapshot; older files are not needed any more."""
         return self.snapshots[-1] if self.snapshots else None
 
-    def needed(self, directory: Path) -> list[Path]:
-        """Return the files that hold the state: the newest snapshot and the journals from it on."""
+    @property
+    def needed(self) -> list[str]:
+        """The files that hold the state: the newest snapshot and the journals from it on."""
         base = self.base or 0
-        snapshots = [snapshot_path(directory, base)] if base else []
-        return snapshots + [journal_path(directory, number) for number in self.journals if number >= base]
+        snapshots = [snapshot_name(base)] if base else []
+        return snapshots + [journal_name(number) for number in self.journals if number >= base]
 
 
 class Replica:
     """The state as of a place in the journal."""
 
-    def __init__(self, files: Files, directory: Path, base: Snapshot, journal: Journal) -> None:
-        self._files = files
+    def __init__(self, directory: Directory, base: Snapshot, journal: Journal) -> None:
         self._directory = directory
         self.base_size = base.size
         self.base_jobs = base.jobs
@@ -102,33 +101,27 @@ class Replica:
 
     @classmethod
     def load(
-        cls,
-        files: Files,
-        directory: Path,
-        until: tuple[int, int] | None,
-        *,
-        progress: Progress | None = None,
+        cls, directory: Directory, until: tuple[int, int] | None, *, progress: Progress | None = None
     ) -> Replica:
         """Read the newest snapshot and the frames after it, up to ``until`` or the last sound one."""
         with _collector_paused():
             for _ in range(_ATTEMPTS):
                 # A compaction may replace files between the listing and the reading.
                 with contextlib.suppress(FileNotFoundError):
-                    return cls._load(files, directory, until, progress)
-        raise StorageError(f"{directory} lacks a journal: run `jobqueue fsck --repair`")
+                    return cls._load(directory, until, progress)
+        raise StorageError(f"{directory.path} lacks a journal: run `jobqueue fsck --repair`")
 
     @classmethod
-    def _load(
-        cls, files: Files, directory: Path, until: tuple[int, int] | None, progress: Progress | None
-    ) -> Replica:
-        names = Names(files.names(directory))
+    def _load(cls, directory: Directory, until: tuple[int, int] | None, progress: Progress | None) -> Replica:
+        names = Names(directory.names())
         if names.base is None:
             raise StorageError(
-                f"{directory} has journals but no snapshot: files were removed; run `jobqueue fsck --repair`"
+                f"{directory.path} has journals but no snapshot: files were removed; "
+                "run `jobqueue fsck --repair`"
             )
-        meter = Meter(files, names.needed(directory), progress)
-        base = read_snapshot(files, directory, names.base, meter)
-        replica = cls(files, directory, base, Journal.open(files, directory, names.base))
+        meter = Meter(directory, names.needed, progress)
+        base = read_snapshot(directory, names.base, meter)
+        replica = cls(directory, base, Journal.open(directory, names.base))
         try:
             replica.follow(until, meter)
         except BaseException:
@@ -161,7 +154,7 @@ class Replica:
                     break
             if not sealed:
                 return until is None or (generation, self.position) >= until
-            self.switch(Journal.open(self._files, self._directory, generation + 1))
+            self.switch(Journal.open(self._directory, generation + 1))
 
     def switch(self, journal: Journal) -> None:
         """Continue in the next journal."""

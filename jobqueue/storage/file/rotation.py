@@ -14,13 +14,13 @@ import threading
 from pathlib import Path
 
 from jobqueue.errors import StorageError
-from jobqueue.storage.file.files import Files
+from jobqueue.storage.file.directory import Directory
 from jobqueue.storage.file.frames import HEADER_SIZE
-from jobqueue.storage.file.journal import Journal, journal_path
+from jobqueue.storage.file.journal import Journal, journal_name
 from jobqueue.storage.file.lock import LockFile
-from jobqueue.storage.file.recovery import LOCK_NAME, Home, seal
+from jobqueue.storage.file.recovery import Home, seal
 from jobqueue.storage.file.replica import Names, Replica
-from jobqueue.storage.file.snapshot import snapshot_path, write_snapshot
+from jobqueue.storage.file.snapshot import snapshot_name, write_snapshot
 
 __all__ = ["COMPACT_LOCK", "ROTATE_AT", "Compaction", "compact", "prepare_rotation", "rotate", "rotation_due"]
 
@@ -55,9 +55,9 @@ def _weight(replica: Replica) -> int:
 
 def prepare_rotation(home: Home, replica: Replica) -> Journal:
     """Make the next journal. If that fails, nothing has happened."""
-    journal = Journal.create(home.files, home.directory, replica.journal.generation + 1)
+    journal = Journal.create(home.directory, replica.journal.generation + 1)
     try:
-        home.files.sync_dir(home.directory)
+        home.directory.sync()
     except BaseException:
         journal.close()
         raise
@@ -77,83 +77,88 @@ def rotate(home: Home, replica: Replica, journal: Journal) -> None:
     home.publish_rotation(replica)
 
 
-def compact(files: Files, directory: Path) -> bool:
+def compact(directory: Directory) -> bool:
     """Replace the sealed journals by a snapshot; return False if none is left or another process does it."""
-    fd = files.open(directory / COMPACT_LOCK, create=True)
+    fd = directory.open_or_create(COMPACT_LOCK)
     try:
-        if not files.try_lock(fd):
-            return False
-        return _compact(files, directory)
+        return directory.files.try_lock(fd) and _compact(directory)
     finally:
-        files.close(fd)
+        directory.files.close(fd)
 
 
-def _compact(files: Files, directory: Path) -> bool:
-    names = Names(files.names(directory))
+def _compact(directory: Directory) -> bool:
+    names = Names(directory.names())
     for name in names.temporary:
-        files.unlink(directory / name)
-    target = _published_generation(files, directory)
+        directory.unlink(name)
+    target = _published_generation(directory)
     if names.base is None or target is None:
         return False
     if target > names.base:
         # Exactly where that journal begins: not one command of it may be part of its snapshot.
-        replica = Replica.load(files, directory, (target, HEADER_SIZE))
+        replica = Replica.load(directory, (target, HEADER_SIZE))
         replica.close()
         if (replica.journal.generation, replica.position) != (target, HEADER_SIZE):
             raise StorageError(f"{replica.journal.path} is not sealed: run `jobqueue fsck --repair`")
-        write_snapshot(files, directory, target, replica.state)
-    _remove_before(max(target, names.base), files, directory, names)
+        write_snapshot(directory, target, replica.state)
+    _remove_before(max(target, names.base), directory, names)
     return target > names.base
 
 
-def _published_generation(files: Files, directory: Path) -> int | None:
+def _published_generation(directory: Directory) -> int | None:
     """Return the journal being written; all before it are sealed, and safe on the disk.
 
     The existence of a later one, or a readable seal, is no proof: its writer may be about to fail.
     """
-    lock = LockFile(files, directory / LOCK_NAME)
+    lock = LockFile(directory)
     try:
         page = lock.read()
     finally:
         lock.close()
-    if page is None or page.boot != files.boot_id() or page.suspect:
+    if page is None or page.boot != directory.files.boot_id() or page.suspect:
         return None
     return page.generation
 
 
-def _remove_before(target: int, files: Files, directory: Path, names: Names) -> None:
+def _remove_before(target: int, directory: Directory, names: Names) -> None:
     for generation in names.snapshots:
         if generation < target:
-            files.unlink(snapshot_path(directory, generation))
+            directory.unlink(snapshot_name(generation))
     for generation in names.journals:
         if generation < target:
-            files.unlink(journal_path(directory, generation))
+            directory.unlink(journal_name(generation))
 
 
 class Compaction:
     """A compaction that runs beside this process."""
 
-    def __init__(self, files: Files, directory: Path) -> None:
-        self._files = files
-        self._directory = directory
+    def __init__(self) -> None:
+        self._path = Path()
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
+    def start(self, directory: Directory) -> None:
         """Begin one, unless one is running."""
         if self.running():
             return
+        self._path = directory.path
         # A process of its own, because a thread would compete with the event loop for the interpreter.
         try:
-            self._process = self._files.spawn(self._directory)
+            self._process = directory.files.spawn(directory.fd, directory.path)
         except OSError as error:
             _log.warning("could not start a process to compact the journal: %s", error)
-        if self._process is not None:
-            return
-        self._thread = threading.Thread(
-            target=_compact_here, args=(self._files, self._directory), name="jobqueue-compact", daemon=True
-        )
-        self._thread.start()
+        if self._process is None:
+            self._start_thread(directory)
+
+    def _start_thread(self, directory: Directory) -> None:
+        try:
+            copy = directory.copy()
+            self._thread = threading.Thread(
+                target=_compact_here, args=(copy,), name="jobqueue-compact", daemon=True
+            )
+            self._thread.start()
+        except (OSError, RuntimeError) as error:  # no descriptor, or no thread, is to be had
+            self._thread = None
+            _log.warning("could not begin to compact the journal, and will try again: %s", error)
 
     def running(self) -> bool:
         """Return whether it still runs; log its end."""
@@ -167,7 +172,7 @@ class Compaction:
         self._process = None
         told = _output(process)
         if process.returncode:
-            _log.warning("compacting %s failed, and will be tried again: %s", self._directory, told[-2000:])
+            _log.warning("compacting %s failed, and will be tried again: %s", self._path, told[-2000:])
         return False
 
     def stop(self) -> None:
@@ -189,8 +194,9 @@ def _output(process: subprocess.Popen[bytes]) -> str:
         return stream.read().decode(errors="replace").strip()
 
 
-def _compact_here(files: Files, directory: Path) -> None:
+def _compact_here(directory: Directory) -> None:
     try:
-        compact(files, directory)
+        with directory:
+            compact(directory)
     except Exception as error:  # noqa: BLE001 - reported; the next rotation tries again
-        _log.warning("compacting %s failed, and will be tried again: %s", directory, error)
+        _log.warning("compacting %s failed, and will be tried again: %s", directory.path, error)

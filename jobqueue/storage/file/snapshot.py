@@ -18,6 +18,7 @@ from jobqueue.runtime import unique_id
 from jobqueue.storage.base import LockInfo
 from jobqueue.storage.engine import Counters, SavedJob
 from jobqueue.storage.file.codec import Reader, number, numbers, text
+from jobqueue.storage.file.directory import Directory
 from jobqueue.storage.file.files import Files
 from jobqueue.storage.file.frames import (
     HEADER_SIZE,
@@ -36,8 +37,7 @@ __all__ = [
     "parse_head",
     "parse_jobs",
     "read_snapshot",
-    "snapshot_path",
-    "temporary_path",
+    "snapshot_name",
     "write_snapshot",
 ]
 
@@ -60,25 +60,20 @@ class Snapshot(NamedTuple):
     jobs: int
 
 
-def snapshot_path(directory: Path, generation: int) -> Path:
-    """Return the path of the snapshot of a generation."""
-    return directory / f"snapshot-{generation:010d}"
-
-
-def temporary_path(directory: Path, generation: int) -> Path:
-    """Return its path while it is being written."""
-    return directory / f"snapshot-{generation:010d}.tmp"
+def snapshot_name(generation: int) -> str:
+    """Return the name of the snapshot of a generation."""
+    return f"snapshot-{generation:010d}"
 
 
 # -- writing --------------------------------------------------------------------------------------
 
 
-def write_snapshot(files: Files, directory: Path, generation: int, state: State) -> None:
+def write_snapshot(directory: Directory, generation: int, state: State) -> None:
     """Write the state as the snapshot of a generation; it is safe on the disk when this returns."""
-    temporary = temporary_path(directory, generation)
-    fd = files.open(temporary, create=True)
+    files, name = directory.files, snapshot_name(generation)
+    temporary = f"{name}.tmp"
+    fd = directory.create_anew(temporary)
     try:
-        files.truncate(fd, 0)
         salt = zlib.crc32(unique_id().encode())
         header = pack_header(SNAPSHOT, generation, salt)
         files.write(fd, header, 0)
@@ -93,8 +88,8 @@ def write_snapshot(files: Files, directory: Path, generation: int, state: State)
         files.sync(fd)
     finally:
         files.close(fd)
-    files.rename(temporary, snapshot_path(directory, generation))
-    files.sync_dir(directory)
+    directory.rename(temporary, name)
+    directory.sync()
 
 
 def _payloads(state: State) -> Iterator[bytes]:
@@ -146,10 +141,10 @@ def _pack_job(job: SavedJob) -> bytes:
 # -- reading --------------------------------------------------------------------------------------
 
 
-def read_snapshot(files: Files, directory: Path, generation: int, meter: Meter) -> Snapshot:
+def read_snapshot(directory: Directory, generation: int, meter: Meter) -> Snapshot:
     """Read a snapshot. Raises `FileNotFoundError`, and `StorageError` if it cannot be used."""
-    path = snapshot_path(directory, generation)
-    fd = files.open(path, write=False)
+    files, name = directory.files, snapshot_name(generation)
+    path, fd = directory.path / name, directory.open_file(name, write=False)
     try:
         size = files.size(fd)
         salt = check_header(files.read(fd, HEADER_SIZE, 0), SNAPSHOT, generation, path)

@@ -36,11 +36,11 @@ from jobqueue.storage.file import commands, doctor, fsck
 from jobqueue.storage.file.command import Command
 from jobqueue.storage.file.core import Call, Core, Read
 from jobqueue.storage.file.files import Files, fault
-from jobqueue.storage.file.filesystem import check_filesystem, check_owner, probe
 from jobqueue.storage.file.fsck import Finding
+from jobqueue.storage.file.lock import LOCK_NAME
 from jobqueue.storage.file.progress import Progress
 from jobqueue.storage.file.pump import Bundle, Pump
-from jobqueue.storage.file.recovery import LOCK_NAME, Home
+from jobqueue.storage.file.recovery import Home
 from jobqueue.storage.file.rotation import ROTATE_AT
 from jobqueue.storage.hints import Hints
 
@@ -383,12 +383,15 @@ class _Shared:
             self._users += 1
             if self._pump is None:
                 options = self._options
-                self._pump = Pump(partial(options.open_core, self.progress), options.files, options.path)
+                self._pump = Pump(partial(options.open_core, self.progress), options.path)
             return self._pump
 
     def diagnose(self) -> list[Finding]:
         options = self._options
-        return doctor.diagnose(options.files, options.path, options.clock, fsync=options.fsync)
+        try:
+            return doctor.diagnose(options.files, options.path, options.clock, fsync=options.fsync)
+        except OSError as error:
+            raise StorageError(str(fault(error, f"{options.path} could not be looked at"))) from error
 
     def check(self, *, repair: bool) -> list[Finding]:
         options = self._options
@@ -427,11 +430,7 @@ class _Options:
 
     def open_core(self, progress: Progress | None) -> Core:
         """Open the directory, in the pump's thread."""
-        self.files.make_dir(self.path)
-        check_filesystem(self.path, force=self.force)
-        check_owner(self.path)
-        probe(self.files, self.path)
-        home = Home(self.files, self.path, progress)
+        home = Home(self.files, self.path, progress, force=self.force)
         core = Core(home, self.clock, fsync=self.fsync, rotate_at=self.rotate_at)
         try:
             core.open()

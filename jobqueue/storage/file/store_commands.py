@@ -6,11 +6,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from jobqueue.storage.engine import Counters
 from jobqueue.storage.file.codec import Reader, number, numbers, text
 from jobqueue.storage.file.command import Common, Weight
 from jobqueue.storage.file.state import State
 
-__all__ = ["Acquire", "Release", "Renew", "Restart", "Seal", "Step"]
+__all__ = ["Acquire", "Begin", "Release", "Renew", "Restart", "Seal", "Step"]
 
 
 @dataclass(slots=True)
@@ -117,6 +118,30 @@ class Restart(Common):
     @classmethod
     def parse(cls, data: Reader) -> Restart:
         return cls(data.number(), data.number(), bool(data.number()))
+
+
+@dataclass(slots=True)
+class Begin(Common):
+    """The first command of a process: from here on, numbers are larger than any that was given before.
+
+    Also than those that this copy of the store does not know of, since a backup was put in its place. They
+    were counted from the clock as it was when an earlier process began, and slower than the clock runs.
+    """
+
+    code: ClassVar[int] = 15
+
+    def apply(self, state: State, now: int) -> None:
+        state.engine.advance(Counters(now * 1000, now * 1000))
+
+    def weigh(self, answer: None, state: State, now: int) -> Weight:
+        return Weight.WRITTEN
+
+    def pack(self) -> bytes:
+        return b""
+
+    @classmethod
+    def parse(cls, data: Reader) -> Begin:
+        return cls()
 
 
 @dataclass(slots=True)

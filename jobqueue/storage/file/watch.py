@@ -15,13 +15,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["POLL", "RESCAN", "Watcher", "watch"]
+from jobqueue.storage.file.directory import Directory
+
+__all__ = ["POLL", "RESCAN", "Bell", "Watcher", "watch"]
 
 _log = logging.getLogger("jobqueue.storage.file")
 RESCAN = 1.0
 """Seconds after which others' writes are looked for without a wake-up."""
 POLL = 0.02
 """The same where no wake-ups come."""
+_WAKE_NAME = "wake"
 
 
 class Watcher(Protocol):
@@ -129,6 +132,40 @@ class _Nothing:
 
     def close(self) -> None:
         return None
+
+
+class Bell:
+    """The file whose touch wakes other processes, and the watch on it."""
+
+    def __init__(self, directory: Directory) -> None:
+        self.directory = directory
+        self._files = directory.files
+        self._fd = directory.open_or_create(_WAKE_NAME)
+        self._watcher = watch(directory.path / _WAKE_NAME)
+
+    @property
+    def interval(self) -> float:
+        """Seconds after which to look all the same."""
+        return self._watcher.interval
+
+    def fileno(self) -> int | None:
+        """Return the descriptor to poll; ``None`` if there is none."""
+        return self._watcher.fileno()
+
+    def hush(self) -> None:
+        """Take the wake-ups that have come."""
+        self._watcher.clear()
+
+    def ring(self) -> None:
+        """Wake the others."""
+        try:
+            self._files.write(self._fd, b"\0", 0)
+        except OSError as error:  # a hint: the others look by themselves within a second
+            _log.warning("other processes could not be woken: %s", error)
+
+    def close(self) -> None:
+        self._watcher.close()
+        self._files.close(self._fd)
 
 
 def watch(path: Path) -> Watcher:

@@ -1,0 +1,34 @@
+"""Who has a store open: a lock that all of its processes share for as long as they do.
+
+All of them have to run under one kernel, since leases and locks end with its boot, and since what one has
+written and not synced is told to the others by the page. A process that sees another boot finds out by this
+lock whether there was a restart, or whether somebody of the other boot is still there.
+"""
+
+from __future__ import annotations
+
+from jobqueue.storage.file.directory import Directory
+
+__all__ = ["Users"]
+
+_NAME = "users"
+
+
+class Users:
+    """This process among those that have the store open."""
+
+    def __init__(self, directory: Directory) -> None:
+        """Join them; only with the store's lock."""
+        self._files = directory.files
+        self._fd = directory.open_or_create(_NAME)
+        try:
+            self.alone = self._files.try_lock(self._fd)
+            """Whether nobody else had it open."""
+            self._files.share_lock(self._fd)
+        except BaseException:
+            self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Leave them, and the lock with it."""
+        self._files.close(self._fd)
