@@ -239,7 +239,7 @@ def settle(attempt: Attempt, outcome: Outcome, ttl: int, backoff: Callable[[int]
     after so many attempts.
     """
     id, fence = attempt.id, attempt.fence
-    if isinstance(outcome, Returned):  # first: it is what nearly all runs come to
+    if isinstance(outcome, Returned):  # first: the outcome of nearly all runs
         return make_tuple(Settlement, (id, fence, _COMPLETE, outcome.result, ttl, 0))
     match outcome:
         case RetryAsked(error, delay):

@@ -68,7 +68,7 @@ async def _start(
     if await _completed(starting):
         return True
     if not (starting.cancelled() and told.done()):
-        starting.result()  # raises what it raised
+        starting.result()  # raises its error, if it failed
     return False
 
 

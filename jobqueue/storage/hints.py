@@ -116,7 +116,7 @@ class Hints:
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
-    # A loop is closed when its thread has ended without unsubscribing: nobody is left to tell.
+    # A loop is closed when its thread has ended without unsubscribing: no receiver is left.
     if loop is asyncio.get_running_loop():
         function()
     elif not loop.is_closed():

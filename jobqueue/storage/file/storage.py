@@ -316,7 +316,7 @@ class FileStorage:
         try:
             if loop is not None:
                 loop.call_soon_threadsafe(self._take, bundles, effects, resync)
-        except RuntimeError:  # the loop was closed without closing the store: nobody is left to tell
+        except RuntimeError:  # the loop was closed without closing the store: no caller is left
             if self._pump is not None:
                 self._pump.remove(self)
 

@@ -174,7 +174,7 @@ class PubSub:
         if future is not None and not future.done():
             future.set_result(None)
             return
-        # Not the first time. Only now nothing can slip between what is read again and what is pushed.
+        # Not the first time. Only now nothing can slip between reading again and the pushes.
         for listener in tuple(self._listeners.get(channel, ())):
             listener.resync()
 
