@@ -445,7 +445,7 @@ class Queue(Generic[P, R]):
         session = self._session
         if session is None or session.defect is not None:
             session = self._started()
-        if timeout.__class__ is not float or not 0.0 < timeout < MAX_SECONDS:  # anything else is checked in full
+        if timeout.__class__ is not float or not 0.0 < timeout < MAX_SECONDS:  # else: checked in full
             check_seconds("timeout", timeout)
         new = self._requests.one(
             id, payload, max_attempts, result_ttl, delay, run_at, priority, reuse, wait=True
