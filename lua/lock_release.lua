@@ -14,5 +14,6 @@ local owner, channel = ARGV[2], ARGV[3]
 local held = call('HMGET', lock, 'owner', 'until')
 if held[1] ~= owner or tonumber(held[2]) <= now then return 0 end
 call('HSET', lock, 'until', 0)
-call(channel == lock and 'SPUBLISH' or 'PUBLISH', channel, '')
+-- Never an error: the lock is free, and followers look by themselves.
+redis.pcall(channel == lock and 'SPUBLISH' or 'PUBLISH', channel, '')
 return 1

@@ -13,7 +13,8 @@ local PUBLISH = byte(channel) == 123 and 'SPUBLISH' or 'PUBLISH' -- 123: "{", sh
 local function send(to, frames)
   local secret = sub(to, MAILBOX + 1)
   local signature = secret == '' and '' or 's' .. secret
-  call(PUBLISH, channel .. sub(to, 1, MAILBOX), signature .. table.concat(frames))
+  -- Never an error: what is written stays written, and waiters look by themselves.
+  redis.pcall(PUBLISH, channel .. sub(to, 1, MAILBOX), signature .. table.concat(frames))
 end
 
 local function post(to, frame)

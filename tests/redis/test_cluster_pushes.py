@@ -297,6 +297,7 @@ async def test_nodes_without_sharded_messages_get_plain_ones(
 ) -> None:
     monkeypatch.setattr(session, "is_modern", lambda infos: False)
     storage, other, box = await opened(), await opened(), Box()
+    before = sent(cluster)
     for name in NAMES:
         await ask(storage, box, "a", name)
         await answer(other, name)
@@ -306,7 +307,7 @@ async def test_nodes_without_sharded_messages_get_plain_ones(
     await SYSTEM_CLOCK.sleep(0.1)
     await storage.release("lock", "leader")
     assert await asyncio.wait_for(following, PUSHED_WITHIN)
-    assert sent(cluster) == 2 * (len(NAMES) + 1)
+    assert sent(cluster) - before == 2 * (len(NAMES) + 1)
 
 
 # -- every node is looked at -----------------------------------------------------------------------
@@ -334,6 +335,7 @@ async def test_a_node_that_keeps_nothing_is_warned_of(
     careless, *careful = reversed(cluster.nodes)
     careless.command("CONFIG", "SET", "appendonly", "no")
     storage = await opened()
+    await storage.exchange("q", "w", [], 1, LEASE)
     [warning] = [text for text in caplog.messages if "appendonly" in text]
     assert f"127.0.0.1:{careless.port}: appendonly is off" in warning
     findings = {finding.name: finding for finding in await storage.diagnose()}
@@ -377,7 +379,7 @@ async def test_the_documented_rights_suffice_on_a_cluster(cluster: Cluster) -> N
         for node in cluster.nodes:
             node.command("ACL", "SETUSER", "jobs", right)
         findings = {finding.name: finding for finding in await storage.diagnose()}
-        assert findings["rights"].severity is Severity.ERROR, right
+        assert findings["rights"].severity is Severity.WARNING, right
         assert "guides/redis.md" in findings["rights"].text
         for node in cluster.nodes:
             node.command("ACL", "SETUSER", "jobs", right.replace("-", "+"))

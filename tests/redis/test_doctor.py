@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 import pytest
@@ -27,20 +26,33 @@ async def test_an_evicting_server_is_refused(start_server: Callable[..., Server]
     await allowed.close()
 
 
-async def test_a_server_that_keeps_nothing_and_a_replica_are_warned_of(
+async def test_a_server_that_keeps_nothing_is_warned_of_once_by_a_worker_and_not_by_producers(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
+    def warnings() -> int:
+        return sum("appendonly is off" in text for text in caplog.messages)
+
+    storages = [RedisStorage(server.url) for _ in range(4)]
+    for storage in storages:
+        await storage.open()
+        await storage.insert("q", [NewJob("a", b"")])
+        await storage.get("q", ["a"], reply_to="me")
+    assert warnings() == 0
+    for storage in storages[:3]:
+        await storage.exchange("q", "w", [], 1, LEASE)
+    await storages[3].sweep("q", 10)
+    assert warnings() == 1
+    for storage in storages:
+        await storage.close()
+
+
+async def test_a_reaper_warns_too(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     server.command("REPLICAOF", "127.0.0.1", str(free_port()))
     storage = RedisStorage(server.url)
-    with caplog.at_level(logging.WARNING, "jobqueue.redis"):
-        await storage.open()
-    assert "appendonly is off" in caplog.text
-    assert "replica" in caplog.text
-    said = len(caplog.records)
-    clone = storage.clone()  # a worker's, for its leases
-    await clone.open()
-    assert len(caplog.records) == said
-    await clone.close()
+    await storage.open()
+    server.command("REPLICAOF", "NO", "ONE")
+    await storage.sweep("q", 10)
+    assert "the server is a replica" in caplog.text
     await storage.close()
 
 

@@ -69,3 +69,14 @@ def test_older_servers_get_the_first_line_as_a_comment() -> None:
     for name in NAMES:
         assert script(name).plain.startswith(b"--#!lua")
         assert script(name).plain_sha != script(name).sha
+
+
+def test_the_check_of_rights_tries_every_command_of_the_scripts() -> None:
+    used = {
+        command
+        for name in NAMES
+        for command in re.findall(r"\bcall\('([A-Z]+)'", script(name).text.decode())
+        if name != "rights"
+    }
+    tried = re.findall(r"\btry\('([A-Z]+)'", script("rights").text.decode())
+    assert sorted(tried) == sorted(used)

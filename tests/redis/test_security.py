@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from jobqueue import Job, Queue
 from jobqueue.errors import StorageError
 from jobqueue.job import Action, JobState, Settlement
 from jobqueue.storage.base import NewJob, Renewal
@@ -44,8 +46,6 @@ async def limited(user_url: str) -> AsyncIterator[RedisStorage]:
 
 
 async def nothing() -> None:
-    import asyncio
-
     await asyncio.sleep(0.01)
 
 
@@ -112,16 +112,145 @@ async def test_everything_else_is_refused(user_url: str, command: tuple[str, ...
         await run(user_url, *command)
 
 
-async def test_a_lacking_right_is_reported(server: Server, user_url: str) -> None:
-    server.command("ACL", "SETUSER", "jobs", "-blmove", "-subscribe", "-hset")
+# -- rights that are missing -----------------------------------------------------------------------
+
+NEEDED = ["eval", "evalsha", "time", "hset", "hmget", "lpop", "zadd", "lmove", "pexpire", "sismember"]
+
+
+@pytest.mark.parametrize("command", NEEDED)
+async def test_a_refused_command_of_the_scripts_is_named_at_once(
+    server: Server, user_url: str, command: str
+) -> None:
+    server.command("ACL", "SETUSER", "jobs", f"-{command}")
+    queue: Queue[int, int] = Queue(user_url, "q")
+    with pytest.raises(StorageError, match=rf"(?i)\b{command}\b.*guides/redis.md"):
+        await queue.start()
+
+
+@pytest.mark.parametrize("rule", [("resetkeys", "~jq:*"), ("resetkeys", "~{jq:*")], ids=" ".join)
+async def test_refused_keys_are_told_at_once(server: Server, user_url: str, rule: tuple[str, ...]) -> None:
+    server.command("ACL", "SETUSER", "jobs", *rule)
+    storage = RedisStorage(user_url)
+    with pytest.raises(StorageError, match=r"(?i)access.*key.*guides/redis.md"):
+        await storage.open()
+
+
+@pytest.mark.parametrize("command", ["evalsha", "eval", "time"])
+async def test_a_command_that_the_server_does_not_have_is_named_at_once(
+    start_server: Callable[..., Server], command: str
+) -> None:
+    server = start_server("--rename-command", command, "")
+    storage = RedisStorage(server.url)
+    with pytest.raises(StorageError, match=rf"(?i)\b{command}\b"):
+        await storage.open()
+
+
+async def test_a_user_who_may_only_read_can_look(
+    server: Server, user_url: str, storage: RedisStorage
+) -> None:
+    await storage.insert("q", [NewJob("a", b"")])
+    server.command("ACL", "SETUSER", "jobs", "-@write")
+    looking = RedisStorage(user_url)
+    await looking.open()
+    assert (await looking.counts("q")).queued == 1
+    with pytest.raises(StorageError, match="rights"):
+        await looking.insert("q", [NewJob("b", b"")])
+    await looking.close()
+
+
+async def test_a_password_is_not_repeated_by_a_server_without_auth(
+    start_server: Callable[..., Server],
+) -> None:
+    server = start_server("--rename-command", "AUTH", "")
+    storage = RedisStorage(f"redis://user:hunter2@127.0.0.1:{server.port}")
+    with pytest.raises(StorageError, match="AUTH") as raised:
+        await storage.open()
+    errors, error = "", raised.value.__cause__
+    while error is not None:
+        errors, error = errors + repr(error), error.__cause__
+    assert "hunter2" not in str(raised.value) + errors
+
+
+OPTIONAL = {
+    "client": ["-client|setname", "-client|id", "-client|unblock"],
+    "info": ["-info"],
+    "blmove": ["-blmove"],
+    "subscribe": ["-subscribe"],
+    "publish": ["-publish"],
+    "channels": ["resetchannels"],
+    "ping": ["-ping"],
+}
+
+
+@pytest.mark.parametrize("lacking", [[name] for name in OPTIONAL] + [list(OPTIONAL)], ids="-".join)
+async def test_without_some_rights_everything_works_by_polling(
+    server: Server,
+    user_url: str,
+    lacking: list[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("jobqueue.waiters.POLL", 0.5)
+    for name in lacking:
+        server.command("ACL", "SETUSER", "jobs", *OPTIONAL[name])
+    errors: list[object] = []
+    ready: list[bool] = []
+
+    async def handler(job: Job[int]) -> int:
+        return job.payload + 1
+
+    consumer: Queue[int, int] = Queue(user_url, "q")
+    consumer.execute(handler)
+    producer: Queue[int, int] = Queue(user_url, "q")
+    for queue in (consumer, producer):
+        queue.on("error", errors.append)
+    async with consumer, producer:
+        for i in range(3):
+            async with asyncio.timeout(10):
+                assert await producer.enqueue_and_wait(f"{i}", i) == i + 1
+            ready.append(consumer.ready)
+    assert (errors, ready) == ([], [True] * 3)
+    told = [record.message for record in caplog.records if record.name == "jobqueue.redis"]
+    assert len(told) == len(set(told)), "told more than once"
+
+
+@pytest.mark.parametrize("name", ["blmove", "subscribe", "publish"])
+async def test_the_doctor_tells_what_is_only_slower(server: Server, user_url: str, name: str) -> None:
+    server.command("ACL", "SETUSER", "jobs", *OPTIONAL[name])
     storage = RedisStorage(user_url)
     await storage.open()
-    with pytest.raises(StorageError, match="rights"):
-        await storage.insert("q", [NewJob("a", b"")])
-    with pytest.raises(StorageError, match="rights"):
-        await storage.wait_for_work("q", "w", 10)
-    with pytest.raises(StorageError, match="rights"):
-        await storage.subscribe("q", "me", Box())
     findings = {finding.name: finding for finding in await storage.diagnose()}
-    assert findings["rights"].severity is Severity.ERROR
+    assert findings["rights"].severity is Severity.WARNING
+    assert name in findings["rights"].text.lower()
+    assert findings["rights"].text.count("guides/redis.md") == 1
     await storage.close()
+
+
+async def test_who_may_listen_again_hears_again(
+    server: Server, user_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobqueue.storage.redis.pubsub.REFUSED_FOR", 0.2)
+    server.command("ACL", "SETUSER", "jobs", "-subscribe")
+    storage, box = RedisStorage(user_url), Box()
+    await storage.open()
+    await storage.subscribe("q", "me", box)
+    server.command("ACL", "SETUSER", "jobs", "+subscribe")
+    async with asyncio.timeout(10):
+        while not box.resyncs:
+            await asyncio.sleep(0.01)
+    await storage.insert("q", [NewJob("a", b"", wait=True)], reply_to="me")
+    await storage.cancel("q", ["a"])
+    await box.reply()
+    await storage.close()
+
+
+async def test_a_worker_that_must_poll_looks_every_second_and_closes_at_once(
+    server: Server, user_url: str
+) -> None:
+    server.command("ACL", "SETUSER", "jobs", "-blmove")
+    storage = RedisStorage(user_url)
+    await storage.open()
+    for _ in range(2):
+        assert await asyncio.wait_for(storage.wait_for_work("q", "w", 30), 10)
+    assert not await storage.wait_for_work("q", "w", 0.05)
+    await asyncio.wait_for(storage.close(), 0.9)

@@ -11,6 +11,7 @@ any process claims it from ``staged``. This is safe because:
   is in flight, which may have claimed it.
 * A process that inserts and waits for work need not wait for the server's wake-up: `hint` wakes the
   waiter, and its exchange follows the insert on the same connection. That saves a fifth of a request's time.
+* Where the server refuses the command, waiters are woken every second or so, and look themselves.
 * On close the command is ended with ``CLIENT UNBLOCK``, so that it is known whether it moved something.
 """
 
@@ -27,14 +28,23 @@ from jobqueue.runtime import SYSTEM_CLOCK, Clock
 from jobqueue.storage.base import Claimed
 from jobqueue.storage.redis import codec
 from jobqueue.storage.redis.connection import Connection, ReplyError
-from jobqueue.storage.redis.faults import ConnectionLostError, Remedy, code_of, error_for, remedy_for
+from jobqueue.storage.redis.faults import (
+    REFUSED_FOR,
+    RIGHTS,
+    ConnectionLostError,
+    Remedy,
+    remedy_for,
+)
 from jobqueue.storage.redis.keys import QueueKeys
+from jobqueue.storage.redis.notices import warn_once
 from jobqueue.storage.redis.transport import Connector
 
 __all__ = ["WorkSignal", "resolve", "wake"]
 
 log = logging.getLogger("jobqueue.redis")
 
+_POLL = 1.0
+"""Seconds between two looks for work where the server refuses to let anybody wait for it."""
 _BLOCK = 5.0
 """Seconds that one blocking command waits: long enough to be cheap, short enough to notice a dead server."""
 
@@ -64,6 +74,9 @@ class WorkSignal:
         self._exchanging = 0
         self._exchanged: asyncio.Future[None] | None = None
         self._claimed: Sequence[Claimed] = ()
+        self._poll_until = 0.0
+        self._told = False
+        """True while the server is away, after that was logged."""
 
     async def wait(self, timeout: float) -> bool:
         """Return True early if there may be work, False after ``timeout`` seconds."""
@@ -106,7 +119,7 @@ class WorkSignal:
         if task is not None and not task.done():
             with suppress(JobQueueError, TimeoutError):
                 async with asyncio.timeout(1.0):
-                    if self._client_id is not None:
+                    if self._client_id is not None and not self._polls():
                         await self._unblock(self._client_id)
                         await asyncio.wait([task])
             task.cancel()
@@ -118,15 +131,17 @@ class WorkSignal:
         """Block until an element comes or no waiter is left."""
         pause = 0.05
         while self._waiters and not self._closing:
+            if self._polls():
+                await self._poll()
+                return
             try:
                 element = await self._block()
             except (ConnectionLostError, ReplyError) as error:
-                if isinstance(error, ReplyError) and self._final(error):
-                    return
-                log.warning("waiting for work by polling: %s", error)
+                self._failed(error)
                 await SYSTEM_CLOCK.sleep(SYSTEM_CLOCK.uniform(0, pause))
                 pause = min(1.0, pause * 2)
                 continue
+            self._told = False
             if element is None or await self._is_claimed(element):
                 continue
             if self._anybody_waits():
@@ -155,17 +170,25 @@ class WorkSignal:
         except JobQueueError as error:
             log.warning("a wake-up was not passed on, the others wake at their timeout: %s", error)
 
-    def _final(self, error: ReplyError) -> bool:
-        """End the waiters with an error that no repetition mends."""
-        code = code_of(str(error))
-        if remedy_for(code) is not Remedy.RAISE:
-            if self._connection is not None:
-                self._connection.abort(str(error))
-            return False
-        for future in self._waiters:
-            if not future.done():
-                future.set_exception(error_for(code, str(error), "BLMOVE"))
-        return True
+    def _failed(self, error: ConnectionLostError | ReplyError) -> None:
+        if isinstance(error, ReplyError) and remedy_for(error.code) is Remedy.RAISE:
+            # No repetition mends that soon. What is wrong elsewhere too, the exchanges tell.
+            self._poll_until = SYSTEM_CLOCK.monotonic() + REFUSED_FOR
+            where = "Redis" if self._connection is None else f"Redis at {self._connection.address}"
+            warn_once(f"{where}: waiting for work by polling: {error}. {RIGHTS}")
+            return
+        if isinstance(error, ReplyError) and self._connection is not None:
+            self._connection.abort(str(error))
+        log.log(logging.DEBUG if self._told else logging.WARNING, "waiting for work by polling: %s", error)
+        self._told = True
+
+    def _polls(self) -> bool:
+        return SYSTEM_CLOCK.monotonic() < self._poll_until
+
+    async def _poll(self) -> None:
+        """Send the waiters to look after a while, of random length so that processes do not look together."""
+        await SYSTEM_CLOCK.sleep(_POLL * SYSTEM_CLOCK.uniform(0.5, 1.0))
+        wake(self._waiters)
 
     async def _block(self) -> bytes | None:
         connection = self._connection

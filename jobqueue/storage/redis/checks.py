@@ -7,12 +7,27 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
-__all__ = ["Finding", "Severity", "is_modern", "judge", "judge_all", "parse_info", "version_of"]
+from jobqueue.storage.redis.faults import RIGHTS
+
+__all__ = [
+    "Finding",
+    "Severity",
+    "is_modern",
+    "judge",
+    "judge_all",
+    "judge_rights",
+    "parse_info",
+    "version_of",
+]
 
 MIN_VERSION = (6, 2)
 """The first version with ``LMOVE`` and ``LPOP count``."""
 MODERN_VERSION = (7, 0)
 """The first version with script flags and sharded pub/sub."""
+
+PUBLISHES = frozenset({"PUBLISH", "SPUBLISH"})
+WRITES = frozenset({"HSET", "HDEL", "RPUSH", "ZADD"})
+"""What nobody lacks who may write at all."""
 
 
 class Severity(StrEnum):
@@ -89,6 +104,21 @@ def judge(info: Mapping[str, str], *, allow_eviction: bool) -> list[Finding]:
         _role(info),
         _persistence(info),
     ]
+
+
+def judge_rights(refused: Mapping[str, str]) -> Finding:
+    """Judge the commands of the scripts that the server refuses, given with its errors.
+
+    Without `PUBLISHES` everything works, by polling. A user who may write nothing at all is there to look.
+    """
+    if not refused:
+        return Finding("rights", Severity.OK, "every command of the scripts is allowed")
+    text = f"the server refuses {', '.join(refused)} ({next(iter(refused.values()))}). {RIGHTS}"
+    if PUBLISHES.issuperset(refused):
+        text = f"results and cancel requests are not pushed but come by polling: {text}"
+    elif not WRITES.issubset(refused):
+        return Finding("rights", Severity.ERROR, text)
+    return Finding("rights", Severity.WARNING, text)
 
 
 def _version(info: Mapping[str, str]) -> Finding:

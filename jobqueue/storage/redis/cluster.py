@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from jobqueue.storage.redis.confirm import Confirm
 from jobqueue.storage.redis.connection import Connection, Login, ReplyError, connect
 from jobqueue.storage.redis.connector import Timeouts
-from jobqueue.storage.redis.faults import ConnectionLostError, code_of
+from jobqueue.storage.redis.faults import ConnectionLostError
 from jobqueue.storage.redis.link import Link, run_confirmed, run_script
 from jobqueue.storage.redis.pubsub import Words
 from jobqueue.storage.redis.scripts import Script
@@ -215,7 +215,7 @@ class ClusterTransport:
                 finally:
                     await connection.close("asked")
             except ConnectionLostError as error:
-                log.warning("%s: %s does not answer: %s", self._where, address, error)
+                log.debug("%s: %s does not answer: %s", self._where, address, error)
                 return None
 
         async def attempt() -> dict[str, Any]:
@@ -242,7 +242,7 @@ class ClusterTransport:
                     self._nodes.doubt()
                     raise
                 except ReplyError as error:
-                    code = code_of(str(error))
+                    code = error.code
                     if code in {"CLUSTERDOWN", "READONLY", "MASTERDOWN"}:
                         self._nodes.doubt()
                     if code not in {"MOVED", "ASK"}:

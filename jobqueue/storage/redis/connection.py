@@ -19,7 +19,7 @@ from typing import Any, cast
 import hiredis
 
 from jobqueue.runtime import SYSTEM_CLOCK, Timer
-from jobqueue.storage.redis.faults import ConnectionLostError
+from jobqueue.storage.redis.faults import REFUSALS, ConnectionLostError, code_of
 from jobqueue.storage.redis.patience import UPLOAD, Patience
 from jobqueue.storage.redis.sockets import is_self_connected, keep_alive, unsent
 from jobqueue.storage.redis.url import Address, Target
@@ -37,6 +37,15 @@ Argument = bytes | str | int | float
 
 class ReplyError(Exception):
     """The server answered a command with an error."""
+
+    def __init__(self, message: str) -> None:
+        # The arguments of an unknown command follow: a password, if it is AUTH.
+        super().__init__(message.partition(", with args beginning with")[0])
+
+    @property
+    def code(self) -> str:
+        """The error code; see `code_of`."""
+        return code_of(str(self))
 
 
 class Login:
@@ -266,8 +275,8 @@ async def _introduce(connection: Connection, login: Login, name: str) -> None:
     try:
         await named
     except ReplyError as error:
-        # A name is a courtesy; a user may lack the right to set one. Anything else speaks for itself.
-        if not str(error).startswith("NOPERM"):
+        # A name is a courtesy, and may be refused. Anything else is about the connection.
+        if error.code not in REFUSALS:
             raise
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import NamedTuple
 
-from jobqueue.errors import JobQueueError
+from jobqueue.errors import JobQueueError, StorageError
 from jobqueue.job import Action, Settlement
 from jobqueue.runtime import SYSTEM_CLOCK, unique_id
 from jobqueue.storage.base import NewJob
-from jobqueue.storage.redis.checks import Finding, Severity, judge_all
+from jobqueue.storage.redis.checks import Finding, Severity, judge_all, judge_rights
+from jobqueue.storage.redis.faults import RIGHTS, RefusedError
 from jobqueue.storage.redis.keys import lock_key, queues_key
 from jobqueue.storage.redis.session import Session, Settings
 
@@ -57,14 +59,20 @@ class Breach(NamedTuple):
 
 
 async def diagnose(session: Session, settings: Settings) -> list[Finding]:
-    """Judge the server, the way to it, and the rights of this user."""
-    infos = await session.transport.everywhere(b"INFO")
+    """Check the server, the latency to it, and the rights of this user."""
     return [
-        *judge_all(infos, allow_eviction=settings.allow_eviction),
-        await _round_trip(session),
-        await _clock(session),
+        *judge_all(await session.infos(), allow_eviction=settings.allow_eviction),
+        await _unless_refused("latency", _round_trip(session)),
+        await _unless_refused("clock", _clock(session)),
         await _rights(session, settings.prefix),
     ]
+
+
+async def _unless_refused(name: str, look: Awaitable[Finding]) -> Finding:
+    try:
+        return await look
+    except RefusedError as error:
+        return Finding(name, Severity.WARNING, f"cannot be looked at: {error}")
 
 
 async def _round_trip(session: Session) -> Finding:
@@ -91,30 +99,44 @@ async def _clock(session: Session) -> Finding:
 
 
 async def _rights(session: Session, prefix: str) -> Finding:
-    """Run a job of a queue of its own, and take a lock; receive the messages about the end of both."""
-    queue, pushed = f"doctor-{unique_id()}", _Pushed()
-    steps = session.steps
+    try:
+        found = judge_rights(await session.refused())
+        if found.severity is not Severity.OK:
+            return found
+        late = await _live_through(session, prefix, f"doctor-{unique_id()}")
+    except JobQueueError as error:
+        return Finding("rights", Severity.ERROR, str(error))
+    if late:
+        text = f"a job was stored, claimed and completed, but {'; '.join(late)}. {RIGHTS}"
+        return Finding("rights", Severity.WARNING, text)
+    return Finding("rights", Severity.OK, "a job was stored, claimed, completed, pushed and deleted")
+
+
+async def _live_through(session: Session, prefix: str, queue: str) -> list[str]:
+    """Take a job of a new queue through its life, and a lock; return what comes late, by polling."""
+    pushed, steps, late = _Pushed(), session.steps, list[str]()
     channels = (steps.channel(queue, "doctor"), steps.lock_channel(queue))
     try:
         for channel in channels:
             await session.pubsub.subscribe(channel, pushed)
         await steps.insert(queue, [NewJob("probe", b"", ttl=0, wait=True)], "doctor", None)
         await session.register(queue)
-        keys = steps.keys(queue)
-        wake_up = (b"BLMOVE", keys.ready, keys.staged, b"LEFT", b"RIGHT", b"0.01")
-        await session.transport.command(*wake_up, key=keys.ready)
+        try:
+            keys = steps.keys(queue)
+            wake_up = (b"BLMOVE", keys.ready, keys.staged, b"LEFT", b"RIGHT", b"0.01")
+            await session.transport.command(*wake_up, key=keys.ready)
+        except RefusedError as error:
+            late.append(f"idle workers look for jobs every second: {error.__cause__}")
         answer = await steps.exchange(queue, "doctor", (), 1, 1000)
         settlements = [Settlement(job.id, job.fence, Action.COMPLETE) for job in answer.jobs]
         await steps.exchange(queue, "doctor", settlements, 0, 1000)
         await steps.acquire(queue, "doctor", 1000)
         await steps.release(queue, "doctor")
         if not settlements:
-            return Finding("rights", Severity.ERROR, "a job that was stored could not be claimed")
+            raise StorageError("a job that was stored could not be claimed")
         if not await pushed.within(_PUSHED_WITHIN, times=len(channels)):
-            text = f"its end was not pushed within {_PUSHED_WITHIN:g} s: results come late, by polling"
-            return Finding("rights", Severity.WARNING, f"a job was stored, claimed and completed, but {text}")
-    except JobQueueError as error:
-        return Finding("rights", Severity.ERROR, str(error))
+            reason = session.pubsub.refusal or f"nothing came within {_PUSHED_WITHIN:g} s"
+            late.append(f"results are not pushed, waiters poll: {reason}")
     finally:
         for channel in channels:
             session.pubsub.unsubscribe(channel, pushed)
@@ -123,7 +145,7 @@ async def _rights(session: Session, prefix: str) -> Finding:
             await session.forget(queue)
             lock = lock_key(prefix, queue)
             await session.transport.command(b"DEL", lock, key=lock)
-    return Finding("rights", Severity.OK, "a job was stored, claimed, completed, pushed and deleted")
+    return late
 
 
 class _Pushed:

@@ -8,7 +8,8 @@ By its code::
     READONLY UNBLOCKED                      again on a new connection: the master has moved
     MOVED ASK                               the cluster transport follows them
     OOM                                     `QueueFullError`
-    NOAUTH WRONGPASS NOPERM WRONGTYPE       `StorageError`: only an operator can help
+    NOAUTH WRONGPASS WRONGTYPE              `StorageError`: only an operator can help
+    NOPERM, an unknown command              `RefusedError`, likewise: the user or the server lacks a command
     MISCONF                                 `StorageUnavailableError`: the server cannot save
     anything else                           `StorageError`
 
@@ -22,11 +23,34 @@ from enum import Enum, auto
 
 from jobqueue.errors import JobQueueError, QueueFullError, StorageError, StorageUnavailableError
 
-__all__ = ["ConnectionLostError", "Remedy", "code_of", "error_for", "remedy_for"]
+__all__ = [
+    "REFUSALS",
+    "REFUSED_FOR",
+    "RIGHTS",
+    "ConnectionLostError",
+    "RefusedError",
+    "Remedy",
+    "code_of",
+    "error_for",
+    "remedy_for",
+]
+
+
+REFUSALS = frozenset({"NOPERM", "UNKNOWN"})
+"""Codes of a command that the server refuses to this user, or to everybody."""
+
+
+REFUSED_FOR = 60.0
+"""Seconds after which a refused command, without which things only get slow, is tried again."""
+RIGHTS = "docs/guides/redis.md lists the rights that a user needs"
 
 
 class ConnectionLostError(Exception):
     """The connection ended before the reply: the command was carried out or was not."""
+
+
+class RefusedError(StorageError):
+    """The server refuses a command to this user, or to everybody."""
 
 
 class Remedy(Enum):
@@ -57,6 +81,8 @@ _CODE = re.compile(r"[A-Z]{2,}")
 # Servers before 7.0 wrap what a command inside a script answered.
 _WRAPPED = re.compile(r"user_script: ?\d+: -?([A-Z]{2,}) ")
 
+_UNKNOWN = re.compile(r"\b[Uu]nknown (?:Redis |sub)?command")
+
 
 def code_of(message: str) -> str:
     """Return the error code of a reply, also from inside a script."""
@@ -64,6 +90,8 @@ def code_of(message: str) -> str:
         return "MAXCLIENTS"
     if "user executing the script can't" in message or "ACL failure in script" in message:
         return "NOPERM"
+    if _UNKNOWN.search(message):
+        return "UNKNOWN"
     wrapped = _WRAPPED.search(message) if message.startswith("ERR ") else None
     if wrapped is not None:
         return wrapped[1]
@@ -87,8 +115,8 @@ def error_for(code: str, message: str, where: str) -> JobQueueError:
             )
         case "NOAUTH" | "WRONGPASS":
             return StorageError(f"{text}. Give the user and password in the URL: redis://user:password@host")
-        case "NOPERM":
-            return StorageError(f"{text}. docs/guides/redis.md lists the rights that a user needs")
+        case _ if code in REFUSALS:
+            return RefusedError(f"{text}. {RIGHTS}")
         case "WRONGTYPE":
             return StorageError(f"{text}. Another application uses the same keys: choose another prefix")
         case "MOVED" | "ASK":

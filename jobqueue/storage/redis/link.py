@@ -9,7 +9,7 @@ from typing import Any
 from jobqueue.errors import StorageError
 from jobqueue.storage.redis.confirm import Confirm
 from jobqueue.storage.redis.connection import Connection, ReplyError
-from jobqueue.storage.redis.faults import Remedy, code_of, remedy_for
+from jobqueue.storage.redis.faults import Remedy, remedy_for
 from jobqueue.storage.redis.scripts import Script
 
 __all__ = ["Link", "run_confirmed", "run_script"]
@@ -84,7 +84,7 @@ async def run_script(
     try:
         return await connection.send(b"EVALSHA", sha, len(keys), *keys, *args)
     except ReplyError as error:
-        if remedy_for(code_of(str(error))) is not Remedy.SEND_SCRIPT:
+        if remedy_for(error.code) is not Remedy.SEND_SCRIPT:
             raise
     if asking:
         connection.send(b"ASKING").add_done_callback(_ignore)

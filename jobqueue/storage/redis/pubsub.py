@@ -22,7 +22,14 @@ from typing import Any, NamedTuple, Protocol, cast
 from jobqueue.errors import StorageUnavailableError
 from jobqueue.runtime import SYSTEM_CLOCK
 from jobqueue.storage.redis.connection import Connection, ReplyError
-from jobqueue.storage.redis.faults import ConnectionLostError, Remedy, code_of, error_for, remedy_for
+from jobqueue.storage.redis.faults import (
+    REFUSED_FOR,
+    RIGHTS,
+    ConnectionLostError,
+    Remedy,
+    remedy_for,
+)
+from jobqueue.storage.redis.notices import warn_once
 from jobqueue.storage.redis.transport import Connector
 from jobqueue.storage.redis.url import Address
 
@@ -105,6 +112,8 @@ class PubSub:
         self._silent: set[Address | None] = set()
         """Servers whose failure was logged; None: the one that knows the place of a channel."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self.refusal = ""
+        """The reason of the server for not letting this user listen."""
 
     async def subscribe(self, channel: bytes, listener: Listener) -> None:
         """Listen to a channel; returns when the server has confirmed it.
@@ -178,14 +187,13 @@ class PubSub:
         for listener in tuple(self._listeners.get(channel, ())):
             listener.resync()
 
-    def refuse(self, channels: Collection[bytes], error: ReplyError) -> None:
-        """Fail the pending subscriptions to channels with the server's refusal."""
-        log.error("the server refuses to push replies, waiters poll instead: %s", error)
-        where = self.route.words.subscribe.decode()
+    def give_up(self, channels: Collection[bytes], refusal: str) -> None:
+        """Let subscribing callers go on without pushes: the server does not let them listen."""
+        self.refusal = refusal
         for channel in channels:
             future = self._confirmed.get(channel)
             if future is not None and not future.done():
-                future.set_exception(error_for(code_of(str(error)), str(error), where))
+                future.set_result(None)
 
     # -- tasks ------------------------------------------------------------------------------------
 
@@ -312,9 +320,15 @@ class _Line:
             self._send_away({channel}, _SHORTEST_PAUSE)
 
     def _failed(self, error: ReplyError) -> None:
-        remedy, unconfirmed = remedy_for(code_of(str(error))), self.channels - self._confirmed
+        remedy, unconfirmed = remedy_for(error.code), self.channels - self._confirmed
+        if not unconfirmed:
+            return  # the answer to a ping
         if remedy is Remedy.RAISE:
-            self._hub.refuse(unconfirmed, error)
+            assert self._connection is not None
+            where = f"Redis at {self._connection.address}"
+            warn_once(f"{where}: results are not pushed, waiters poll instead: {error}. {RIGHTS}")
+            self._hub.give_up(unconfirmed, str(error))
+            self._send_away(unconfirmed, REFUSED_FOR)
         else:
             self._send_away(unconfirmed, _SHORTEST_PAUSE if remedy is Remedy.REDIRECT else _UNSETTLED_PAUSE)
 

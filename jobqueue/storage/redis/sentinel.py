@@ -11,7 +11,7 @@ import os
 
 from jobqueue.storage.redis.connection import Connection, Login, ReplyError, connect
 from jobqueue.storage.redis.connector import Timeouts
-from jobqueue.storage.redis.faults import ConnectionLostError
+from jobqueue.storage.redis.faults import REFUSALS, ConnectionLostError
 from jobqueue.storage.redis.url import Address, Target
 
 __all__ = ["SentinelConnector"]
@@ -31,7 +31,9 @@ class SentinelConnector:
         connection = await self._connect(await self._master(), self._login, kind)
         try:
             role = await connection.send(b"ROLE")
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, ReplyError) and error.code in REFUSALS:
+                return connection  # then a demoted master is noticed by the first write
             await connection.close("its role is unknown")
             raise
         if role[0] != b"master":

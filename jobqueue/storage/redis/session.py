@@ -13,11 +13,20 @@ from jobqueue.job import Action, Settlement
 from jobqueue.runtime import Clock
 from jobqueue.storage.base import Claimed, Sink
 from jobqueue.storage.redis.blocking import WorkSignal
-from jobqueue.storage.redis.checks import Severity, is_modern, judge_all, parse_info
+from jobqueue.storage.redis.checks import (
+    Finding,
+    Severity,
+    is_modern,
+    judge_all,
+    judge_rights,
+    parse_info,
+)
 from jobqueue.storage.redis.cluster import ClusterNodes, ClusterTransport, ShardRoute
 from jobqueue.storage.redis.confirm import Confirm, check_server
 from jobqueue.storage.redis.connector import SingleConnector, Timeouts
+from jobqueue.storage.redis.faults import REFUSALS, RefusedError, code_of
 from jobqueue.storage.redis.keys import SECRET_BYTES, queues_key
+from jobqueue.storage.redis.notices import warn_once
 from jobqueue.storage.redis.pubsub import OneServer, PubSub
 from jobqueue.storage.redis.pushes import SinkListener
 from jobqueue.storage.redis.sentinel import SentinelConnector
@@ -45,7 +54,6 @@ class Settings:
         "secret",
         "target",
         "timeouts",
-        "told",
     )
 
     def __init__(
@@ -68,8 +76,6 @@ class Settings:
         self.confirm = confirm
         self.secret = token_bytes(SECRET_BYTES)
         """Opens the messages that are believed: see `pushes`."""
-        self.told: set[str] = set()
-        """Warnings already logged. The clones of a store share it, so that each is logged once."""
 
 
 def _connect_by(settings: Settings, retries: Retries) -> tuple[Transport, Connector]:
@@ -96,25 +102,64 @@ class Session:
         self.locks = Unlocks(self.pubsub, self.steps, settings.clock)
         self._signals: dict[str, WorkSignal] = {}
         self._background: set[asyncio.Task[None]] = set()
+        self._findings: list[Finding] = []
+        """What was found at the start and is not told yet: workers and reapers do, not every producer."""
 
     async def start(self) -> None:
-        """Connect, and refuse a server that must not hold jobs."""
+        """Connect, and refuse a server that must not hold jobs, or that refuses a command of the scripts."""
         # Whoever starts wants to hear soon that the address is wrong.
         self._retries.total = min(_START_FOR, self._settings.retry_for)
-        infos = await self.transport.everywhere(b"INFO")
-        self._retries.total = self._settings.retry_for
-        self.transport.flags = is_modern(infos)
-        if isinstance(self._connector, ClusterNodes) and self.transport.flags:
-            self.steps.sharded, self.pubsub.route = True, ShardRoute(self._connector)
+        infos = await self.infos()
+        self._choose_dialect(modern=is_modern(infos))
         for info in infos.values():
             if self._settings.confirm is not None and info is not None:
                 check_server(self._settings.confirm, parse_info(info))
-        for finding in judge_all(infos, allow_eviction=self._settings.allow_eviction):
+        self._retries.total = 0.0  # a server that is busy now is asked by the calls to come
+        refused = await self._refused()
+        self._retries.total = self._settings.retry_for
+        findings = judge_all(infos, allow_eviction=self._settings.allow_eviction)
+        self._findings = [*findings, judge_rights(refused)]
+        for finding in self._findings:
             if finding.severity is Severity.ERROR:
                 raise StorageError(f"{self._settings.target}: {finding.text}")
-            if finding.severity is Severity.WARNING and finding.text not in self._settings.told:
-                self._settings.told.add(finding.text)
-                log.warning("%s: %s", self._settings.target, finding.text)
+
+    async def infos(self) -> dict[str, bytes | None]:
+        """Return the INFO of every master by its address: empty where it is refused."""
+        try:
+            return await self.transport.everywhere(b"INFO")
+        except RefusedError:
+            return {str(self._settings.target): b""}
+
+    def _choose_dialect(self, *, modern: bool) -> None:
+        self.transport.flags = modern
+        if isinstance(self._connector, ClusterNodes):
+            self.steps.sharded = modern
+            self.pubsub.route = ShardRoute(self._connector) if modern else OneServer(self._connector)
+
+    async def _refused(self) -> dict[str, str]:
+        try:
+            return await self.refused()
+        except RefusedError:
+            raise
+        except JobQueueError as error:
+            if self.transport.flags and "compiling" in str(error):  # one before 7.0 that did not say so
+                self._choose_dialect(modern=False)
+                return await self._refused()
+            log.debug("rights are not checked now: %s", error)
+            return {}
+
+    async def refused(self) -> dict[str, str]:
+        """Return the commands of the scripts that the server refuses, with its errors."""
+        queues = queues_key(self._settings.prefix)
+        await self.transport.command(b"SISMEMBER", queues, b"", key=queues)
+        return {command: text for command, text in await self.steps.rights() if code_of(text) in REFUSALS}
+
+    def tell_findings(self) -> None:
+        """Log what is to be said against the server, once in a process."""
+        findings, self._findings = self._findings, []
+        for finding in findings:
+            if finding.severity is Severity.WARNING:
+                warn_once(f"{self._settings.target}: {finding.text}")
 
     async def close(self) -> None:
         """End all connections."""
@@ -145,6 +190,8 @@ class Session:
         self, queue: str, worker: str, settlements: Sequence[Settlement], *, limit: int, lease: int
     ) -> Exchange:
         """Run the exchange script; if the caller is cancelled, give back the jobs it would have got."""
+        if self._findings:
+            self.tell_findings()
         step = self.steps.exchange(queue, worker, settlements, limit, lease)
         if limit <= 0:
             answer = await step
@@ -176,6 +223,8 @@ class Session:
 
     async def expired(self, queue: str, limit: int) -> list[bytes]:
         """Return up to ``limit`` ids of jobs whose lease has ended, oldest claim first."""
+        if self._findings:
+            self.tell_findings()
         fences: dict[bytes, bytes] = {}
         cursor = b""
         while cursor != b"0":

@@ -261,6 +261,12 @@ class Steps:
             (id.decode(errors="replace") or None, problem.decode(errors="replace")) for id, problem in pairs
         ]
 
+    async def rights(self) -> list[tuple[str, str]]:
+        """Return the commands of the scripts that fail on sound keys, each with the error."""
+        reply = await self._call("rights", "", self.channel("", "nobody"))
+        texts = [text.decode(errors="replace") for text in reply]
+        return list(zip(texts[::2], texts[1::2], strict=True))
+
     async def _lock(self, name: str, lock: str, *args: bytes) -> Any:
         return await self._transport.call(script(name), [lock_key(self._prefix, lock)], (self._now(), *args))
 

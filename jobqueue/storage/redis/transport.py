@@ -17,7 +17,7 @@ from jobqueue.errors import JobQueueError, StorageUnavailableError
 from jobqueue.runtime import SYSTEM_CLOCK
 from jobqueue.storage.redis.confirm import Confirm
 from jobqueue.storage.redis.connection import Connection, ReplyError
-from jobqueue.storage.redis.faults import ConnectionLostError, Remedy, code_of, error_for, remedy_for
+from jobqueue.storage.redis.faults import ConnectionLostError, Remedy, error_for, remedy_for
 from jobqueue.storage.redis.link import Link, run_confirmed, run_script
 from jobqueue.storage.redis.scripts import Script
 
@@ -86,7 +86,7 @@ class Retries:
                 final: JobQueueError = StorageUnavailableError(f"{where}: {error}")
                 cause: Exception = error
             except ReplyError as error:
-                code = code_of(str(error))
+                code = error.code
                 final, cause = error_for(code, str(error), where), error
                 if remedy_for(code) not in {Remedy.PAUSE, Remedy.RECONNECT}:
                     raise final from error
@@ -124,7 +124,7 @@ class SingleTransport:
                     return await run_script(connection, script, keys, args, flags=self.flags)
                 return await run_confirmed(connection, script, keys, args, confirm, flags=self.flags)
             except ReplyError as error:
-                if remedy_for(code_of(str(error))) is Remedy.RECONNECT:
+                if remedy_for(error.code) is Remedy.RECONNECT:
                     connection.abort(str(error))
                 raise
 
