@@ -275,16 +275,6 @@ def test_a_removed_directory_is_noticed(make: MakeCore, tmp_path: Path) -> None:
         insert(core, "two")
 
 
-def test_values_that_cannot_be_written_harm_nobody_else(make: MakeCore) -> None:
-    core = make(Quiet())
-    bad = commands.Insert("q", [NewJob("\ud800", b"")], None, None)
-    good = commands.Insert("q", [NewJob("good", b"")], None, None)
-    answers = core.turn([bad, good]).answers
-    assert isinstance(answers[0], StorageError)
-    assert answers[1][0].status is InsertStatus.CREATED
-    assert states(core, "good") == [JobState.QUEUED]
-
-
 def test_a_bug_breaks_off_the_turn_and_not_the_store(make: MakeCore, monkeypatch: pytest.MonkeyPatch) -> None:
     core = make(Quiet())
     insert(core, "one")

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import struct
 
-__all__ = ["Reader", "blob", "number", "numbers", "optional", "text"]
+__all__ = ["Reader", "blob", "length_of", "number", "numbers", "optional", "text"]
 
 _LENGTH = struct.Struct("<I")
 _NUMBER = struct.Struct("<q")
 
 
+def length_of(value: bytes) -> bytes:
+    return _LENGTH.pack(len(value))
+
+
 def blob(value: bytes) -> bytes:
-    return _LENGTH.pack(len(value)) + value
+    return length_of(value) + value
 
 
 def text(value: str) -> bytes:

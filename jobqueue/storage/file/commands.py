@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from jobqueue.storage.file.codec import Reader, blob
+from jobqueue.storage.file.codec import Reader, length_of
 from jobqueue.storage.file.command import Command, Weight
 from jobqueue.storage.file.job_commands import Cancel, Exchange, Extend, Insert, Keep, Purge, Sweep, Watch
 from jobqueue.storage.file.store_commands import Acquire, Begin, Release, Renew, Restart, Seal, Step
@@ -41,7 +41,8 @@ _BY_CODE = {kind.code: kind for kind in _ALL}
 
 def pack_command(command: Command[Any]) -> bytes:
     """Write one command."""
-    return bytes((command.code,)) + blob(command.pack())
+    body = command.pack()
+    return b"".join((bytes((command.code,)), length_of(body), body))
 
 
 def parse_command(data: Reader) -> Command[Any]:

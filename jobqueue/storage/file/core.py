@@ -12,11 +12,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import struct
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from jobqueue.errors import JobQueueError, QueueFullError, StorageError, StorageUnavailableError
+from jobqueue.errors import (
+    InvalidArgumentError,
+    JobQueueError,
+    QueueFullError,
+    StorageError,
+    StorageUnavailableError,
+)
 from jobqueue.runtime import Clock
 from jobqueue.storage.base import InsertStatus
 from jobqueue.storage.engine import Effects, Engine
@@ -32,9 +39,11 @@ from jobqueue.storage.file.state import State
 from jobqueue.storage.file.store_commands import Begin, Step
 from jobqueue.storage.file.timekeeper import OwnClock, Reading
 
-__all__ = ["Call", "Core", "Read", "Turn"]
+__all__ = ["MAX_CALL", "Call", "Core", "Read", "Turn", "Write"]
 
 _log = logging.getLogger("jobqueue.storage.file")
+MAX_CALL = 1 << 30
+"""Bytes that a call may have: lengths in the files are numbers of 32 bits, some of them with a sign."""
 _FRAME_ROOM = 256
 """Largest number of bytes in a frame besides its commands."""
 
@@ -50,8 +59,35 @@ class Read(NamedTuple, Generic[T]):
     answer: Callable[[Engine, int], T]
     """Called with the engine and the time."""
 
+    @property
+    def packed(self) -> bytes:
+        """Nothing: it is not written."""
+        return b""
 
-Call = Command[Any] | Read[Any]
+
+@dataclass(slots=True, eq=False)
+class Write(Generic[T]):
+    """A call that may change something, packed by its caller: one that cannot be packed joins no turn."""
+
+    command: Command[T]
+    packed: bytes
+    withdrawn: bool = False
+    """Set by a caller that no longer waits: what has not begun by then is not carried out."""
+
+    @classmethod
+    def of(cls, command: Command[T]) -> Write[T]:
+        """Pack a call. Raises `InvalidArgumentError` if it has a value that cannot be packed."""
+        name = type(command).__name__.lower()
+        try:
+            packed = pack_command(command)
+        except (struct.error, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise InvalidArgumentError(name, f"has a value that cannot be stored: {error}") from error
+        if len(packed) > MAX_CALL:
+            raise InvalidArgumentError(name, f"must be at most {MAX_CALL} bytes in all, not {len(packed)}")
+        return cls(command, packed)
+
+
+Call = Write[Any] | Read[Any]
 
 
 class Turn(NamedTuple):
@@ -168,7 +204,7 @@ class Core:
             clock = self._clock.read()
             now = max(clock.wall, state.now)
             if not self._stepped(clock, state) and not any(
-                not isinstance(call, Read) and call.wanted(state, now) for call in calls
+                not isinstance(call, Read) and call.command.wanted(state, now) for call in calls
             ):
                 if not calls or clock.wall >= self._look_at:
                     self._home.lock.check_place()
@@ -258,15 +294,14 @@ class Core:
     def _perform(self, call: Call, state: State, now: int, batch: _Batch) -> Any:
         if isinstance(call, Read):
             return _answer(call, state, now)
-        try:
-            packed = pack_command(call)
-        except (ValueError, KeyError, OverflowError) as error:
-            return StorageError(f"a value cannot be stored: {error}")
+        if call.withdrawn:
+            return StorageUnavailableError("the call was withdrawn before it was carried out")
+        command, packed = call.command, call.packed
         end = self.replica.position + batch.size + len(packed) + _FRAME_ROOM
-        if not self.replica.journal.make_room(end, spare=RESERVE if call.grows else 0):
-            return _refused(call, state, now)
-        answer = call.apply(state, now)
-        weight = call.weigh(answer, state, now)
+        if not self.replica.journal.make_room(end, spare=RESERVE if command.grows else 0):
+            return _refused(command, state, now)
+        answer = command.apply(state, now)
+        weight = command.weigh(answer, state, now)
         if weight:
             batch.add(packed, weight)
         return answer
@@ -332,7 +367,7 @@ def _give(command: Command[None], state: State, now: int, batch: _Batch) -> None
 
 def _answer(call: Call, state: State, now: int) -> Any:
     if not isinstance(call, Read):
-        return call.apply(state, now)
+        return call.command.apply(state, now)
     try:
         return call.answer(state.engine, now)
     except JobQueueError as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from jobqueue.errors import InvalidArgumentError, StorageError, StorageUnavailableError
-from jobqueue.job import JobState, Settlement
+from jobqueue.job import Action, JobState, Settlement
 from jobqueue.runtime import SYSTEM_CLOCK, Clock
 from jobqueue.storage.base import (
     CancelStatus,
@@ -34,18 +36,19 @@ from jobqueue.storage.base import (
 from jobqueue.storage.engine import Effects, Engine
 from jobqueue.storage.file import commands, doctor, fsck
 from jobqueue.storage.file.command import Command
-from jobqueue.storage.file.core import Call, Core, Read
+from jobqueue.storage.file.core import Call, Core, Read, Write
 from jobqueue.storage.file.files import Files, fault
 from jobqueue.storage.file.fsck import Finding
 from jobqueue.storage.file.lock import LOCK_NAME
 from jobqueue.storage.file.progress import Progress
-from jobqueue.storage.file.pump import Bundle, Pump
+from jobqueue.storage.file.pump import MOST_BYTES, MOST_CALLS, Bundle, Pump
 from jobqueue.storage.file.recovery import Home
 from jobqueue.storage.file.rotation import ROTATE_AT
 from jobqueue.storage.hints import Hints
 
 __all__ = ["STUCK_AFTER", "FileStorage"]
 
+_log = logging.getLogger("jobqueue.storage.file")
 STUCK_AFTER = 30.0
 """Seconds after which a call is given up if the disk, or the holder of the lock, does not answer."""
 _Future = asyncio.Future[Any]
@@ -98,7 +101,9 @@ class FileStorage:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._calls: list[Call] = []
         self._tickets: list[_Future] = []
-        self._in_flight: dict[int, Sequence[_Future]] = {}
+        self._size = 0
+        self._in_flight: dict[int, Bundle] = {}
+        self._emptied: asyncio.Future[None] | None = None
         self._watchdog: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -123,23 +128,26 @@ class FileStorage:
         if self._pid not in {0, os.getpid()}:
             return  # a forked child has nothing of its own to close
         async with self._opening:
+            if self._opened == 1:
+                await self._drain()
             self._opened = max(0, self._opened - 1)
-            if self._opened or self._pump is None:
-                return
-            self._flush()
-            pump, self._pump, self._pid = self._pump, None, 0
-            self._calls, self._tickets = [], []
-            pump.remove(self)
-            finished = self._shared.release()
-            if finished is not None:
-                try:
-                    async with asyncio.timeout(STUCK_AFTER):
-                        await _outcome(finished)
-                except TimeoutError:
-                    self._give_up(self._in_flight)
-            if self._watchdog is not None:
-                self._watchdog.cancel()
-                self._watchdog = None
+            if not self._opened and self._pump is not None:
+                await self._close(self._pump)
+
+    async def _close(self, pump: Pump) -> None:
+        self._flush()
+        self._pump, self._pid = None, 0
+        pump.remove(self)
+        finished = self._shared.release()
+        if finished is not None:
+            try:
+                async with asyncio.timeout(STUCK_AFTER):
+                    await _outcome(finished)
+            except TimeoutError:
+                self._give_up(self._in_flight)
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            self._watchdog = None
 
     async def check(self, *, repair: bool = False) -> Sequence[Finding]:
         """Check the files, and with ``repair`` save their sound parts; see `jobqueue.storage.file.fsck`.
@@ -177,7 +185,7 @@ class FileStorage:
         reply_to: str | None = None,
         max_length: int | None = None,
     ) -> list[Inserted]:
-        return await self._call(commands.Insert(queue, jobs, reply_to, max_length))
+        return await self._write(commands.Insert(queue, jobs, reply_to, max_length))
 
     async def get(
         self,
@@ -188,30 +196,37 @@ class FileStorage:
         payload: bool = False,
     ) -> list[Record | None]:
         if reply_to is not None:
-            return await self._call(commands.Watch(queue, ids, reply_to, payload))
+            return await self._write(commands.Watch(queue, ids, reply_to, payload))
         return await self._read(lambda engine, now: engine.get(queue, ids, now, payload=payload))
 
     async def exchange(
         self, queue: str, worker: str, settlements: Sequence[Settlement], limit: int, lease: int
     ) -> Exchanged:
-        return await self._call(commands.Exchange(queue, worker, settlements, limit, lease))
+        call = Write.of(commands.Exchange(queue, worker, settlements, limit, lease))
+        answer = self._call(call)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if not answer.cancelled() and answer.exception() is None:  # it came too late to be taken
+                self._give_back(call, answer.result())
+            raise
 
     async def extend(
         self, queue: str, worker: str, leases: Sequence[Renewal], lease: int
     ) -> list[LeaseStatus]:
-        return await self._call(commands.Extend(queue, worker, leases, lease))
+        return await self._write(commands.Extend(queue, worker, leases, lease))
 
     async def sweep(self, queue: str, limit: int) -> list[Swept]:
-        return await self._call(commands.Sweep(queue, limit))
+        return await self._write(commands.Sweep(queue, limit))
 
     async def cancel(self, queue: str, ids: Sequence[str], *, running: bool = False) -> list[CancelStatus]:
-        return await self._call(commands.Cancel(queue, ids, running))
+        return await self._write(commands.Cancel(queue, ids, running))
 
     async def keep(self, queue: str, ttls: Sequence[tuple[str, int]]) -> list[UpdateTtlStatus]:
-        return await self._call(commands.Keep(queue, ttls))
+        return await self._write(commands.Keep(queue, ttls))
 
     async def purge(self, queue: str, limit: int) -> int:
-        return await self._call(commands.Purge(queue, limit))
+        return await self._write(commands.Purge(queue, limit))
 
     async def scan(self, queue: str, state: JobState, limit: int, cursor: str | None = None) -> Page:
         return await self._read(lambda engine, now: engine.scan(queue, state, limit, now, cursor))
@@ -245,13 +260,13 @@ class FileStorage:
         self._hints.unsubscribe(queue, address, sink)
 
     async def acquire(self, lock: str, owner: str, ttl: int) -> int | None:
-        return await self._call(commands.Acquire(lock, owner, ttl))
+        return await self._write(commands.Acquire(lock, owner, ttl))
 
     async def renew(self, lock: str, owner: str, ttl: int) -> bool:
-        return await self._call(commands.Renew(lock, owner, ttl))
+        return await self._write(commands.Renew(lock, owner, ttl))
 
     async def release(self, lock: str, owner: str) -> bool:
-        return await self._call(commands.Release(lock, owner))
+        return await self._write(commands.Release(lock, owner))
 
     async def holder(self, lock: str) -> LockInfo | None:
         return await self._read(lambda engine, now: engine.holder(lock, now))
@@ -276,25 +291,31 @@ class FileStorage:
     def _read(self, answer: Callable[[Engine, int], T]) -> asyncio.Future[T]:
         return self._call(Read(answer))
 
-    def _call(self, call: Command[T] | Read[T]) -> asyncio.Future[T]:
-        """Run a call together with all others of this round of the event loop."""
+    def _write(self, command: Command[T]) -> asyncio.Future[T]:
+        return self._call(Write.of(command))
+
+    def _call(self, call: Write[T] | Read[T]) -> asyncio.Future[T]:
+        """Run a call together with those of this round of the event loop that fit into a turn."""
         loop = self._check_open()
         ticket: asyncio.Future[T] = loop.create_future()
         if not self._calls:
             loop.call_soon(self._flush)
         self._calls.append(call)
         self._tickets.append(ticket)
+        self._size += len(call.packed)
+        if self._size >= MOST_BYTES or len(self._calls) >= MOST_CALLS:
+            self._flush()
         return ticket
 
     def _flush(self) -> None:
         if not self._calls or self._pump is None:
             return
-        calls, tickets = self._calls, self._tickets
-        self._calls, self._tickets = [], []
-        self._in_flight[id(tickets)] = tickets
+        bundle = Bundle(self, self._calls, self._tickets, self._size)
+        self._calls, self._tickets, self._size = [], [], 0
+        self._in_flight[id(bundle)] = bundle
         if self._watchdog is None:
             self._watch_over({})
-        self._pump.submit(Bundle(self, calls, tickets))
+        self._pump.submit(bundle)
 
     async def _wait(
         self, topic: tuple[str, str], timeout: float, look: Callable[[Engine, int], bool]
@@ -327,38 +348,62 @@ class FileStorage:
         resync: bool,  # noqa: FBT001 - a callback
     ) -> None:
         for bundle, answers in bundles:
-            self._in_flight.pop(id(bundle.tickets), None)
-            for ticket, answer in zip(bundle.tickets, answers, strict=True):
+            self._in_flight.pop(id(bundle), None)
+            for call, ticket, answer in zip(bundle.calls, bundle.tickets, answers, strict=True):
                 if ticket.done():
-                    continue
-                if isinstance(answer, BaseException):
+                    self._give_back(call, answer)
+                elif isinstance(answer, BaseException):
                     ticket.set_exception(answer)
                 else:
                     ticket.set_result(answer)
+        if self._emptied is not None and not self._in_flight and not self._emptied.done():
+            self._emptied.set_result(None)
         for effect in effects:
             self._hints.publish(effect)
         if resync:
             self._hints.resync()
 
+    def _give_back(self, call: Call, answer: Any) -> None:
+        """Release the jobs of a claim whose caller was cancelled, or was told that it takes too long."""
+        claim = call.command if isinstance(call, Write) else None
+        if not isinstance(claim, commands.Exchange) or not isinstance(answer, Exchanged) or not answer.jobs:
+            return
+        releases = [Settlement(job.id, job.fence, Action.RELEASE) for job in answer.jobs]
+        if self._opened:  # else their leases end by themselves
+            ticket = self._write(commands.Exchange(claim.queue, claim.worker, releases, 0, claim.lease))
+            ticket.add_done_callback(_log_failure)
+
     # -- nothing hangs ------------------------------------------------------------------------------
 
-    def _watch_over(self, seen: dict[int, Sequence[_Future]]) -> None:
+    async def _drain(self) -> None:
+        """Wait for the answers under way, and for what they lead to; for a bounded time."""
+        self._flush()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STUCK_AFTER):
+                while self._in_flight:
+                    self._emptied = asyncio.get_running_loop().create_future()
+                    await self._emptied
+                    self._flush()
+
+    def _watch_over(self, seen: dict[int, Bundle]) -> None:
         """Give up calls that were already in flight ``STUCK_AFTER`` seconds ago."""
-        stuck = {key: tickets for key, tickets in seen.items() if self._in_flight.get(key) is tickets}
+        stuck = {key: bundle for key, bundle in seen.items() if self._in_flight.get(key) is bundle}
         self._give_up(stuck)
         self._watchdog = None
         if self._loop is not None and self._in_flight:
             self._watchdog = self._loop.call_later(STUCK_AFTER, self._watch_over, dict(self._in_flight))
 
-    def _give_up(self, stuck: dict[int, Sequence[_Future]]) -> None:
-        for key, tickets in list(stuck.items()):
+    def _give_up(self, stuck: dict[int, Bundle]) -> None:
+        for key, bundle in list(stuck.items()):
             self._in_flight.pop(key, None)
-            for ticket in tickets:
+            for call, ticket in zip(bundle.calls, bundle.tickets, strict=True):
+                if isinstance(call, Write):
+                    call.withdrawn = True
                 if not ticket.done():
                     ticket.set_exception(
                         StorageUnavailableError(
                             f"the store in {self.path} has not answered for {STUCK_AFTER:g} s: the disk "
-                            "hangs, or a stopped process holds the lock; the call may still be carried out"
+                            "hangs, or a stopped process holds the lock; the call may have been carried out"
                         )
                     )
 
@@ -366,6 +411,11 @@ class FileStorage:
 def _outcome(future: Future[None]) -> asyncio.Future[None]:
     """Return an awaitable whose cancellation leaves alone the future that the pump's thread sets."""
     return asyncio.shield(asyncio.wrap_future(future))
+
+
+def _log_failure(ticket: asyncio.Future[Any]) -> None:
+    if not ticket.cancelled() and (error := ticket.exception()) is not None:
+        _log.warning("jobs that were claimed for nobody could not be given back: %s", error)
 
 
 class _Shared:
@@ -380,11 +430,20 @@ class _Shared:
 
     def acquire(self) -> Pump:
         with self._guard:
-            self._users += 1
             if self._pump is None:
-                options = self._options
-                self._pump = Pump(partial(options.open_core, self.progress), options.path)
+                self._pump = self._start_pump()
+            self._users += 1
             return self._pump
+
+    def _start_pump(self) -> Pump:
+        options = self._options
+        doing = f"the file store in {options.path} could not be opened"
+        try:
+            return Pump(partial(options.open_core, self.progress), options.path)
+        except OSError as error:
+            raise fault(error, doing) from error
+        except RuntimeError as error:
+            raise StorageUnavailableError(f"{doing}: {error}: raise the limit of threads") from error
 
     def diagnose(self) -> list[Finding]:
         options = self._options
