@@ -226,6 +226,9 @@ class Worker:
             self._telling = any(run.settlement.action is not _COMPLETE for run in self._finished)
             for run, status in zip(batch, settled, strict=True):
                 self._announcer.settled(run, status)
+        if answer.jobs:
+            # Runs that end at once are handed in next, ahead of a wait for more work: callers wait for them.
+            await asyncio.sleep(0)
 
     def _give_up(self) -> None:
         """Give up storing the last outcomes; their leases will expire and the jobs run again."""

@@ -120,3 +120,31 @@ async def test_a_retry_is_on_time_although_a_longer_wait_had_begun(clock: FakeCl
         await clock.advance(2.1)
         assert attempts == [1, 2]
         await lab.close()
+
+
+class NotingStorage(MemoryStorage):
+    """Notes the calls of a worker."""
+
+    def __init__(self, *, clock: FakeClock) -> None:
+        super().__init__(clock=clock)
+        self.noted: list[str] = []
+
+    async def exchange(self, queue: str, worker: str, settlements: Any, limit: int, lease: int) -> Exchanged:
+        answer = await super().exchange(queue, worker, settlements, limit, lease)
+        self.noted += ["hand in"] * len(settlements) + ["claim"] * len(answer.jobs)
+        return answer
+
+    async def wait_for_work(self, queue: str, worker: str, timeout: float) -> bool:
+        self.noted.append("wait")
+        return await super().wait_for_work(queue, worker, timeout)
+
+
+async def test_a_run_that_ends_at_once_is_handed_in_before_the_worker_waits_again(clock: FakeClock) -> None:
+    async with opened(NotingStorage(clock=clock)) as storage:
+        lab = Lab(storage)
+        queue = await lab.start(echo, concurrency=2)
+        await clock.settle()
+        assert await within(queue.enqueue_and_wait("a", 1)) == 1
+        await clock.settle()
+        assert storage.noted == ["wait", "claim", "hand in", "wait"]
+        await lab.close()
