@@ -435,6 +435,16 @@ class Engine:
         due = q.next_due()
         return bool(q.ready) or (due is not None and due <= now)
 
+    def has_stalled(self, queue: str, now: int) -> bool:
+        """Return whether a `sweep` would take a job now."""
+        q = self._peek(queue)
+        return q is not None and any(job.lease_until <= now for job in q.leased.values())
+
+    def has_expired(self, queue: str, now: int) -> bool:
+        """Return whether a `purge` would delete a record now."""
+        q = self._peek(queue)
+        return q is not None and bool(q.expiry_times) and q.expiry_times[0] <= now
+
     # -- locks ------------------------------------------------------------------------------------
 
     def acquire(self, lock: str, owner: str, ttl: int, now: int) -> int | None:

@@ -23,6 +23,7 @@ from jobqueue.storage.base import InsertStatus, LeaseStatus, NewJob, Renewal
 from jobqueue.storage.file import FileStorage, pump, rotation, storage, watch
 from jobqueue.storage.file.directory import Directory
 from jobqueue.storage.file.files import Files
+from jobqueue.storage.file.state import SEEN_EVERY, State
 from jobqueue.testing import FakeClock
 from tests.file.layers import Counting, Quiet
 from tests.file.program import LEASE, TTL, compact_at
@@ -128,6 +129,57 @@ async def test_idle_workers_write_nothing(make: Make) -> None:
     assert set(layer.calls) <= {"write"}
     assert layer.calls.count("write") <= 100 + 2  # the page of the lock file, in memory
     assert [info.worker for info in await store.workers("q")] == ["w"]
+
+
+class Locks(Quiet):
+    """Counts how often the lock is taken."""
+
+    taken = 0
+
+    def lock(self, fd: int) -> None:
+        self.taken += 1
+        super().lock(fd)
+
+
+async def test_sweeping_costs_what_there_is_to_sweep(make: Make) -> None:
+    layer = Locks()
+    store = await make(files=layer)
+    queues = [f"q{number}" for number in range(300)]
+    await asyncio.gather(*(store.insert(queue, [NewJob("a", b"", ttl=1000)]) for queue in queues))
+    (stalled,) = (await store.exchange("q7", "w", [], 1, LEASE)).jobs
+    (done,) = (await store.exchange("q8", "w", [], 1, LEASE)).jobs
+    await store.exchange("q8", "w", [Settlement("a", done.fence, Action.COMPLETE, b"", 1000)], 0, LEASE)
+
+    async def sweep() -> tuple[list[str], int]:
+        swept = [await store.sweep(queue, 100) for queue in queues]
+        purged = [await store.purge(queue, 100) for queue in queues]
+        return [job.id for jobs in swept for job in jobs], sum(purged)
+
+    layer.taken = 0
+    assert await sweep() == ([], 0)
+    assert layer.taken == 0
+    store.clock.move(LEASE / 1000 + 1)
+    assert await sweep() == ([stalled.id], 1)
+    assert layer.taken == 2
+
+
+def test_what_is_remembered_of_workers_is_not_gone_through_at_every_call() -> None:
+    looks = 0
+
+    class Counted(dict[tuple[str, str], int]):
+        def items(self) -> Any:
+            nonlocal looks
+            looks += 1
+            return super().items()
+
+    remembered = State()
+    for number in range(5000):
+        if not isinstance(remembered.noted, Counted):
+            remembered.noted = Counted(remembered.noted)
+        remembered.note(f"q{number}", "w", 0)
+    assert looks < 10
+    remembered.note("late", "w", SEEN_EVERY)
+    assert len(remembered.noted) <= 5001
 
 
 async def test_claims_and_renewals_are_not_synced(make: Make) -> None:

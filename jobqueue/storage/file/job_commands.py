@@ -226,6 +226,9 @@ class Sweep(Common):
     queue: str
     limit: int
 
+    def wanted(self, state: State, now: int) -> bool:
+        return state.engine.has_stalled(self.queue, now)
+
     def apply(self, state: State, now: int) -> list[Swept]:
         return state.engine.sweep(self.queue, self.limit, now)
 
@@ -301,6 +304,9 @@ class Purge(Common):
     code: ClassVar[int] = 8
     queue: str
     limit: int
+
+    def wanted(self, state: State, now: int) -> bool:
+        return state.engine.has_expired(self.queue, now)
 
     def apply(self, state: State, now: int) -> int:
         return state.engine.purge(self.queue, self.limit, now)

@@ -14,7 +14,7 @@ listed, so that idling costs next to no writes."""
 class State:
     """An engine, the time of its last command, and the offset of the clock that gave the times."""
 
-    __slots__ = ("clock_offset", "engine", "noted", "now")
+    __slots__ = ("_trim_at", "clock_offset", "engine", "noted", "now")
 
     def __init__(self) -> None:
         self.engine = Engine()
@@ -22,6 +22,7 @@ class State:
         """Time of the last command; no later command has an earlier time."""
         self.clock_offset = 0
         """Milliseconds by which the wall clock was ahead of the monotonic one at the last comparison."""
+        self._trim_at = 1000
         self.noted: dict[tuple[str, str], int] = {}
         """Times at which this process last wrote down that a (queue, worker) was seen."""
 
@@ -30,6 +31,7 @@ class State:
         return now < self.noted.get((queue, worker), 0) + SEEN_EVERY
 
     def note(self, queue: str, worker: str, now: int) -> None:
-        if len(self.noted) > 1000:
+        if len(self.noted) > self._trim_at:
             self.noted = {key: at for key, at in self.noted.items() if now < at + SEEN_EVERY}
+            self._trim_at = 2 * len(self.noted) + 1000
         self.noted[queue, worker] = now
