@@ -15,7 +15,6 @@ batch. Settlements that the store could not take are kept and handed in again.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +32,7 @@ from jobqueue.serde import dump
 from jobqueue.storage.base import Claimed, LeaseStatus, Renewal, SettleStatus, Storage
 from jobqueue.supervisor import Supervisor
 from jobqueue.timers import Timers
+from jobqueue.work_hint import Pauses, WorkHint
 
 __all__ = ["Worker", "WorkerOptions"]
 
@@ -90,15 +90,12 @@ class Worker:
         self._create_task = self._loop.create_task
         self._wake = asyncio.Event()
         self._awake = False  # so that only the first run of a batch sets the event
-        self._hint: asyncio.Task[None] | None = None
-        self._maybe_work = True
-        """Whether asking may bring jobs: set by answers and by wake-ups, cleared only by asking."""
-        self._due_at = math.inf
-        """When the next scheduled job is due, by the monotonic clock."""
-        self._hint_until = 0.0
-        """When the wait for a wake-up ends of itself."""
+        self._hint = WorkHint(
+            storage, self._queue, self._worker_id, options.block_timeout, supervisor,
+            self._wake.set, self._report,
+        )  # fmt: skip
+        self._pauses = Pauses(storage.clock)
         self._draining = False
-        self._failures = 0
         self._reached = False
         self._over: asyncio.Future[None] | None = None
         self._claimer: asyncio.Task[None] | None = None
@@ -112,7 +109,7 @@ class Worker:
     @property
     def ready(self) -> bool:
         """Whether the worker can claim: the last call to the store succeeded, and no stop has begun."""
-        return self._reached and self._failures == 0 and not self._draining
+        return self._reached and self._pauses.failures == 0 and not self._draining
 
     def start(self) -> None:
         """Start claiming and running jobs."""
@@ -146,10 +143,10 @@ class Worker:
         for run in tuple(self._runs.values()):
             self._abandon(run)
         await self._hand_in()
-        for task in (self._hint, self._heart):
-            if task is not None:
-                self._supervisor.dismiss(task)
-                await asyncio.wait([task])
+        await self._hint.close()
+        if self._heart is not None:
+            self._supervisor.dismiss(self._heart)
+            await asyncio.wait([self._heart])
 
     def break_off(self) -> None:
         """Claim no more and end the runs: the background tasks have ended, and nothing renews the leases.
@@ -183,12 +180,15 @@ class Worker:
             self._awake = False
             self._wake.clear()
             limit = 0 if self._draining else self._free_slots()
-            if self._finished or (limit > 0 and self._maybe_work):
+            if self._finished or (limit > 0 and self._hint.promising):
                 await self._exchange(limit)
             elif self._draining and not self._runs:
                 return
             else:
-                self._watch(limit)
+                if limit > 0:
+                    self._hint.listen()
+                else:
+                    self._hint.stop()
                 await self._wake.wait()
 
     def _free_slots(self) -> int:
@@ -199,27 +199,23 @@ class Worker:
         settlements = [run.settlement for run in batch]
         started = self._clock.monotonic()
         if limit > 0:
-            # Before the call, not after it: a wake-up that comes meanwhile is for jobs not seen by the call.
-            self._maybe_work = False
+            self._hint.promising = False
         try:
             answer = await self._storage.exchange(
                 self._queue, self._worker_id, settlements, max(0, limit), self._lease
             )
         except JobQueueError as error:
-            self._maybe_work = True
+            self._hint.promising = True
             self._report(error, "exchanging jobs with the store")
-            await self._back_off()
-            if self._draining and self._failures >= LAST_TRIES:
+            await self._pauses.pause()
+            if self._draining and self._pauses.failures >= LAST_TRIES:
                 self._give_up()
             return
-        self._failures = 0
+        self._pauses.failures = 0
         self._reached = True
         del self._finished[: len(batch)]
         self._launch(answer.jobs, started)
-        if answer.more or len(answer.jobs) == limit:
-            self._maybe_work = True
-        due = answer.next_due
-        self._due_at = math.inf if due is None else self._clock.monotonic() + due / 1000
+        self._hint.take(answer, limit)
         # Most batches are accepted results, and those have no listener.
         settled = answer.settled
         if self._telling or self._announcer.hears_results or settled.count(_ACCEPTED) < len(batch):
@@ -236,44 +232,6 @@ class Worker:
         self._finished.clear()
         problem = StorageUnavailableError(f"outcomes of {len(lost)} runs could not be stored: {lost!r:.200}")
         self._report(problem, "stopping")
-
-    async def _back_off(self) -> None:
-        self._failures = min(self._failures + 1, 10)
-        ceiling = min(5.0, 0.05 * 2**self._failures)
-        await self._clock.sleep(self._clock.uniform(0.0, ceiling))
-
-    def _watch(self, limit: int) -> None:
-        """Wait for the store's wake-up while there is a free slot."""
-        if limit > 0:
-            if self._hint is None:
-                now = self._clock.monotonic()
-                self._hint_until = min(now + self._options.block_timeout, self._due_at)
-                wait = self._wait_for_work(max(0.0, self._hint_until - now))
-                self._hint = self._supervisor.spawn(wait, "hint")
-            elif self._due_at < self._hint_until:
-                # A run of ours was put off since the wait began, until before its end.
-                self._dismiss_hint(self._hint)
-                self._wake.set()
-        elif self._hint is not None:
-            # A wake-up consumed while we are full is one that a free worker misses.
-            self._dismiss_hint(self._hint)
-
-    def _dismiss_hint(self, hint: asyncio.Task[None]) -> None:
-        self._supervisor.dismiss(hint)
-        self._hint = None
-        self._maybe_work = True  # the wake-up may have come just now, and nobody hears it any more
-
-    async def _wait_for_work(self, timeout: float) -> None:
-        try:
-            await self._storage.wait_for_work(self._queue, self._worker_id, timeout)
-        except JobQueueError as error:
-            self._report(error, "waiting for work")
-            await self._back_off()
-        finally:
-            if self._hint is asyncio.current_task():
-                self._hint = None
-                self._maybe_work = True
-                self._wake.set()
 
     # -- running ----------------------------------------------------------------------------------
 

@@ -1,0 +1,116 @@
+"""Decides when it is worth asking the store for jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+
+from jobqueue.errors import JobQueueError
+from jobqueue.runtime import Clock
+from jobqueue.storage.base import Exchanged, Storage
+from jobqueue.supervisor import Supervisor
+
+__all__ = ["Pauses", "WorkHint"]
+
+MOST = 10
+"""Failures in a row that still make the next pause longer."""
+LONGEST = 5.0
+"""Seconds of the longest pause."""
+
+
+class Pauses:
+    """Growing random pauses between tries that fail."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.failures = 0
+        """Tries that have failed since the last one that succeeded."""
+
+    async def pause(self) -> None:
+        """Wait after one more failure."""
+        self.failures = min(self.failures + 1, MOST)
+        await self._clock.sleep(self._clock.uniform(0.0, min(LONGEST, 0.05 * 2**self.failures)))
+
+
+class WorkHint:
+    """Knows whether asking may bring jobs, and listens for the store's wake-up when it may not.
+
+    ``wake()`` is called when a wake-up has come, ``report(error, doing)`` for a store that cannot be
+    listened to.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        queue: str,
+        worker: str,
+        block_timeout: float,
+        supervisor: Supervisor,
+        wake: Callable[[], None],
+        report: Callable[[BaseException, str], None],
+    ) -> None:
+        self._storage = storage
+        self._clock = storage.clock
+        self._queue = queue
+        self._worker = worker
+        self._block_timeout = block_timeout
+        self._supervisor = supervisor
+        self._wake = wake
+        self._report = report
+        self._pauses = Pauses(self._clock)
+        self._due_at = math.inf
+        """When the next scheduled job is due, by the monotonic clock."""
+        self._listening: asyncio.Task[None] | None = None
+        self._listening_until = 0.0
+        """When the wait for a wake-up ends of itself."""
+        self.promising = True
+        """Whether asking may bring jobs. Set by answers and by wake-ups; cleared only by who asks, before
+        the call and not after it: a wake-up that comes meanwhile is for jobs that the call has not seen.
+        """
+
+    def take(self, answer: Exchanged, limit: int) -> None:
+        """Note the answer to a call that asked for ``limit`` jobs."""
+        due = answer.next_due
+        self._due_at = math.inf if due is None else self._clock.monotonic() + due / 1000
+        if answer.more or len(answer.jobs) == limit:
+            self.promising = True
+
+    def listen(self) -> None:
+        """Have the next wake-up set `promising`."""
+        if self._listening is None:
+            now = self._clock.monotonic()
+            self._listening_until = min(now + self._block_timeout, self._due_at)
+            wait = self._listen(max(0.0, self._listening_until - now))
+            self._listening = self._supervisor.spawn(wait, "hint")
+        elif self._due_at < self._listening_until:
+            # A run of ours was put off since the wait began, until before its end.
+            self.stop()
+            self._wake()
+
+    def stop(self) -> None:
+        """Listen no more: a wake-up that a full worker consumes is one that a free worker misses."""
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            self._supervisor.dismiss(listening)
+            self.promising = True  # the wake-up may have come just now, and nobody hears it any more
+
+    async def close(self) -> None:
+        """Wait until it listens no more."""
+        listening = self._listening
+        self.stop()
+        if listening is not None:
+            await asyncio.wait([listening])
+
+    async def _listen(self, timeout: float) -> None:
+        try:
+            await self._storage.wait_for_work(self._queue, self._worker, timeout)
+            self._pauses.failures = 0
+        except JobQueueError as error:
+            self._report(error, "waiting for work")
+            await self._pauses.pause()
+        finally:
+            if self._listening is asyncio.current_task():
+                self._listening = None
+                self.promising = True
+                self._wake()
