@@ -89,7 +89,11 @@ class Leadership:
 
     async def _acquire(self) -> int | None:
         started = self._clock.monotonic()
-        term = await self._storage.acquire(self._lock, self._owner, millis(self._options.lock_ttl))
+        try:
+            term = await self._storage.acquire(self._lock, self._owner, millis(self._options.lock_ttl))
+        except asyncio.CancelledError:
+            await self._release()  # the lock may be taken by now, and nobody would lead for its TTL
+            raise
         self._trust_from(started)
         self.reached = True
         return term

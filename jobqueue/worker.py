@@ -131,22 +131,28 @@ class Worker:
             run.abort(reason)
 
     async def stop(self, timeout: float | None) -> None:
-        """Stop claiming, then end the runs: ``timeout`` seconds for them, ``None``: as long as they take."""
+        """Stop claiming, then end the runs: ``timeout`` seconds for them, ``None``: as long as they take.
+
+        Cancelled, it waits for them no longer, but still gives back what has not ended.
+        """
         self._draining = True
         self._wake.set()
         try:
             await self._until_idle(timeout)
-        finally:  # of a stop that is cancelled, too: no run goes on unattended
-            for run in tuple(self._runs.values()):
-                run.abort(AbortedReason.SHUTDOWN)
+        finally:
+            await self._give_back_runs()
+            await self._hand_in()
+            await self._hint.close()
+            if self._heart is not None:
+                self._supervisor.dismiss(self._heart)
+                await asyncio.wait([self._heart])
+
+    async def _give_back_runs(self) -> None:
+        for run in tuple(self._runs.values()):
+            run.abort(AbortedReason.SHUTDOWN)
         await self._until_idle(ABORT_GRACE)
         for run in tuple(self._runs.values()):
             self._abandon(run)
-        await self._hand_in()
-        await self._hint.close()
-        if self._heart is not None:
-            self._supervisor.dismiss(self._heart)
-            await asyncio.wait([self._heart])
 
     def break_off(self) -> None:
         """Claim no more and end the runs: the background tasks have ended, and nothing renews the leases.
@@ -164,7 +170,7 @@ class Worker:
         if claimer is None:
             return
         if claimer.done():  # it broke, and has left outcomes behind
-            claimer = asyncio.create_task(self._claim_forever(), name="jobqueue-last-exchange")
+            claimer = asyncio.create_task(self._claim_forever(), name="jobqueue-claimer")
         timer = self._clock.call_later(HAND_IN, partial(self._supervisor.dismiss, claimer))
         try:
             await asyncio.wait([claimer])
@@ -236,6 +242,14 @@ class Worker:
     # -- running ----------------------------------------------------------------------------------
 
     def _launch(self, jobs: Sequence[Claimed], now: float) -> None:
+        try:
+            self._start_runs(jobs, now)
+        except BaseException:
+            runs = self._runs
+            self._give_back([job for job in jobs if job.fence not in runs or runs[job.fence].task is None])
+            raise
+
+    def _start_runs(self, jobs: Sequence[Claimed], now: float) -> None:
         timeout, runs, create_task = self._options.job_timeout, self._runs, self._create_task
         perform, ended, tell = self._execution.perform, self._ended, self._announcer.hears_starts
         for claimed in jobs:
@@ -287,6 +301,12 @@ class Worker:
         """Give a job back although its run has not ended."""
         run.abandoned = True
         self._settle(run, Settlement(run.id, run.fence, Action.RELEASE))
+
+    def _give_back(self, jobs: Sequence[Claimed]) -> None:
+        """Give back jobs that were claimed and are not run."""
+        for claimed in jobs:
+            run = self._runs[claimed.fence] = Run(claimed, self._clock.monotonic())
+            self._abandon(run)
 
     async def _until_idle(self, timeout: float | None) -> None:
         """Wait until no job runs, ``timeout`` seconds have passed, or `hurry` is called."""

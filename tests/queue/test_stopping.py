@@ -361,6 +361,8 @@ async def test_a_stop_cancelled_half_way_ends_what_it_began(lab: Lab) -> None:
         await within(stopping)
     assert gate.cancelled == 1, "a handler goes on without a lease that anybody renews"
     assert gate.jobs[0].aborted_reason == "shutdown"
+    record = await lab.record("a")
+    assert (record.state, record.attempts) == ("queued", 0)
     await until(lambda: left_tasks() == before)
     with pytest.raises(JobQueueError, match="not started"):
         await queue.enqueue("b", 1)
