@@ -27,7 +27,8 @@ Units and rules that hold for every call:
 * Faults: `StorageUnavailableError` if a later try may work, `StorageError` if not, `QueueFullError`
   if there is no room. A store retries by itself what it can retry without doing it twice.
 * Every coroutine may be cancelled at any await: the step then happened or did not, and the store
-  stays usable.
+  stays usable. What a cancelled `Storage.exchange` has claimed is given back as soon as the store knows
+  of it, since nobody else ever will.
 """
 
 from __future__ import annotations
@@ -446,7 +447,8 @@ class Storage(Protocol):
         """Block until work may exist or ``timeout`` seconds have passed.
 
         A hint: True at once if a job is ready; True early if one becomes ready, or if one is
-        scheduled that is due sooner than any other; false alarms are allowed.
+        scheduled that is due sooner than any other. One that was scheduled before this call, but after
+        the worker's last `exchange`, ends it when it is due at the latest. False alarms are allowed.
         """
         ...
 

@@ -427,13 +427,19 @@ class Engine:
             if seen + WORKER_SEEN_FOR > now
         ]
 
-    def has_work(self, queue: str, now: int) -> bool:
-        """Return whether an `exchange` could claim something now."""
+    def work_in(self, queue: str, now: int) -> int | None:
+        """Return the milliseconds until an `exchange` could claim something, ``None`` if nothing waits."""
         q = self._peek(queue)
         if q is None:
-            return False
+            return None
+        if q.ready:
+            return 0
         due = q.next_due()
-        return bool(q.ready) or (due is not None and due <= now)
+        return None if due is None else max(0, due - now)
+
+    def has_work(self, queue: str, now: int) -> bool:
+        """Return whether an `exchange` could claim something now."""
+        return self.work_in(queue, now) == 0
 
     def has_stalled(self, queue: str, now: int) -> bool:
         """Return whether a `sweep` would take a job now."""

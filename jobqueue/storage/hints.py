@@ -6,6 +6,7 @@ Safe across threads: a call for another event loop is handed to that loop.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
@@ -76,9 +77,11 @@ class Hints:
             if not standing:
                 del self._waiting[topic]
 
-    async def wait(self, hint: _Hint, timeout: float) -> bool:
-        """Wait for a wake-up; return False after ``timeout`` seconds."""
-        timer = self._clock.call_later(timeout, partial(hint.set, False))  # noqa: FBT003
+    async def wait(self, hint: _Hint, timeout: float, due: int | None = None) -> bool:
+        """Wait for a wake-up or until ``due`` (milliseconds); return False after ``timeout`` seconds."""
+        until_due = math.inf if due is None else due / 1000
+        woken = until_due <= timeout
+        timer = self._clock.call_later(min(until_due, timeout), partial(hint.set, woken))
         try:
             return await hint.future
         finally:

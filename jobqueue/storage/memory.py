@@ -198,8 +198,8 @@ class MemoryStorage:
         # The waiter stands before the look: work that comes between the two still wakes it.
         with self._hints.waiting(("work", queue)) as hint:
             with self._lock:
-                ready = self._engine.has_work(queue, now)
-            return ready or await self._hints.wait(hint, timeout)
+                due = self._engine.work_in(queue, now)
+            return due == 0 or await self._hints.wait(hint, timeout, due)
 
     async def subscribe(self, queue: str, address: str, sink: Sink) -> None:
         self._now()

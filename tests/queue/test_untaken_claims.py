@@ -17,34 +17,11 @@ def cancel_claimer() -> None:
     claimer.cancel()
 
 
-@pytest.mark.parametrize("late", [True, False], ids=["answered during the stop", "answered before"])
-async def test_what_a_cancelled_claimer_was_about_to_get(wire: WireStorage, *, late: bool) -> None:
-    lab, gate, claimed = Lab(wire), Gate(), Hold()
-    queue = await lab.start(gate, concurrency=2)
-    events = Recorder(queue)
-    await lab.clock.settle()
-    wire.fault("exchange", times=1, after=claimed)
-    await queue.enqueue("a", 1)
-    await within(claimed.reached.wait())
-    cancel_claimer()
-    with pytest.raises(JobQueueError):
-        await within(queue.until_broken())
-    assert await lab.state("a") == "processing"
-    stopping = asyncio.create_task(queue.stop())
-    if late:
-        await lab.clock.settle()
-    claimed.go.set()
-    await within(stopping)
-    assert [event.id for event in events.of("requeued")] == ["a"]
-    record = await lab.record("a")
-    assert (record.state, record.attempts, gate.jobs) == ("queued", 0, [])
-
-
 async def test_outcomes_of_a_call_that_was_cut_off_count_once(wire: WireStorage) -> None:
     lab, gate, taken = Lab(wire), Gate(), Hold()
     queue = await lab.start(gate, concurrency=1)
     events = Recorder(queue)
-    await queue.enqueue_many([("a", 1), ("b", 2)])
+    await queue.enqueue("a", 1)
     await within(gate.began.wait())
     wire.fault("exchange", times=1, after=taken)
     gate.go.set()
@@ -55,24 +32,8 @@ async def test_outcomes_of_a_call_that_was_cut_off_count_once(wire: WireStorage)
     taken.go.set()
     await within(queue.stop())
     assert [event.id for event in events.of("completed")] == ["a"]
-    assert [await lab.state(id) for id in ("a", "b")] == ["completed", "queued"]
+    assert await lab.state("a") == "completed"
     assert events.of("stalled") == []
-
-
-async def test_a_call_that_is_never_answered_does_not_keep_a_broken_queue_from_stopping(
-    wire: WireStorage,
-) -> None:
-    lab, silent = Lab(wire), Hold()
-    queue = await lab.start(Gate())
-    await lab.clock.settle()
-    wire.fault("exchange", times=1, after=silent)
-    await queue.enqueue("a", 1)
-    await within(silent.reached.wait())
-    cancel_claimer()
-    with pytest.raises(JobQueueError):
-        await within(queue.until_broken())
-    await lab.finish(queue.stop())
-    assert not [task for task in asyncio.all_tasks() if task.get_name() == "jobqueue-exchange"]
 
 
 async def test_what_could_not_be_launched(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +66,7 @@ async def test_a_lock_that_a_reaper_was_about_to_get_is_free_when_it_has_stopped
 ) -> None:
     taken = Hold()
     wire.fault("acquire", times=1, after=taken)
-    reaper, _ = await reapers.start(["q"], leader_election=LeaderElection())
+    reaper, _ = await reapers.start(leader_election=LeaderElection())
     await within(taken.reached.wait())
     assert await wire.holder("reaper") is not None
     await within(reaper.stop())

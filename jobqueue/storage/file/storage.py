@@ -250,7 +250,7 @@ class FileStorage:
         worker: str,  # noqa: ARG002 - all hear of it
         timeout: float,
     ) -> bool:
-        return await self._wait(("work", queue), timeout, lambda engine, now: engine.has_work(queue, now))
+        return await self._wait(("work", queue), timeout, lambda engine, now: engine.work_in(queue, now))
 
     async def subscribe(self, queue: str, address: str, sink: Sink) -> None:
         self._check_open()
@@ -272,7 +272,9 @@ class FileStorage:
         return await self._read(lambda engine, now: engine.holder(lock, now))
 
     async def wait_for_lock(self, lock: str, timeout: float) -> bool:
-        return await self._wait(("lock", lock), timeout, lambda engine, now: engine.holder(lock, now) is None)
+        return await self._wait(
+            ("lock", lock), timeout, lambda engine, now: 0 if engine.holder(lock, now) is None else None
+        )
 
     # -- to the pump and back -----------------------------------------------------------------------
 
@@ -318,16 +320,21 @@ class FileStorage:
         self._pump.submit(bundle)
 
     async def _wait(
-        self, topic: tuple[str, str], timeout: float, look: Callable[[Engine, int], bool]
+        self, topic: tuple[str, str], timeout: float, look: Callable[[Engine, int], int | None]
     ) -> bool:
+        """Wait for a wake-up, or the milliseconds that ``look`` finds: False after ``timeout`` seconds."""
         self._check_open()
         # The waiter stands before the look: news that comes between the two still wakes it.
         with self._hints.waiting(topic) as hint:
-            timer = self.clock.call_later(timeout, partial(hint.set, False))  # noqa: FBT003
+            timers = [self.clock.call_later(timeout, partial(hint.set, False))]  # noqa: FBT003
             try:
-                return await self._read(look) or await hint.future
+                due = await self._read(look)
+                if due:
+                    timers.append(self.clock.call_later(due / 1000, partial(hint.set, True)))  # noqa: FBT003
+                return due == 0 or await hint.future
             finally:
-                timer.cancel()
+                for timer in timers:
+                    timer.cancel()
 
     def deliver(
         self, bundles: Sequence[tuple[Bundle, Sequence[Any]]], effects: Sequence[Effects], *, resync: bool

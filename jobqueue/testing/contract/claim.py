@@ -9,7 +9,7 @@ import pytest
 from jobqueue.job import Action, JobState
 from jobqueue.storage.base import PROMOTE_LIMIT, Claimed, Exchanged, Storage
 from jobqueue.testing.contract.base import Cases
-from jobqueue.testing.contract.support import LEASE, Jobs, job
+from jobqueue.testing.contract.support import LEASE, LIMIT, WAIT, Jobs, job
 
 __all__ = ["ClaimCases"]
 
@@ -66,6 +66,22 @@ class ClaimCases(Cases):
         runs = [run for batch in await asyncio.gather(*calls) for run in batch]
         assert sorted(run.id for run in runs) == sorted(ids)
         assert len({run.fence for run in runs}) == 100
+
+    @pytest.mark.parametrize("turns", range(8))
+    async def test_what_a_cancelled_call_claims_is_given_back(self, jobs: Jobs, turns: int) -> None:
+        await jobs.put("a")
+        claiming = asyncio.create_task(jobs.exchange(limit=1))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        claiming.cancel()
+        await asyncio.wait([claiming])
+        if not claiming.cancelled():  # it was faster
+            for run in claiming.result().jobs:
+                await jobs.settle(run, Action.RELEASE)
+        async with asyncio.timeout(LIMIT):
+            while not (runs := await jobs.claim()):
+                await jobs.storage.wait_for_work("q", "idle", WAIT)
+        assert [(run.id, run.attempts) for run in runs] == [("a", 1)]
 
     async def test_fences_rise_in_the_order_of_the_claims(self, jobs: Jobs) -> None:
         await jobs.insert(*(job(id, priority=n % 3) for n, id in enumerate("abcdefgh")))

@@ -85,6 +85,15 @@ class WakeupCases(Cases):
         assert await self.woken_by(jobs, jobs.settle(run, Action.RETRY, b"e", delay=5_000))
         assert (await jobs.exchange(limit=1)).next_due == 5_000
 
+    async def test_a_schedule_just_before_the_wait_is_not_missed(self, jobs: Jobs, clock: FakeClock) -> None:
+        assert (await jobs.exchange(limit=1)).next_due is None
+        await jobs.put("a", delay=1_000)
+        wait = asyncio.create_task(jobs.storage.wait_for_work("q", "idle", WAIT))
+        await clock.settle()
+        await clock.advance(1)
+        assert await within_limit(wait) is True
+        assert await jobs.claim_ids() == ["a"]
+
     async def test_work_for_many_wakes_somebody(self, jobs: Jobs, other: Storage) -> None:
         stores = [jobs.storage, other, jobs.storage, other]
         waits = [
