@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -20,6 +21,7 @@ _SERVERS = {
     for tls in ("", "s")
     for kind in ("", "+cluster", "+sentinel")
 } | {"unix"}
+_HOSTS = re.compile(r"(?:(?:[^:,]*|\[[^\]]*\])(?::\d*)?(?:,|$))*")
 _KNOWN = (
     "./directory, file:///directory, memory://, redis://host, valkey://host, redis+cluster://host, "
     "redis+sentinel://host"
@@ -94,7 +96,8 @@ def _directory(url: str) -> str:
 def redact(url: str) -> str:
     """Return a URL without its password and query, fit to be shown.
 
-    If the password may be elsewhere, since the URL holds unquoted ``/``, ``?`` or ``#``, only its kind.
+    Only its kind if the password may be elsewhere: behind an unquoted ``/``, ``?`` or ``#``, or in place of
+    a host.
     """
     scheme, known, rest = url.partition("://")
     if not known:
@@ -103,8 +106,8 @@ def redact(url: str) -> str:
         parts = urlsplit(url)
     except ValueError:
         return f"{scheme}://***"
-    if parts.netloc and "@" in rest[len(parts.netloc) :]:
-        return f"{scheme}://***"
     host = parts.netloc.rpartition("@")[2]
+    if (parts.netloc and "@" in rest[len(parts.netloc) :]) or not _HOSTS.fullmatch(host):
+        return f"{scheme}://***"
     user = unquote(parts.username or "")
     return f"{parts.scheme}://{f'{user}:***@' if parts.password else ''}{host}{parts.path}"

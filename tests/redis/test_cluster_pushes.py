@@ -29,7 +29,7 @@ from tests.services import Cluster, Server
 
 NAMES = [f"q{i}" for i in range(12)]
 SLOT = slot_of(b"{jq:q}:jobs")
-PUSHED_WITHIN = 2.0
+PUSHED_WITHIN = 5.0
 FOUND_WITHIN = 20.0
 """Seconds for a cluster to notice that a node is gone, and for its clients to follow."""
 

@@ -106,42 +106,6 @@ async def test_a_password_is_used_and_never_shown(start_server: Callable[..., Se
         assert "wrong-one" not in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://localhost",
-        "redis:localhost",
-        "redis://localhost:port",
-        "redis://localhost/zero",
-        "redis://localhost/0/1",
-        "redis://localhost?decode_responses=1",
-        "redis://localhost?ssl_cert_reqs=none",
-        "rediss://localhost?ssl_ca_certs=/does/not/exist",
-        "rediss://localhost?ssl_cert_reqs=none",
-        "redis+cluster://localhost/2",
-        "redis+sentinel://localhost",
-        "unix://",
-        7,
-    ],
-)
-def test_bad_urls_are_refused_without_repeating_them(url: object) -> None:
-    if isinstance(url, str):
-        url = url.replace("://", "://user:hunter2@", 1)
-    with pytest.raises(InvalidArgumentError, match="url") as raised:
-        RedisStorage(url)  # type: ignore[arg-type]
-    assert "hunter2" not in str(raised.value)
-
-
-def test_addresses() -> None:
-    assert [str(a) for a in parse_url("redis://[::1]:7000").addresses] == ["::1:7000"]
-    several = parse_url("redis+sentinel://a:1,b/main/2")
-    assert ([tuple(a) for a in several.addresses], several.service, several.db) == (
-        [("a", 1), ("b", 26379)],
-        "main",
-        2,
-    )
-
-
 @pytest.mark.parametrize("prefix", ["", "a b", "a{b}", "a*", "x" * 65, None])
 def test_bad_prefixes_are_refused(prefix: object) -> None:
     with pytest.raises(InvalidArgumentError, match="prefix"):

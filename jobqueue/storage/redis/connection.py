@@ -260,9 +260,10 @@ async def connect(
 async def _introduce(connection: Connection, login: Login, name: str) -> None:
     """Log in, choose the database and tell the server who this is."""
     steps: list[asyncio.Future[Any]] = []
-    if login.password is not None:
+    if login.username is not None or login.password is not None:
         user = () if login.username is None else (login.username,)
-        steps.append(connection.send(b"AUTH", *user, login.password))
+        # A user without a password is let in with any, or with none.
+        steps.append(connection.send(b"AUTH", *user, login.password or ""))
     if login.db:
         steps.append(connection.send(b"SELECT", login.db))
     named = connection.send(b"CLIENT", b"SETNAME", name)
