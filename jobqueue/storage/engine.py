@@ -505,11 +505,11 @@ class Engine:
             for job in q.leased.values():
                 job.lease_until = 0
 
-    def shift(self, delta: int) -> None:
+    def shift(self, delta: int, *, retries: bool = True) -> None:
         """Follow a clock that was set by ``delta`` ms.
 
-        Leases, locks, TTLs and the pauses before retries keep their length; a start time that was asked
-        for stays.
+        Leases, locks, TTLs and the pauses before ``retries`` keep their length; a start time that was
+        asked for stays.
         """
         self._locks.shift(delta)
         for q in self._queues.values():
@@ -518,7 +518,8 @@ class Engine:
             for job in q.leased.values():
                 job.lease_until = job.lease_until and job.lease_until + delta
             q.shift_expiry(delta)
-            q.shift_retries(delta)
+            if retries:
+                q.shift_retries(delta)
 
     def dump(self, now: int) -> Iterator[SavedJob]:
         """Yield every record that is not absent, for `load`. Their order holds that of the indexes."""

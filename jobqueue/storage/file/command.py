@@ -9,6 +9,9 @@ own, and so reaches the same state. A command has
 * ``weigh``: tells from the answer what has to be written: nothing, a frame, or a frame that has to be
   safe on the disk before the answer goes out.
 
+A command never changes its meaning, since journals are replayed by later releases: a call that is to come to
+another state with the same arguments gets another code, and the old one is still read (`OldStep`).
+
 Claims and renewals are not synced. A power cut that takes them takes their workers too, and leaves the
 jobs ready or their leases dead; the fences that were given are skipped (`Restart`), so none comes twice.
 """

@@ -8,7 +8,7 @@ from typing import Any
 from jobqueue.storage.file.codec import Reader, length_of
 from jobqueue.storage.file.command import Command, Weight
 from jobqueue.storage.file.job_commands import Cancel, Exchange, Extend, Insert, Keep, Purge, Sweep, Watch
-from jobqueue.storage.file.store_commands import Acquire, Begin, Release, Renew, Restart, Seal, Step
+from jobqueue.storage.file.store_commands import Acquire, Begin, OldStep, Release, Renew, Restart, Seal, Step
 
 __all__ = [
     "Acquire",
@@ -19,6 +19,7 @@ __all__ = [
     "Extend",
     "Insert",
     "Keep",
+    "OldStep",
     "Purge",
     "Release",
     "Renew",
@@ -34,7 +35,7 @@ __all__ = [
 
 _ALL: tuple[type[Command[Any]], ...] = (
     Insert, Watch, Exchange, Extend, Sweep, Cancel, Keep, Purge, Acquire, Renew, Release,
-    Restart, Step, Seal, Begin,
+    Restart, OldStep, Seal, Begin, Step,
 )  # fmt: skip
 _BY_CODE = {kind.code: kind for kind in _ALL}
 
@@ -47,9 +48,10 @@ def pack_command(command: Command[Any]) -> bytes:
 
 def parse_command(data: Reader) -> Command[Any]:
     """Read one command. Raises `ValueError` at what no version of the store has written."""
-    kind = _BY_CODE.get(data.byte())
+    code = data.byte()
+    kind = _BY_CODE.get(code)
     if kind is None:
-        raise ValueError("an unknown command")
+        raise ValueError(f"a command of a kind {code} that this version does not know")
     try:
         body = Reader(data.blob())
         command = kind.parse(body)

@@ -113,7 +113,7 @@ class _Salvage:
             if payload[:1] == b"j":
                 try:
                     yield from parse_jobs(payload)
-                except (ValueError, IndexError) as error:
+                except ValueError as error:
                     self._error(name, f"has jobs that cannot be read: {error}")
 
     def _frames(self, name: str, data: bytes, salt: int) -> Iterator[Frame]:

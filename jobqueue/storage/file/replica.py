@@ -39,7 +39,12 @@ def parse_batch(payload: bytes) -> tuple[int, tuple[int, int], list[Command[Any]
     except struct.error as error:
         raise ValueError("a frame without a batch") from error
     reader = Reader(payload, _BATCH.size)
-    return now, (seq, fence), [parse_command(reader) for _ in range(count)]
+    commands = [parse_command(reader) for _ in range(count)]
+    if not commands:
+        raise ValueError("a frame without commands")
+    if not reader.done:
+        raise ValueError("a frame with a tail")
+    return now, (seq, fence), commands
 
 
 @contextlib.contextmanager
@@ -171,7 +176,10 @@ class Replica:
             for command in commands:
                 command.apply(state, now)
         except ValueError as error:
-            raise StorageError(f"{self._place(frame)} cannot be read: {error}") from error
+            raise StorageError(
+                f"{self._place(frame)} cannot be read: {error}; use one version of jobqueue for all "
+                "processes of a store, or run `jobqueue fsck --repair`"
+            ) from error
         if state.engine.counters != counters:
             raise StorageError(
                 f"{self._place(frame)} leads to another state than when it was written: run `jobqueue "

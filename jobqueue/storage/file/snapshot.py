@@ -152,7 +152,7 @@ def read_snapshot(directory: Directory, generation: int, meter: Meter) -> Snapsh
         state = State()
         counters, locks = parse_head(next(blocks), state)
         state.engine.load(_jobs(blocks, path), locks, counters)
-    except (ValueError, struct.error, IndexError, StopIteration) as error:
+    except (ValueError, StopIteration) as error:
         raise _damaged(path) from error
     finally:
         files.close(fd)
@@ -193,9 +193,12 @@ def parse_jobs(block: bytes) -> Iterator[SavedJob]:
     reader = Reader(block, 1)
     queue = reader.text()
     at, end = reader.at, len(block)
-    while at < end:
-        job, at = _parse_job(queue, block, at)
-        yield job
+    try:
+        while at < end:
+            job, at = _parse_job(queue, block, at)
+            yield job
+    except (struct.error, IndexError) as error:
+        raise ValueError(f"a malformed job: {error}") from error
 
 
 def _jobs(blocks: Iterator[bytes], path: Path) -> Iterator[SavedJob]:

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from jobqueue.storage.engine import Counters
 from jobqueue.storage.file.codec import Reader, number, numbers, text
 from jobqueue.storage.file.command import Common, Weight
 from jobqueue.storage.file.state import State
 
-__all__ = ["Acquire", "Begin", "Release", "Renew", "Restart", "Seal", "Step"]
+__all__ = ["Acquire", "Begin", "OldStep", "Release", "Renew", "Restart", "Seal", "Step"]
 
 
 @dataclass(slots=True)
@@ -145,15 +145,18 @@ class Begin(Common):
 
 
 @dataclass(slots=True)
-class Step(Common):
-    """The wall clock was set: leases, locks and TTLs move with it, and so keep their length."""
+class OldStep(Common):
+    """A `Step` as 0.1.0 wrote it: the pauses before retries did not move."""
 
     code: ClassVar[int] = 13
     delta: int
     clock_offset: int
 
     def apply(self, state: State, now: int) -> None:
-        state.engine.shift(self.delta)
+        self._apply(state, retries=False)
+
+    def _apply(self, state: State, *, retries: bool) -> None:
+        state.engine.shift(self.delta, retries=retries)
         state.noted.clear()
         state.clock_offset = self.clock_offset
 
@@ -164,8 +167,18 @@ class Step(Common):
         return numbers(self.delta, self.clock_offset)
 
     @classmethod
-    def parse(cls, data: Reader) -> Step:
+    def parse(cls, data: Reader) -> Self:
         return cls(data.number(), data.number())
+
+
+@dataclass(slots=True)
+class Step(OldStep):
+    """The wall clock was set: what was to last so long still does."""
+
+    code: ClassVar[int] = 16
+
+    def apply(self, state: State, now: int) -> None:
+        self._apply(state, retries=True)
 
 
 @dataclass(slots=True)
