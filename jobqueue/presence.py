@@ -15,8 +15,10 @@ __all__ = ["REAPERS", "Presence", "sweeping_reapers"]
 
 REAPERS = "_reapers"
 """Name of the queue whose workers are the reapers that sweep."""
-INTERVAL = 5.0
+INTERVAL = 15.0
 """Seconds between two notes."""
+LOOK = 1.0
+"""Seconds after which a reaper that begins or ceases to sweep is noted, at the most."""
 
 
 class Presence:
@@ -39,13 +41,15 @@ class Presence:
 
     async def keep(self) -> None:
         """Note it again and again, until cancelled."""
+        clock, due = self._storage.clock, 0.0
         while True:
-            if self._sweeps():
-                await self._note(lease=1)
-                self._listed = True
-            else:
+            if not self._sweeps():
                 await self.leave()
-            await self._storage.clock.sleep(INTERVAL)
+            elif not self._listed or clock.monotonic() >= due:
+                due = clock.monotonic() + INTERVAL
+                self._listed = True
+                await self._note(lease=1)
+            await clock.sleep(LOOK)
 
     async def leave(self) -> None:
         """Take it off the list, if it is there."""

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["one_line", "printable"]
+__all__ = ["one_line", "printable", "printable_json"]
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]|[\ud800-\udfff]")
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]|[\ud800-\udfff]"
+)
 
 
 def printable(text: str) -> str:
     """Escape control characters, direction marks and lone surrogates; keep newline and tab."""
     return _CONTROL.sub(lambda found: ascii(found.group())[1:-1], text)
+
+
+def printable_json(text: str) -> str:
+    """Escape the same in JSON text on one line, as JSON does: its value stays."""
+    return _CONTROL.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
 
 
 def one_line(text: str) -> str:

@@ -38,12 +38,13 @@ def doctor(*, storage: str, output: str, samples: int) -> None:
     """
     found, code = asyncio.run(_examine(shared_storage(storage), samples))
     name = redact(storage)
-    if output == "json":
-        emit_json({"storage": name, "healthy": code is Exit.OK, **found})
-    else:
+    known = {"storage": name, "healthy": code is Exit.OK, **found}
+    if output == "table":
         show(_table(found["findings"]))
     if code is not Exit.OK:
-        raise Failure(f"{name} is not healthy: see the errors above", code)
+        raise Failure(f"{name} is not healthy: see the errors above", code, data=known)
+    if output == "json":
+        emit_json(known)
 
 
 async def _examine(store: Storage, samples: int) -> tuple[dict[str, Any], Exit]:
@@ -88,15 +89,17 @@ def fsck(*, storage: str, output: str, repair: bool) -> None:
         raise Failure.usage(f"{name} is a kind of store without a check of its data: try `jobqueue doctor`")
     findings = _rows(asyncio.run(_check(store, repair=repair)))
     left = sum(finding["severity"] == ERROR for finding in findings)
-    if output == "json":
-        emit_json({"storage": name, "sound": not left, "findings": findings})
-    elif findings:
+    known = {"storage": name, "sound": not left, "findings": findings}
+    if output == "table" and findings:
         show(_table(findings))
-    else:
-        click.echo(f"{name} is sound", err=True)
     if left:
         advice = "" if repair else ": stop what uses the store and add --repair"
-        raise Failure(f"{name} has {left} error{'' if left == 1 else 's'}{advice}", Exit.UNHEALTHY)
+        text = f"{name} has {left} error{'' if left == 1 else 's'}{advice}"
+        raise Failure(text, Exit.UNHEALTHY, data=known)
+    if output == "json":
+        emit_json(known)
+    elif not findings:
+        click.echo(f"{name} is sound", err=True)
 
 
 async def _check(store: Checkable, *, repair: bool) -> list[Finding]:

@@ -7,25 +7,41 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from jobqueue.cli.exits import Failure
+import click
+
+from jobqueue.cli.exits import Exit, Failure
 from jobqueue.cli.opening import announced
 from jobqueue.queue import Queue
 from jobqueue.serde import JsonSerde, MsgpackSerde, Serde
 from jobqueue.storage.base import Storage
+from jobqueue.storage.findings import MadeOnOpening
 from jobqueue.storage.urls import open_storage, redact
 
-__all__ = ["SERDES", "client", "opened", "require_shared", "run_fast", "shared_storage"]
+__all__ = ["SERDES", "client", "is_missing", "opened", "require_shared", "run_fast", "shared_storage"]
 
 T = TypeVar("T")
 
 SERDES: dict[str, type[Serde[Any]]] = {"json": JsonSerde, "msgpack": MsgpackSerde}
 
 
-def shared_storage(url: str) -> Storage:
-    """Return the unopened store of a URL, if other processes can see it too. It tells of long reading."""
+def shared_storage(url: str, *, make: bool = False) -> Storage:
+    """Return the unopened store of a URL, made to report long loading. Refuses a store of one process.
+
+    Unless it may ``make`` the store, a store that does not exist is refused too.
+    """
     storage = announced(open_storage(url))
     require_shared(storage, redact(url))
+    if not make and is_missing(storage):
+        raise Failure(
+            f"no store at {redact(url)}: check --storage (a worker, or the first job, makes a store)",
+            Exit.UNREACHABLE,
+        )
     return storage
+
+
+def is_missing(storage: Storage) -> bool:
+    """Return whether there is no store yet, but opening it would make one."""
+    return isinstance(storage, MadeOnOpening) and not storage.exists
 
 
 def require_shared(storage: Storage, name: str) -> None:
@@ -48,10 +64,14 @@ async def opened(storage: Storage) -> AsyncGenerator[Storage]:
 
 
 @asynccontextmanager
-async def client(url: str, name: str, serde: str = "json") -> AsyncGenerator[Queue[Any, Any]]:
-    """Start a queue without a handler: it enqueues, asks and waits."""
-    kind = SERDES[serde]
-    async with Queue[Any, Any](shared_storage(url), name, payload_serde=kind(), result_serde=kind()) as queue:
+async def client(
+    url: str, name: str, serde: str = "json", *, make: bool = False
+) -> AsyncGenerator[Queue[Any, Any]]:
+    """Start a queue without a handler: it enqueues, asks and waits. Says so if it makes the store."""
+    storage, kind = shared_storage(url, make=make), SERDES[serde]
+    if is_missing(storage):
+        click.echo(f"there is no store at {redact(url)} yet: making it", err=True)
+    async with Queue[Any, Any](storage, name, payload_serde=kind(), result_serde=kind()) as queue:
         yield queue
 
 

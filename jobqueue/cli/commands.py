@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import traceback
+from itertools import pairwise
 from typing import Any
 
 import click
@@ -14,6 +16,7 @@ from jobqueue.cli.demo.command import demo
 from jobqueue.cli.exits import Exit, Failure, failure
 from jobqueue.cli.jobs import cancel, enqueue, status, wait
 from jobqueue.cli.logs import configure_logging
+from jobqueue.cli.output import emit_json, has_emitted
 from jobqueue.cli.reaper import reaper
 from jobqueue.cli.stats import stats
 from jobqueue.cli.worker import worker
@@ -22,12 +25,24 @@ __all__ = ["main"]
 
 
 class _Main(click.Group):
-    """Turns every error into one line and an exit code."""
+    """Turns every error into one line, an exit code and, where JSON is asked for, a JSON value."""
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        # Click would cut it to the width of a line.
+        cmd.short_help = " ".join((cmd.help or "").split()).partition(". ")[0].rstrip(".") + "."
+        super().add_command(cmd, name)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_ARGUMENTS] = tuple(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except click.ClickException as error:
+            _emit(ctx, Failure(error.format_message(), Exit(error.exit_code)))
+            raise
+        except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except KeyboardInterrupt:
             end = Failure("interrupted", Exit.INTERRUPTED)
@@ -35,8 +50,29 @@ class _Main(click.Group):
             if ctx.params["debug"]:
                 traceback.print_exc()
             end = error if isinstance(error, Failure) else failure(error)
+        _emit(ctx, end)
         click.echo(f"Error: {end}", err=True)
         return ctx.exit(end.code)
+
+
+_ARGUMENTS = "jobqueue.arguments"
+
+
+def _emit(ctx: click.Context, end: Failure) -> None:
+    """Print an error as JSON, unless the command has printed its data, or for people."""
+    if _asks_for_json(ctx) and not has_emitted(ctx):
+        emit_json(end.as_value())
+
+
+def _asks_for_json(ctx: click.Context) -> bool:
+    # Of the arguments as they are: those of a command that cannot be called are never parsed.
+    arguments: tuple[str, ...] = ctx.meta[_ARGUMENTS]
+    pairs = set(pairwise(arguments))
+    if ("-o", "json") in pairs or ("--output", "json") in pairs:
+        return True
+    if "-ojson" in arguments or "--output=json" in arguments:
+        return True
+    return os.environ.get(f"JOBQUEUE_{ctx.invoked_subcommand or ''}_OUTPUT".upper()) == "json"
 
 
 @click.group(

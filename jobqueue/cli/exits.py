@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Self, cast
 
@@ -52,9 +53,17 @@ _CODES: tuple[tuple[type[JobQueueError], Exit, str], ...] = (
 class Failure(Exception):  # noqa: N818 - it ends a command as `click.exceptions.Exit` does
     """Ends a command with one line on stderr and an exit code."""
 
-    def __init__(self, message: str, code: Exit = Exit.ERROR) -> None:
+    def __init__(
+        self, message: str, code: Exit = Exit.ERROR, *, data: Mapping[str, object] | None = None
+    ) -> None:
         super().__init__(one_line(message))
         self.code = int(code)
+        self._data = data or {}
+
+    def as_value(self) -> dict[str, object]:
+        """Return what ``-o json`` prints: what is known all the same, and the error."""
+        name = Exit(self.code).name.lower()
+        return {**self._data, "error": {"code": name, "exit_code": self.code, "message": str(self)}}
 
     @classmethod
     def usage(cls, message: str) -> Self:
@@ -69,7 +78,14 @@ def failure(error: Exception) -> Failure:
         return failure(first)
     for kind, code, remedy in _CODES:
         if isinstance(error, kind):
-            return Failure(f"{error} ({remedy})" if remedy else str(error), code)
+            data = _outcome(error) if isinstance(error, JobFailedError) else None
+            return Failure(f"{error} ({remedy})" if remedy else str(error), code, data=data)
     if isinstance(error, JobQueueError):
         return Failure(str(error))
     return Failure(f"{type(error).__name__}: {error} (more with `jobqueue --debug ...`)")
+
+
+def _outcome(failed: JobFailedError) -> dict[str, object]:
+    cause = {"type": failed.error.type, "message": failed.error.message}
+    return {"id": failed.job_id, "state": "failed", "reason": failed.reason, "attempts": failed.attempts,
+            "cause": cause}  # fmt: skip

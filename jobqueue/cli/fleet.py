@@ -89,13 +89,17 @@ class _Child:
 
 
 class Fleet:
-    """Keeps ``count`` processes of ``command`` running, from `start` to `stop`.
+    """Keeps ``count`` processes running, from `start` to `stop`: ``command`` returns that of each number.
 
     With ``sources``, a directory, they are replaced whenever a Python file in it changes.
     """
 
     def __init__(
-        self, command: Sequence[str], environ: Mapping[str, str], count: int, sources: Path | None = None
+        self,
+        command: Callable[[int], Sequence[str]],
+        environ: Mapping[str, str],
+        count: int,
+        sources: Path | None = None,
     ) -> None:
         self._command = command
         self._environ = environ
@@ -146,7 +150,7 @@ class Fleet:
         failures = 0
         while not self._stopping.is_set():
             changed = self._changed
-            child = self._children[slot] = await self._spawn()
+            child = self._children[slot] = await self._spawn(slot)
             if self._stopping.is_set():  # it was told while there was nobody to pass it on to
                 child.terminate()
             code = await child.wait()
@@ -170,12 +174,12 @@ class Fleet:
             log.warning("worker process %d %s, next one %s", child.pid, exit_text(code), after)
             await _first(delay, self._stopping, changed)
 
-    async def _spawn(self) -> _Child:
+    async def _spawn(self, slot: int) -> _Child:
         ours, theirs = socket.socketpair()
         ours.settimeout(0)
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                *self._command,
+                *self._command(slot),
                 env={**self._environ, LINK_VARIABLE: str(theirs.fileno())},
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],

@@ -37,7 +37,7 @@ _priority = click.IntRange(-MAX_PRIORITY, MAX_PRIORITY)
 @click.argument("id")
 @click.argument("payload", type=as_payload)
 @storage_option()
-@queue_option()
+@queue_option("enqueue")
 @output_option()
 @_serde
 @option("--wait", is_flag=True, help="Wait for the result and print it.")
@@ -68,7 +68,7 @@ def enqueue(
     job_id = None if id == "-" else id
 
     async def run() -> None:
-        async with client(storage, queue, serde) as producer:
+        async with client(storage, queue, serde, make=True) as producer:
             if wait:
                 answer = await producer.enqueue_and_wait(job_id, payload, timeout=timeout, **options)
                 _print_result(None if job_id is None else id, answer, output)
@@ -85,7 +85,7 @@ def enqueue(
 @click.command()
 @click.argument("id")
 @storage_option()
-@queue_option()
+@queue_option("wait")
 @output_option()
 @_serde
 @_timeout
@@ -102,7 +102,7 @@ def wait(*, id: str, storage: str, queue: str, output: str, serde: str, timeout:
 @click.command()
 @click.argument("id")
 @storage_option()
-@queue_option()
+@queue_option("status")
 @output_option()
 @_serde
 def status(id: str, storage: str, queue: str, output: str, serde: str) -> None:
@@ -112,7 +112,7 @@ def status(id: str, storage: str, queue: str, output: str, serde: str) -> None:
         async with client(storage, queue, serde) as producer:
             known = await producer.get_status(id)
         if known is None:
-            raise Failure(f"no job {id!r} in queue {queue!r}, or its record has expired", Exit.NOT_FOUND)
+            raise Failure(_not_found(id, queue), Exit.NOT_FOUND)
         _print_fields(_status_fields(known), output)
 
     asyncio.run(run())
@@ -121,7 +121,7 @@ def status(id: str, storage: str, queue: str, output: str, serde: str) -> None:
 @click.command()
 @click.argument("id")
 @storage_option()
-@queue_option()
+@queue_option("cancel")
 @output_option()
 @option("--running", is_flag=True, help="Also a job that runs: its worker is asked to end it.")
 def cancel(id: str, storage: str, queue: str, output: str, *, running: bool) -> None:
@@ -132,16 +132,25 @@ def cancel(id: str, storage: str, queue: str, output: str, *, running: bool) -> 
             return await producer.cancel(id, running=running)
 
     answer = asyncio.run(run())
-    _print_fields({"id": id, "status": answer}, output)
+    fields: dict[str, object] = {"id": id, "status": answer}
+    text, code = "", Exit.ERROR
     match answer:
         case CancelStatus.NOT_FOUND:
-            raise Failure(f"no job {id!r} in queue {queue!r}, or its record has expired", Exit.NOT_FOUND)
+            text, code = _not_found(id, queue), Exit.NOT_FOUND
         case CancelStatus.PROCESSING:
-            raise Failure(f"job {id!r} runs already: add --running to end it")
+            text = f"job {id!r} runs already: add --running to end it"
         case CancelStatus.COMPLETED | CancelStatus.FAILED:
-            raise Failure(f"job {id!r} has {answer} already: there is nothing to cancel")
+            text = f"job {id!r} has {answer} already: there is nothing to cancel"
         case CancelStatus.CANCELLED | CancelStatus.CANCELLING:
             pass
+    if output == "table" or not text:
+        _print_fields(fields, output)
+    if text:
+        raise Failure(text, code, data=fields)
+
+
+def _not_found(id: str, queue: str) -> str:
+    return f"no job {id!r} in queue {queue!r}, or its record has expired"
 
 
 def _print_result(id: str | None, result: Any, output: str) -> None:
@@ -169,8 +178,8 @@ def _status_fields(known: JobStatus[Any]) -> dict[str, object]:
     return {
         "id": known.id,
         "state": known.state.value,
-        "created_at": known.created_at.isoformat(),
-        "updated_at": known.updated_at.isoformat(),
+        "created_at": _iso(known.created_at),
+        "updated_at": _iso(known.updated_at),
         "attempts": known.attempts,
         "max_attempts": known.max_attempts,
         "result": known.result,
@@ -178,7 +187,7 @@ def _status_fields(known: JobStatus[Any]) -> dict[str, object]:
             "type": error.type, "message": error.message, "traceback": error.traceback,
         },
         "progress": known.progress,
-        "run_at": known.run_at.isoformat(),
+        "run_at": _iso(known.run_at),
         "priority": known.priority,
         "worker_id": known.worker_id,
         "expires_at": _iso(known.expires_at),
@@ -186,4 +195,6 @@ def _status_fields(known: JobStatus[Any]) -> dict[str, object]:
 
 
 def _iso(instant: datetime | None) -> str | None:
-    return None if instant is None else instant.isoformat()
+    if instant is None:
+        return None
+    return instant.isoformat(timespec="milliseconds" if instant.microsecond else "seconds")

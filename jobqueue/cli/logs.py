@@ -40,8 +40,12 @@ class _Text(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)-7s [%(process)d] %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        # What handlers raise ends up here, and must not steer the terminal.
-        return printable(super().format(record))
+        # What handlers raise ends up here: it must not steer the terminal, nor pass for a line of the log.
+        return printable(super().format(record)).replace("\n", "\n    ")
+
+
+_FIELDS = ("job_id", "queue", "task", "attempt", "worker_id", "reason", "duration")
+"""Attributes of a record that say which job a line is about."""
 
 
 class _Json(logging.Formatter):
@@ -53,6 +57,7 @@ class _Json(logging.Formatter):
             "process": record.process,
             "message": record.getMessage(),
         }
+        line |= {name: value for name in _FIELDS if (value := getattr(record, name, None)) is not None}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line)
+        return json.dumps(line, default=str)

@@ -13,9 +13,11 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from jobqueue.errors import InvalidArgumentError
-from jobqueue.options import check_instant, check_queue_name, check_seconds
+from jobqueue.options import check_id, check_instant, check_queue_name, check_seconds
+from jobqueue.storage.urls import STORAGE_VARIABLE
 
 __all__ = [
+    "QUEUE_VARIABLE",
     "instant",
     "option",
     "output_option",
@@ -25,6 +27,7 @@ __all__ = [
     "seconds",
     "seconds_or_zero",
     "storage_option",
+    "worker_name",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -33,6 +36,8 @@ T = TypeVar("T")
 option = functools.partial(click.option, show_envvar=True)
 """An option whose help names its environment variable."""
 
+QUEUE_VARIABLE = "JOBQUEUE_QUEUE"
+"""Names the queue of every command on one queue."""
 MAX_PAYLOAD_TEXT = 64 * 1024 * 1024
 """Largest JSON text, in bytes, that is read from a file or stdin."""
 
@@ -40,6 +45,11 @@ MAX_PAYLOAD_TEXT = 64 * 1024 * 1024
 def queue_name(value: str) -> str:
     """Check a queue's name."""
     return _checked(check_queue_name, value, "queue")
+
+
+def worker_name(value: str) -> str:
+    """Parse a worker's name."""
+    return _checked(check_id, value, "name")
 
 
 def seconds(value: str | float) -> float:
@@ -116,15 +126,21 @@ def storage_option(*, required: bool = True, text: str = "URL of the store.") ->
         "--storage",
         metavar="URL",
         required=required,
-        envvar="JOBQUEUE_STORAGE",
-        help=f"{text} For example redis://localhost or file:///var/lib/jobs.",
+        envvar=STORAGE_VARIABLE,
+        help=f"{text} For example redis://localhost or ./jobs.",
     )
 
 
-def queue_option() -> Callable[[F], F]:
-    """``-q/--queue``: one name."""
+def queue_option(command: str) -> Callable[[F], F]:
+    """``-q/--queue``: one name, whose variable may be the same for all commands that take one."""
     return option(
-        "-q", "--queue", type=queue_name, metavar="NAME", default="default", help="Name of the queue."
+        "-q",
+        "--queue",
+        type=queue_name,
+        metavar="NAME",
+        default="default",
+        envvar=[f"JOBQUEUE_{command.upper()}_QUEUE", QUEUE_VARIABLE],
+        help="Name of the queue.",
     )
 
 

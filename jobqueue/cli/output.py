@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobqueue.text import printable
+from jobqueue.text import printable, printable_json
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["as_json", "console", "emit_json", "fields_table", "fitted", "rows_table", "show"]
+__all__ = ["as_json", "console", "emit_json", "fields_table", "fitted", "has_emitted", "rows_table", "show"]
 
+_EMITTED = "jobqueue.emitted"
 WIDE = 10_000
 """Columns of a table in a file or pipe, where nothing is cut or wrapped."""
 
 
 def as_json(value: Any) -> str:
-    """Return one line of JSON. Bytes, which msgpack results may hold, become base64."""
-    return json.dumps(value, ensure_ascii=False, default=_plain)
+    """Return one line of JSON that is safe to print. Bytes, which msgpack results may hold, become base64."""
+    return printable_json(json.dumps(value, ensure_ascii=False, default=_plain))
 
 
 def _plain(value: Any) -> str:
@@ -33,6 +34,14 @@ def _plain(value: Any) -> str:
 def emit_json(value: Any) -> None:
     """Print one line of JSON on stdout."""
     click.echo(as_json(value))
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.meta[_EMITTED] = True
+
+
+def has_emitted(context: click.Context) -> bool:
+    """Return whether the command has printed JSON."""
+    return _EMITTED in context.meta
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -94,4 +103,4 @@ def fitted(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> list[Tab
 
 
 def _cell(value: object) -> str:
-    return "-" if value is None else printable(str(value))
+    return "-" if value is None else printable(str(value)).replace("\n", "\\n").replace("\t", "\\t")

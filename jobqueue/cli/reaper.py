@@ -6,6 +6,7 @@ import os
 
 import click
 
+from jobqueue.cli.banner import reaper_banner
 from jobqueue.cli.client import run_fast, shared_storage
 from jobqueue.cli.exits import Failure
 from jobqueue.cli.health import health_options
@@ -16,7 +17,7 @@ from jobqueue.cli.serving import Service, serve
 from jobqueue.options import LeaderElection
 from jobqueue.reaper import Reaper
 
-__all__ = ["reaper"]
+__all__ = ["reaper", "reaper_service"]
 
 
 @click.command()
@@ -61,18 +62,23 @@ def reaper(
         election = None
 
     async def run() -> None:
-        store = shared_storage(storage)
+        store = shared_storage(storage, make=True)
         made = Reaper(store, queue or None, sweep_interval=sweep_interval, leader_election=election)
-        service = Service(
-            start=made.start,
-            stop=made.stop,
-            hurry=_nothing_to_hurry,
-            until_broken=made.until_broken,
-            ready=lambda: made.ready,
-        )
-        await serve(service, notifiers(os.environ), health_host, health_port)
+        reaper_banner(store, queue, sweep_interval, election=leader_election)
+        await serve(reaper_service(made), notifiers(os.environ), health_host, health_port)
 
     run_fast(run())
+
+
+def reaper_service(made: Reaper) -> Service:
+    """Return a reaper as a service."""
+    return Service(
+        start=made.start,
+        stop=made.stop,
+        hurry=_nothing_to_hurry,
+        until_broken=made.until_broken,
+        ready=lambda: made.ready,
+    )
 
 
 def _election(ttl: float | None, renewal: float | None, retry: float | None) -> LeaderElection:

@@ -34,6 +34,42 @@ class Service:
     ready: Callable[[], bool]
 
 
+def together(main: Service, other: Service) -> Service:
+    """Return both as one service, which is ready when ``main`` is."""
+
+    async def start() -> None:
+        await main.start()
+        try:
+            await other.start()
+        except BaseException:
+            await main.stop()
+            raise
+
+    async def stop() -> None:
+        # Neither waits for the other, nor misses its stop because the other failed.
+        ends = await asyncio.gather(main.stop(), other.stop(), return_exceptions=True)
+        for error in filter(None, ends):
+            raise error
+
+    def hurry() -> None:
+        main.hurry()
+        other.hurry()
+
+    async def until_broken() -> None:
+        waits = [asyncio.ensure_future(service.until_broken()) for service in (main, other)]
+        try:
+            over, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        for wait in over:
+            wait.result()
+        if waits[0] in over:  # somebody else has stopped it
+            await other.stop()
+
+    return Service(start=start, stop=stop, hurry=hurry, until_broken=until_broken, ready=main.ready)
+
+
 async def serve(service: Service, notifiers: Sequence[Notifier], host: str, port: int | None) -> None:
     """Start, serve until SIGTERM or SIGINT, stop.
 

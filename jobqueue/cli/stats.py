@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobqueue.cli.client import opened, shared_storage
+from jobqueue.cli.exits import Exit, Failure
 from jobqueue.cli.options import option, output_option, queue_name, seconds, seconds_or_zero, storage_option
 from jobqueue.cli.output import emit_json, fitted, show
+from jobqueue.presence import sweeping_reapers
 from jobqueue.reaper import REAPER_LOCK
 from jobqueue.storage.base import Storage
 from jobqueue.storage.totals import Totals
+from jobqueue.storage.urls import redact
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,10 +39,11 @@ _NOT_STATES = {"queue", "workers", "oldest_waiting", "rate"}
 def stats(
     *, storage: str, output: str, queue: tuple[str, ...], sample: float, interval: float, watch: bool
 ) -> None:
-    """Count the jobs of every queue by state; list workers and the leading reaper."""
+    """Count the jobs of every queue by state; list workers and the reapers that sweep."""
 
     async def run() -> None:
         async with opened(shared_storage(storage)) as store:
+            await _require_queues(store, queue, redact(storage))
             rates = Rates(store)
             if sample:
                 await rates.look(queue or await store.queues())
@@ -51,6 +55,15 @@ def stats(
                 await store.clock.sleep(interval)
 
     asyncio.run(run())
+
+
+async def _require_queues(store: Storage, names: Sequence[str], where: str) -> None:
+    """Refuse a name that neither jobs nor workers have used."""
+    known = await store.queues()
+    for name in names:
+        if name not in known and not await store.workers(name):
+            held = f"its queues are {', '.join(known)}" if known else "it holds no queue yet"
+            raise Failure(f"no queue {name!r} in {where}: {held}", Exit.NOT_FOUND)
 
 
 class Rates:
@@ -77,13 +90,29 @@ async def collect(store: Storage, queues: Sequence[str], rates: Rates) -> dict[s
     now = store.clock.time() * 1000
     names = queues or await store.queues()
     ending = await rates.look(names)
-    holder = await store.holder(REAPER_LOCK)
+    reapers = await _reapers(store, now)
     return {
         "queues": [await _queue(store, name, now, ending[name]) for name in names],
-        "reaper": None if holder is None else {
-            "leader": holder.owner, "term": holder.term, "expires_in": _left(holder.expires_at, now),
-        },
-    }  # fmt: skip
+        "reaper": reapers[0] if reapers else None,
+        "reapers": reapers,
+    }
+
+
+async def _reapers(store: Storage, now: float) -> list[dict[str, Any]]:
+    """Return those that sweep: the leader of all queues, then the others."""
+    leader, seen = await store.holder(REAPER_LOCK), await sweeping_reapers(store)
+    found = [_reaper(known.worker, _age(known.seen_at, now)) for known in seen]
+    if leader is None:
+        return found
+    others = [reaper for reaper in found if reaper["leader"] != leader.owner]
+    age = next((reaper["seen"] for reaper in found if reaper["leader"] == leader.owner), None)
+    return [_reaper(leader.owner, age, leader.term, _left(leader.expires_at, now)), *others]
+
+
+def _reaper(
+    name: str, seen: float | None, term: int | None = None, expires_in: float | None = None
+) -> dict[str, Any]:
+    return {"leader": name, "term": term, "expires_in": expires_in, "seen": seen}
 
 
 async def _queue(store: Storage, name: str, now: float, rate: float | None) -> dict[str, Any]:
@@ -117,7 +146,7 @@ def _show(found: dict[str, Any], output: str, *, watch: bool) -> None:
     if watch and sys.stdout.isatty():
         click.clear()
     if not found["queues"]:
-        click.echo("this store holds no queue", err=True)
+        click.echo("this store holds no job yet; -q NAME shows the workers of a queue", err=True)
     show(*_tables(found))
 
 
@@ -130,18 +159,21 @@ def _tables(found: dict[str, Any]) -> Iterator[Table]:
             for each in queues
         ]
         yield from fitted(["queue", *states, "oldest", "rate"], rows)
-    workers = [[queue["queue"], worker["worker"], worker["running"], f"{_seconds(worker['seen'])} ago"]
+    workers = [[queue["queue"], worker["worker"], worker["running"], _ago(worker["seen"])]
                for queue in queues for worker in queue["workers"]]  # fmt: skip
     if workers:
         yield from fitted(["queue", "worker", "running", "seen"], workers)
-    reaper = found["reaper"]
-    if reaper is not None:
-        row = [reaper["leader"], reaper["term"], f"in {_seconds(reaper['expires_in'])}"]
-        yield from fitted(["leading reaper", "term", "expires"], [row])
+    reapers = [[reaper["leader"], reaper["term"], _ago(reaper["seen"])] for reaper in found["reapers"]]
+    if reapers:
+        yield from fitted(["reaper", "term", "seen"], reapers)
 
 
 def _rate(queue: dict[str, Any]) -> str | None:
     return None if queue["rate"] is None else f"{queue['rate']:g}/s"
+
+
+def _ago(value: float | None) -> str | None:
+    return None if value is None else f"{value:g} s ago"
 
 
 def _seconds(value: float | None) -> str | None:

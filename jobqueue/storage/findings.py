@@ -1,11 +1,11 @@
-"""Optional abilities of a store: diagnose its server, check its data, report loading."""
+"""Optional abilities of a store: diagnose its server, check its data, report loading, tell if it exists."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
-__all__ = ["Checkable", "Diagnosable", "Finding", "Loading"]
+__all__ = ["Checkable", "Diagnosable", "Finding", "Loading", "MadeOnOpening"]
 
 
 class Finding(Protocol):
@@ -63,4 +63,14 @@ class Loading(Protocol):
         Applies from the next opening or check on; called from any thread. A function that the store was
         given before stays.
         """
+        ...
+
+
+@runtime_checkable
+class MadeOnOpening(Protocol):
+    """A store that `open` makes if it does not exist, so that a wrong name makes an empty store."""
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a store now."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from jobqueue import open_storage
 from jobqueue.cli.commands import main
 from tests.cli.processes import TASKS, Process
 
@@ -26,8 +28,21 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(tmp_path: Path) -> str:
-    """URL of an empty store that processes share."""
+    """URL of a store that processes share, which does not exist yet."""
     return f"file://{tmp_path}/store"
+
+
+@pytest.fixture
+def made(store: str) -> str:
+    """URL of that store, which has been opened once."""
+
+    async def make() -> None:
+        storage = open_storage(store)
+        await storage.open()
+        await storage.close()
+
+    asyncio.run(make())
+    return store
 
 
 @pytest.fixture

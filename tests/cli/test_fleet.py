@@ -39,6 +39,14 @@ def test_children_run_the_jobs_and_drain(store, data, spawn):
     assert all(map(gone, children))
 
 
+def test_their_names_are_numbered(spawn):
+    parent = spawn("worker", "tasks:queue", "--processes", "2", "--name", "left", "--no-reaper")
+    parent.expect("2 worker processes of tasks:queue on the queue's own store")
+    names = {parent.expect("queue default started, worker (.*)")[1] for _ in range(2)}
+    assert names == {"left-1", "left-2"}
+    assert not [line for line in parent.lines["err"] if "with a reaper" in line]
+
+
 def test_signals_are_passed_on(store, data, spawn):
     parent, children = fleet(spawn)
     data("enqueue", "a", '{"sleep": 600}', "-s", store)
@@ -98,7 +106,7 @@ def test_options_of_the_parent_do_not_reach_the_children(spawn):
     parent.signal(signal.SIGTERM)
     assert parent.wait() == 0
     text = "\n".join(parent.lines["err"])
-    assert text.count("worker process") == 2
+    assert text.count("worker process ") == 2
     assert text.count("health on") == 1
 
 

@@ -69,9 +69,9 @@ def test_payload_from_stdin_and_file(store, cli, data, tmp_path: Path, worker):
         (["a"], "PAYLOAD"),
     ],
 )
-def test_bad_input_is_refused_before_anything_is_stored(store, cli, data, arguments, says):
-    assert says in cli("enqueue", *arguments, "-s", store, code=2).stderr
-    assert data("stats", "-s", store)["queues"] == []
+def test_bad_input_is_refused_before_anything_is_stored(made, cli, data, arguments, says):
+    assert says in cli("enqueue", *arguments, "-s", made, code=2).stderr
+    assert data("stats", "-s", made)["queues"] == []
 
 
 def test_endlessly_nested_payload(store, spawn, project):
@@ -111,9 +111,41 @@ def test_timeout(store, cli):
     assert cli("wait", "a", "-s", store, "--timeout", "0.1", code=4).stdout == ""
 
 
-def test_not_found(store, cli):
+def test_not_found(made, cli):
     for command in ("wait", "status", "cancel"):
-        assert "no job 'a'" in cli(command, "a", "-s", store, code=3).stderr
+        assert "no job 'a'" in cli(command, "a", "-s", made, code=3).stderr
+
+
+@pytest.mark.parametrize("command", [["wait", "a"], ["status", "a"], ["cancel", "a"], ["stats"], ["doctor"],
+                                     ["fsck"], ["fsck", "--repair"]])  # fmt: skip
+def test_reading_a_store_that_does_not_exist_makes_none(cli, tmp_path: Path, command):
+    for typo in (f"file://{tmp_path}/typo", f"{tmp_path}/typo"):
+        said = cli(*command, "-s", typo, code=5).stderr
+        assert f"no store at {typo}: check --storage" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_first_job_makes_the_store_and_says_so(store, cli):
+    assert cli("enqueue", "a", "1", "-s", store).stderr == f"there is no store at {store} yet: making it\n"
+    assert cli("enqueue", "b", "1", "-s", store).stderr == ""
+
+
+def test_a_path_names_a_store(made, data, monkeypatch):
+    directory = Path(made.removeprefix("file://"))
+    monkeypatch.chdir(directory.parent)
+    for path in (str(directory), f"./{directory.name}", f"../{directory.parent.name}/{directory.name}"):
+        assert data("stats", "-s", path)["queues"] == []
+
+
+def test_one_variable_names_the_queue_of_all_commands(store, data):
+    env = {"JOBQUEUE_STORAGE": store, "JOBQUEUE_QUEUE": "mail", "JOBQUEUE_CANCEL_QUEUE": "other"}
+    data("enqueue", "a", "1", env=env)
+    assert data("status", "a", "-q", "mail", env=env)["state"] == "queued"
+    assert data("status", "a", env=env)["state"] == "queued"
+    refused = data("cancel", "a", env=env, code=3)
+    assert refused["status"] == "not_found"
+    assert "in queue 'other'" in refused["error"]["message"]
+    assert data("cancel", "a", "-q", "mail", env=env)["status"] == "cancelled"
 
 
 def test_cancel_a_waiting_job(store, cli, data):
@@ -134,6 +166,7 @@ def test_cancel_a_running_job(store, cli, data, worker):
 def test_cancel_an_ended_job(store, cli, worker):
     cli("enqueue", "a", "{}", "-s", store, "--wait")
     result = cli("cancel", "a", "-s", store, "-o", "json", code=1)
+    assert result.stdout.count("\n") == 1
     assert json.loads(result.stdout)["status"] == "completed"
     assert "nothing to cancel" in result.stderr
 

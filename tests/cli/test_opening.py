@@ -171,6 +171,7 @@ def test_a_reaper_logs_it(full: Path) -> None:
         env=environ(), stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stderr is not None
+    assert "reaper of all queues" in process.stderr.readline()
     line = process.stderr.readline()
     process.terminate()
     process.communicate(timeout=BOUND)

@@ -28,6 +28,17 @@ def test_recovers_the_job_of_a_dead_worker(store, data, spawn):
     assert reaper.lines["out"] == []
 
 
+def test_its_first_line_says_what_it_works_on(store, spawn):
+    path = store.removeprefix("file://")
+    reaper = spawn("reaper", "-s", store, "--sweep-interval", "0.5")
+    reaper.expect(
+        f"reaper of all queues on the new file://{path} .from --storage., "
+        f"sweeps every 0.5 s without an election, pid {reaper.pid}"
+    )
+    reaper = spawn("reaper", "-q", "a", "-q", "b", "--leader-election", JOBQUEUE_STORAGE=store)
+    reaper.expect("reaper of queues a, b on file://.* .from JOBQUEUE_STORAGE., sweeps .* while it leads")
+
+
 def test_looks_after_named_queues_only(store, data, spawn):
     stalled(store, data, spawn)
     other = spawn("reaper", "-s", store, "-q", "other", "--sweep-interval", "0.05", "--health-port", "0")
@@ -41,22 +52,27 @@ def test_looks_after_named_queues_only(store, data, spawn):
     assert not [line for line in other.lines["err"] if "lost its lease" in line]
 
 
+def term_of(reaper) -> int:
+    return int(reaper.expect(r"leads, term (\d+)")[1])
+
+
 def test_leader_and_follower(store, data, spawn):
     options = ("-s", store, "--leader-election", "--lock-ttl", "2", "--health-port", "0")
     first = spawn("reaper", *options)
-    first.expect("leads, term 1")
+    term = term_of(first)
     second = spawn("reaper", *options)
     port = int(second.expect(r"health on http://127.0.0.1:(\d+)")[1])
     until_ready(port)  # a follower that can reach the store is ready
     shown = data("stats", "-s", store)["reaper"]
-    assert shown["term"] == 1
+    assert shown["term"] == term
     assert 0 < shown["expires_in"] <= 2
     first.signal(signal.SIGTERM)
-    second.expect("leads, term 2")
+    second_term = term_of(second)
+    assert second_term > term
     assert first.wait() == 0
     os.kill(second.pid, signal.SIGKILL)
     third = spawn("reaper", *options)
-    third.expect("leads, term 3")
+    assert term_of(third) > second_term
 
 
 def test_lock_options_need_an_election(cli, store):

@@ -5,12 +5,43 @@ from __future__ import annotations
 import json
 import signal
 
+from tests.cli.processes import until_ready
 
-def test_empty_store(store, cli, data):
-    assert data("stats", "-s", store) == {"queues": [], "reaper": None}
-    result = cli("stats", "-s", store)
+
+def test_empty_store(made, cli, data):
+    assert data("stats", "-s", made) == {"queues": [], "reaper": None, "reapers": []}
+    result = cli("stats", "-s", made)
     assert result.stdout == ""
-    assert "no queue" in result.stderr
+    assert "no job yet" in result.stderr
+
+
+def test_a_queue_that_nobody_has_used_is_refused(made, cli, data, spawn):
+    assert "no queue 'typo' in" in cli("stats", "-s", made, "-q", "typo", code=3).stderr
+    data("enqueue", "a", "1", "-s", made, "-q", "mail")
+    said = data("stats", "-s", made, "-q", "mail", "-q", "typo", code=3)["error"]["message"]
+    assert said.endswith("its queues are mail")
+    worker = spawn("worker", "tasks:queue", "--health-port", "0")
+    until_ready(int(worker.expect(r"health on http://127.0.0.1:(\d+)")[1]))
+    (shown,) = data("stats", "-s", made, "-q", "default")["queues"]
+    assert len(shown["workers"]) == 1
+
+
+def test_every_reaper_that_sweeps_is_shown(made, cli, data, spawn):
+    alone = spawn("reaper", "-s", made, "-q", "mail", "--health-port", "0")
+    until_ready(int(alone.expect(r"health on http://127.0.0.1:(\d+)")[1]))
+    shown = data("stats", "-s", made)
+    assert shown["reaper"] == shown["reapers"][0]
+    assert (shown["reaper"]["term"], shown["reaper"]["expires_in"]) == (None, None)
+    assert shown["reaper"]["seen"] < 30
+    worker = spawn("worker", "tasks:queue")
+    leader, term = worker.expect(r"reaper (\S+) leads, term (\d+)").groups()
+    shown = data("stats", "-s", made)
+    assert shown["reaper"]["leader"] == leader
+    assert shown["reaper"]["term"] == int(term)
+    assert len(shown["reapers"]) == 2
+    table = cli("stats", "-s", made).stdout.splitlines()
+    assert ["reaper", "term", "seen"] in [line.split() for line in table]
+    assert any(line.startswith(leader) for line in table)
 
 
 def test_counts_by_state_and_worker(store, cli, data, worker):

@@ -22,6 +22,71 @@ def test_runs_jobs_of_other_processes_until_a_signal(store, data, worker):
     assert worker.lines["out"] == []
 
 
+def test_the_first_line_says_what_it_works_on(store, tmp_path, spawn):
+    path = store.removeprefix("file://")
+    worker = spawn("worker", "tasks:queue")
+    line = worker.expect("worker of")[0] and worker.lines["err"][0]
+    assert f"worker of tasks:queue: queue default on the new file://{path} (as its code says)" in line
+    assert f"concurrency 4, handler work, with a reaper, pid {worker.pid}" in line
+    other = spawn("worker", "tasks:queue", "-s", f"{tmp_path}/other", "--concurrency", "1", "--no-reaper")
+    other.expect(f"on the new file://{tmp_path}/other .from --storage instead of the queue's own file://{path}."
+                 ", concurrency 1, handler work, without a reaper")  # fmt: skip
+    third = spawn("worker", "tasks:queue", JOBQUEUE_STORAGE=store)
+    third.expect(f"on file://{path} .from JOBQUEUE_STORAGE., concurrency 4")
+
+
+def test_the_first_line_shows_no_password(spawn):
+    worker = spawn("worker", "tasks:queue", "-s", "redis://jobs:secret@127.0.0.1:1/3")
+    worker.expect("queue default on .*127.0.0.1:1/3.* .from --storage")
+    worker.wait()
+    assert "secret" not in "\n".join(worker.lines["err"])
+
+
+def test_a_queue_without_a_store_takes_that_of_the_command(project, store, data, spawn):
+    (project / "plain.py").write_text(
+        "from jobqueue import Queue\nqueue = Queue()\n@queue.execute\ndef work(job): return 7\n"
+    )
+    for options, env in ((("-s", store), {}), ((), {"JOBQUEUE_STORAGE": store})):
+        worker = spawn("worker", "plain:queue", *options, **env)
+        worker.expect("default started")
+        assert data("enqueue", "-", "1", "-s", store, "--wait")["result"] == 7
+        worker.end()
+        assert "instead" not in "".join(worker.lines["err"])
+    without = spawn("worker", "plain:queue")
+    without.expect("Error: importing 'plain' raised InvalidArgumentError: storage: .* set JOBQUEUE_STORAGE")
+    assert without.wait() == 2
+
+
+def test_a_worker_sweeps_unless_it_must_not(store, data, spawn):
+    dead = spawn("worker", "tasks:queue", "--no-reaper")
+    dead.expect("queue default started")
+    data("enqueue", "a", '{"sleep": 600}', "-s", store)
+    dead.expect("running a", "out")
+    dead.signal(signal.SIGKILL)
+    dead.wait()
+    assert not [line for line in dead.lines["err"] if "leads" in line]
+    worker = spawn("worker", "tasks:queue")
+    worker.expect("reaper .* leads")
+    worker.expect("running a", "out")
+    worker.signal(signal.SIGTERM)
+    worker.signal(signal.SIGINT)
+    assert worker.wait() == 0
+    assert any("no longer leads" in line for line in worker.lines["err"])
+    assert data("stats", "-s", store)["reapers"] == []
+
+
+def test_its_name(store, data, spawn):
+    worker = spawn("worker", "tasks:queue", "--name", "left")
+    worker.expect("queue default started, worker left")
+    data("enqueue", "a", '{"sleep": 600}', "-s", store)
+    worker.expect("running a", "out")
+    assert data("status", "a", "-s", store)["worker_id"] == "left"
+    worker.signal(signal.SIGTERM)
+    worker.signal(signal.SIGINT)
+    assert worker.wait() == 0
+    assert data("stats", "-s", store)["queues"][0]["workers"] == []
+
+
 def test_first_signal_drains(store, data, worker):
     data("enqueue", "a", '{"sleep": 0.5}', "-s", store)
     worker.expect("running a", "out")

@@ -10,6 +10,7 @@ import pytest
 
 from jobqueue.cli.commands import main
 from jobqueue.cli.exits import Exit
+from jobqueue.cli.options import QUEUE_VARIABLE
 from tests.docs.doc_pages import DOCS, code, rows, section
 
 PAGE = DOCS / "reference/cli.md"
@@ -29,7 +30,7 @@ def test_every_command_has_its_section() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_options(name: str) -> None:
     table = {tuple(code(row[0])): row[1] for row in rows(section(PAGE, name))}
-    actual = {tuple(option.opts): option for option in options(COMMANDS[name])}
+    actual = {(*option.opts, *option.secondary_opts): option for option in options(COMMANDS[name])}
     assert table.keys() == actual.keys()
     for flags, option in actual.items():
         written, default = table[flags], plain_default(option)
@@ -60,7 +61,9 @@ def test_every_option_has_the_variable_that_the_page_says(name: str) -> None:
     for option in options(COMMANDS[name]):
         long = next(flag for flag in option.opts if flag.startswith("--"))
         variable = f"JOBQUEUE_{name}_{long[2:]}".upper().replace("-", "_")
-        expected = "JOBQUEUE_STORAGE" if long == "--storage" else variable
+        expected: object = "JOBQUEUE_STORAGE" if long == "--storage" else variable
+        if long == "--queue" and not option.multiple:
+            expected = [variable, QUEUE_VARIABLE]
         derived = f"JOBQUEUE_{name}_{option.name}".upper()  # by click's rule
         assert main.context_settings["auto_envvar_prefix"] == "JOBQUEUE"
         assert (option.envvar or derived) == expected, long

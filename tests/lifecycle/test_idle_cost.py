@@ -15,7 +15,7 @@ LOOK = 6.0
 async def commands(server: Server, start: Callable[[], Awaitable[object]]) -> list[str]:
     """Return the commands that clients send within `LOOK`, from the first wait for work on.
 
-    What scripts call inside the server is not counted.
+    Neither the loading of scripts (EVAL) nor what they call inside the server is counted.
     """
     reader, writer = await asyncio.open_unix_connection(server.socket_path)
     seen: list[str] = []
@@ -27,7 +27,7 @@ async def commands(server: Server, start: Callable[[], Awaitable[object]]) -> li
             pass
         async with asyncio.timeout(LOOK):
             async for line in reader:
-                if b" lua]" not in line:
+                if b" lua]" not in line and b'"EVAL"' not in line:
                     seen.append(line.decode(errors="replace"))
     except TimeoutError:
         return seen

@@ -50,7 +50,7 @@ async def run_chaos(found: Found, url: str | None, concurrency: int) -> dict[str
     """Do all of it on the store of ``url``, or on files in a temporary directory. Return the numbers."""
     with tempfile.TemporaryDirectory(prefix="jobqueue-chaos-") as directory:
         used = url or Path(directory, "store").as_uri()
-        async with opened(shared_storage(used)) as storage:
+        async with opened(shared_storage(used, make=True)) as storage:
             with viewing(console(stderr=True)) as view:
                 chaos = Chaos(storage, used, found, concurrency, Path(directory, "runs"), view)
                 await chaos.run()
@@ -109,7 +109,8 @@ class Chaos:
     async def _start(self) -> None:
         reaper = ["reaper", "-q", self._queue.name, "--leader-election", "--lock-ttl", str(LOCK_TTL),
                   "--sweep-interval", str(SWEEP)]  # fmt: skip
-        work = ["worker", "jobqueue.cli.demo.chaos_work:queue", "--concurrency", str(self._slots)]
+        work = ["worker", "jobqueue.cli.demo.chaos_work:queue", "--concurrency", str(self._slots),
+                "--no-reaper"]  # fmt: skip
         # The store goes in a variable, not in an argument: all users of the host see those.
         environ = {
             "JOBQUEUE_STORAGE": self._url,

@@ -109,6 +109,14 @@ class FileStorage:
     def __repr__(self) -> str:
         return f"FileStorage({str(self.path)!r})"
 
+    @property
+    def exists(self) -> bool:
+        """Whether the directory holds a store; `open` makes one where it does not."""
+        try:
+            return (self.path / LOCK_NAME).is_file()
+        except OSError:  # it cannot be seen: `open` says why
+            return True
+
     async def open(self) -> None:
         self._check_process()
         async with self._opening:

@@ -1,0 +1,70 @@
+"""The first line of a worker or reaper: its work, its store and the origin of that, its process."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from jobqueue.cli.client import is_missing
+from jobqueue.queue import Queue
+from jobqueue.storage.base import Storage
+from jobqueue.storage.file import FileStorage
+from jobqueue.storage.urls import STORAGE_VARIABLE, redact
+
+__all__ = ["fleet_banner", "reaper_banner", "store_name", "worker_banner"]
+
+log = logging.getLogger("jobqueue.cli")
+
+
+def worker_banner(target: str, queue: Queue[Any, Any], own_store: str, *, reaper: bool) -> None:
+    """Log what a worker does. ``own_store`` is the name of the store that the queue was made with."""
+    log.info(
+        "worker of %s: queue %s on %s, concurrency %d, handler %s, %s reaper, pid %d",
+        target, queue.name, _worker_store(queue.storage, own_store), queue.concurrency,
+        getattr(queue.handler, "__qualname__", repr(queue.handler)), "with a" if reaper else "without a",
+        os.getpid(), extra={"queue": queue.name, "worker_id": queue.worker_id},
+    )  # fmt: skip
+
+
+def fleet_banner(target: str, processes: int, storage: str | None) -> None:
+    """Log what the parent of worker processes does; their own lines say more."""
+    store = "the queue's own store" if storage is None else f"{redact(storage)} ({_source()})"
+    log.info("%d worker process%s of %s on %s, pid %d",
+             processes, "" if processes == 1 else "es", target, store, os.getpid())  # fmt: skip
+
+
+def reaper_banner(storage: Storage, queues: Sequence[str], interval: float, *, election: bool) -> None:
+    """Log what a reaper does."""
+    log.info(
+        "reaper of %s on %s (%s), sweeps every %g s %s, pid %d",
+        f"queues {', '.join(queues)}" if queues else "all queues", store_name(storage), _source(), interval,
+        "while it leads" if election else "without an election", os.getpid(),
+    )  # fmt: skip
+
+
+def store_name(storage: Storage) -> str:
+    """Return a name of a store without secrets, and whether it is made only now."""
+    name = f"file://{storage.path}" if isinstance(storage, FileStorage) else repr(storage)
+    return f"the new {name}" if is_missing(storage) else name
+
+
+def _worker_store(storage: Storage, own: str) -> str:
+    name, source = store_name(storage), _source()
+    instead = f" instead of the queue's own {own}" if source and own != name else ""
+    return f"{name} ({source or 'as its code says'}{instead})"
+
+
+def _source() -> str:
+    """Return where the store's URL comes from; "" if none was given to the command."""
+    match click.get_current_context().get_parameter_source("storage"):
+        case ParameterSource.COMMANDLINE:
+            return "from --storage"
+        case ParameterSource.ENVIRONMENT:
+            return f"from {STORAGE_VARIABLE}"
+        case _:
+            return ""
