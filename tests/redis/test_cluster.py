@@ -13,7 +13,9 @@ from jobqueue.job import Action, Settlement
 from jobqueue.runtime import SYSTEM_CLOCK
 from jobqueue.storage.base import InsertStatus, NewJob
 from jobqueue.storage.redis import Confirm, NotConfirmedError, RedisStorage
-from jobqueue.storage.redis.cluster import slot_of
+from jobqueue.storage.redis.cluster import ClusterNodes, slot_of
+from jobqueue.storage.redis.connector import Timeouts
+from jobqueue.storage.redis.url import Address, parse_url
 from jobqueue.testing.contract.support import Box
 from tests.redis.load import LEASE, Load
 from tests.services import Cluster
@@ -94,6 +96,42 @@ async def test_a_slot_moves_under_load(cluster: Cluster, storage: RedisStorage) 
     assert moved
     assert await storage.check("q") == []
     assert target.command("CLUSTER", "COUNTKEYSINSLOT", str(SLOT))
+
+
+@pytest.mark.parametrize("flavour", ["redis"])
+async def test_a_node_that_hangs_does_not_hold_up_the_queues_of_others(cluster: Cluster) -> None:
+    storage = RedisStorage(cluster.url, connect_timeout=8.0, reply_timeout=1.0, retry_for=30.0)
+    await storage.open()
+    hanging = cluster.nodes[0]  # the one that is asked first
+    queues = [(f"n{i}", cluster.node_of(slot_of(b"{jq:n%d}" % i))) for i in range(30)]
+    stuck = next(name for name, node in queues if node is hanging)
+    names = [name for name, node in queues if node is not hanging]
+    for name, _ in queues:
+        await storage.insert(name, [NewJob("a", b"")])
+    hanging.pause()
+    try:
+        calling = asyncio.create_task(storage.counts(stuck))
+        began = SYSTEM_CLOCK.monotonic()
+        while SYSTEM_CLOCK.monotonic() - began < 4.0:  # over the end of its connection
+            for name in names:
+                async with asyncio.timeout(4.0):
+                    assert (await storage.counts(name)).queued == 1
+        assert not calling.done()
+    finally:
+        hanging.resume()
+    assert (await asyncio.wait_for(calling, 30)).queued == 1
+    await storage.close()
+
+
+async def test_nodes_that_have_left_are_forgotten() -> None:
+    target = parse_url("redis+cluster://127.0.0.1:1")
+    nodes = ClusterNodes(target, Timeouts(1.0, 1.0))
+    stays, left = Address("127.0.0.1", 2), Address("127.0.0.1", 3)
+    for address in (stays, left):
+        nodes.link_to(address)
+        nodes.suspect(address)
+    nodes._forget_others({stays})
+    assert (list(nodes._links), nodes._suspects) == ([(stays, "command")], {stays})
 
 
 async def test_a_killed_node_concerns_only_its_queues(cluster: Cluster) -> None:

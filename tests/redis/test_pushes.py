@@ -17,7 +17,8 @@ from jobqueue.runtime import SYSTEM_CLOCK
 from jobqueue.storage.base import NewJob, Reply
 from jobqueue.storage.redis import RedisStorage
 from jobqueue.storage.redis import pushes as pushes_module
-from jobqueue.storage.redis.connection import Connection
+from jobqueue.storage.redis.connection import Connection, ReplyError
+from jobqueue.storage.redis.faults import ConnectionLostError
 from jobqueue.storage.redis.keys import (
     SECRET_BYTES,
     channel_base,
@@ -26,7 +27,9 @@ from jobqueue.storage.redis.keys import (
     mailbox,
     queues_key,
 )
+from jobqueue.storage.redis.pubsub import OneServer, PubSub, _Line
 from jobqueue.storage.redis.pushes import HEARSAY, LOOK_EVERY, CancelRequest, SinkListener, read_message
+from jobqueue.storage.redis.url import Address
 from jobqueue.testing.contract.support import Box
 from tests.redis.load import LEASE
 from tests.redis.support import raw_connection
@@ -82,6 +85,43 @@ def test_anything_else_is_a_value_error_and_nothing_worse(message: bytes) -> Non
     texts = [text for item in (*replies, *requests) for text in (item.queue, item.id)]
     size = sum(len(text.encode()) for text in texts) + sum(len(reply.data or b"") for reply in replies)
     assert len(message) == size + 20 * len(replies) + 11 * len(requests)
+
+
+REPLIES = st.recursive(
+    st.none() | st.integers() | st.binary(max_size=9) | st.sampled_from([b"message", b"subscribe", b"to"]),
+    lambda inner: st.lists(inner, max_size=4),
+)
+
+
+@given(replies=st.lists(REPLIES, max_size=5))
+def test_no_reply_upsets_a_subscribed_connection(replies: list[Any]) -> None:
+    async def feed() -> None:
+        hub = PubSub(OneServer(refuse_to_connect), 1.0)
+        line = _Line(hub, Address("", 0))
+        for reply in replies:
+            line._push(reply)
+        await hub.close()
+
+    asyncio.run(feed())
+
+
+async def refuse_to_connect(kind: str, key: bytes | None = None) -> Connection:
+    raise ConnectionLostError(kind)
+
+
+@given(data=st.binary(max_size=100) | st.binary(max_size=20).map(lambda tail: b"*3\r\n$-1\r\n" + tail))
+def test_no_bytes_upset_a_connection(data: bytes) -> None:
+    async def feed() -> None:
+        connection = Connection(Address("h", 1), 5.0)
+        waiting = connection.send(b"PING")
+        connection.data_received(data)
+        connection.abort("done")
+        assert waiting.done()
+        assert waiting.exception() is None or isinstance(
+            waiting.exception(), (ConnectionLostError, ReplyError)
+        )
+
+    asyncio.run(feed())
 
 
 @given(cut=st.integers(1, len(reply("some id", 12345)) - 1))

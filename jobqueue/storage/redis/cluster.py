@@ -53,6 +53,8 @@ class ClusterNodes:
         self._slots: dict[int, Address] = {}
         self._refreshing: asyncio.Task[None] | None = None
         self._links: dict[tuple[Address, str], Link] = {}
+        self._suspects: set[Address] = set()
+        """Nodes that did not answer the last time: the others are asked first where the slots are."""
 
     async def __call__(self, kind: str, key: bytes | None = None) -> Connection:
         """Connect outside the shared connections; the map is read anew, since this follows a fault."""
@@ -79,13 +81,24 @@ class ClusterNodes:
 
     async def connect(self, address: Address, kind: str) -> Connection:
         """Connect to a node, outside the shared connections."""
-        return await connect(
-            address,
-            self._login,
-            f"jobqueue-{kind}-{os.getpid()}",
-            connect_timeout=self._timeouts.connect,
-            reply_timeout=self._timeouts.reply,
-        )
+        try:
+            connection = await connect(
+                address,
+                self._login,
+                f"jobqueue-{kind}-{os.getpid()}",
+                connect_timeout=self._timeouts.connect,
+                reply_timeout=self._timeouts.reply,
+            )
+        except ConnectionLostError:
+            self.suspect(address)
+            raise
+        self._suspects.discard(address)
+        return connection
+
+    def suspect(self, address: Address) -> None:
+        """Note that a node does not answer: its slots may be at another one now."""
+        self._suspects.add(address)
+        self.doubt()
 
     def move(self, slot: int, address: Address) -> None:
         """Note the new node of a slot."""
@@ -123,7 +136,8 @@ class ClusterNodes:
 
     async def _read(self) -> None:
         problem = "no node was asked"
-        for address in dict.fromkeys((*(address for address, _ in self._links), *self._seeds)):
+        known = dict.fromkeys((*(address for address, _ in self._links), *self._seeds))
+        for address in sorted(known, key=self._suspects.__contains__):
             try:
                 connection = await self.link_to(address).connected()
                 ranges = await connection.send(b"CLUSTER", b"SLOTS")
@@ -137,9 +151,15 @@ class ClusterNodes:
                 slots.update(dict.fromkeys(range(first, last + 1), node))
             if slots:
                 self._slots = slots
+                self._forget_others({*slots.values(), *self._seeds})
                 return
             problem = f"{address} knows no slots"
         raise ConnectionLostError(f"no node tells where the slots are; the last problem: {problem}")
+
+    def _forget_others(self, nodes: set[Address]) -> None:
+        """Drop what is kept of nodes that have left the cluster."""
+        self._links = {key: link for key, link in self._links.items() if key[0] in nodes or link.in_use}
+        self._suspects &= nodes
 
 
 class _Send(Protocol):
@@ -239,7 +259,7 @@ class ClusterTransport:
                 try:
                     return await send(await self._nodes.link_to(node, kind).connected(), asking=asking)
                 except ConnectionLostError:
-                    self._nodes.doubt()
+                    self._nodes.suspect(node)
                     raise
                 except ReplyError as error:
                     code = error.code

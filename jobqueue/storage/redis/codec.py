@@ -214,7 +214,7 @@ def element(data: bytes) -> tuple[int, str]:
     A blank has neither.
     """
     position = _int(data[:7])
-    return (position if position >= _FLOOR else 2 * _FLOOR - position), data[7:].decode()
+    return (position if position >= _FLOOR else 2 * _FLOOR - position), data[7:].decode(errors="replace")
 
 
 # -- records --------------------------------------------------------------------------------------

@@ -70,6 +70,8 @@ class Connection(asyncio.Protocol):
         """Called with everything the server sends; once set, replies are no longer matched to commands."""
         self.on_lost: Callable[[], None] | None = None
         """Called once when the connection has ended."""
+        self.received = 0
+        """Bytes that have come so far."""
         self.closed = False
         self.full: asyncio.Future[None] | None = None
         """Set while more than `BACKLOG` bytes wait to be sent: await `room`."""
@@ -166,6 +168,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         reader, waiting = self._reader, self._waiting
         standing = len(waiting)
+        self.received += len(data)
         try:
             reader.feed(data)
             while (reply := reader.gets()) is not _NOTHING:
@@ -185,7 +188,8 @@ class Connection(asyncio.Protocol):
                     future.set_result(reply)
         except hiredis.ProtocolError as error:
             self.abort(f"not a Redis server, or a broken reply: {error}")
-        self._patience.heard(SYSTEM_CLOCK.monotonic(), len(data), answered=len(waiting) < standing)
+        if waiting:
+            self._patience.heard(SYSTEM_CLOCK.monotonic(), len(data), answered=len(waiting) < standing)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None:

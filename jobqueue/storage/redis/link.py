@@ -24,6 +24,11 @@ class Link:
         self._connecting: asyncio.Task[Connection] | None = None
         self._closed = False
 
+    @property
+    def in_use(self) -> bool:
+        """True if there is a connection, or one is being made."""
+        return self._connecting is not None or (self._connection is not None and not self._connection.closed)
+
     async def connected(self) -> Connection:
         """Return the connection; make it if there is none. Raises `ConnectionLostError` or a `ReplyError`."""
         connection = self._connection

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Collection, Coroutine
+from collections.abc import Collection, Coroutine, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
 from jobqueue.errors import StorageUnavailableError
@@ -265,7 +265,6 @@ class _Line:
         self._confirmed: set[bytes] = set()
         self._leaving: set[bytes] = set()
         self._connection: Connection | None = None
-        self._heard = False
 
     def add(self, channel: bytes) -> None:
         """Listen to a channel from now on."""
@@ -293,21 +292,23 @@ class _Line:
         while not connection.closed:
             if await _set_within(lost, _PING_EVERY):
                 return
-            self._heard = False
+            received = connection.received
             connection.post(b"PING")
             if await _set_within(lost, _PONG_WITHIN):
                 return
-            if not self._heard:
+            if connection.received == received:
                 connection.abort("the server did not answer a ping")
 
     def _push(self, reply: Any) -> None:
-        self._heard = True
         if isinstance(reply, ReplyError):
             self._failed(reply)
             return
-        if not isinstance(reply, list) or reply[0] == b"pong":
+        parts = cast("Sequence[Any]", reply) if isinstance(reply, list) else ()
+        if len(parts) != 3:
+            return  # the answer to a ping
+        kind, channel, data = parts
+        if not isinstance(channel, bytes):
             return
-        kind, channel, data = cast("tuple[bytes, bytes, Any]", reply)
         if kind == self._words.message:
             self._hub.deliver(channel, data)
         elif kind == self._words.subscribe.lower():

@@ -7,12 +7,6 @@ import socket
 import struct
 from contextlib import suppress
 
-try:
-    from fcntl import ioctl
-    from termios import TIOCOUTQ
-except ImportError:  # not on this platform
-    ioctl = None  # type: ignore[assignment]
-
 __all__ = ["is_self_connected", "keep_alive", "unsent"]
 
 _IDLE, _INTERVAL, _PROBES = 30, 10, 3
@@ -40,13 +34,18 @@ def is_self_connected(transport: asyncio.BaseTransport) -> bool:
 
 
 def unsent(transport: asyncio.Transport) -> int:
-    """Return how many bytes were written and not delivered yet, as far as that is known.
+    """Return how many bytes were written and not delivered yet, as far as that is known."""
+    sock = transport.get_extra_info("socket")
+    queued = 0 if sock is None or sock.fileno() < 0 else _queued(sock.fileno())
+    return transport.get_write_buffer_size() + queued
 
-    Linux also tells of those in its own queue, which is megabytes large: over a slow link it takes
-    a minute to empty.
-    """
-    size, sock = transport.get_write_buffer_size(), transport.get_extra_info("socket")
-    if ioctl is not None and sock is not None and sock.fileno() >= 0:
-        with suppress(OSError):
-            size += struct.unpack("i", ioctl(sock.fileno(), TIOCOUTQ, b"\0" * 4))[0]
-    return size
+
+def _queued(fd: int) -> int:
+    """Return the bytes in the kernel's own queue: megabytes, which take a minute over a slow link."""
+    with suppress(ImportError, OSError):  # not every platform tells
+        import fcntl  # noqa: PLC0415
+        import termios  # noqa: PLC0415
+
+        size: int = struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0" * 4))[0]
+        return size
+    return 0
