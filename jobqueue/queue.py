@@ -33,6 +33,7 @@ from jobqueue.events import (
 )
 from jobqueue.execution import Execution, Handler, Hook, is_async
 from jobqueue.generics import P, R
+from jobqueue.identity import Identity
 from jobqueue.job import ENDED, JobState
 from jobqueue.options import (
     MAX_SECONDS,
@@ -54,7 +55,7 @@ from jobqueue.records import (
 )
 from jobqueue.requests import Requests
 from jobqueue.run import Job
-from jobqueue.runtime import make_tuple, unique_id
+from jobqueue.runtime import make_tuple
 from jobqueue.serde import JsonSerde, Serde, load
 from jobqueue.session import Session
 from jobqueue.signals import serve_until_signal
@@ -107,7 +108,8 @@ class Queue(Generic[P, R]):
     Args:
         storage: a store, or a URL for `open_storage`; ``None``: the URL in ``JOBQUEUE_STORAGE``.
         name: 1 to 64 of ``A-Z a-z 0-9 . _ -``. Queues of one name on one store share their jobs.
-        worker_id: name of this object in records and statistics; default: a unique one.
+        worker_id: name of this object in records and statistics, not shared by two living workers;
+            default: host, process id and a few random characters.
         concurrency: number of jobs that run here at once.
         max_attempts: how often a failing job is tried, first attempt included. Travels with the job:
             the queue that *enqueues* decides.
@@ -149,7 +151,7 @@ class Queue(Generic[P, R]):
         tracebacks: bool = False,
     ) -> None:
         self.name = check_queue_name(name)
-        self.worker_id = unique_id() if worker_id is None else check_id(worker_id, "worker_id")
+        self._identity = Identity(None if worker_id is None else check_id(worker_id, "worker_id"))
         self._options = WorkerOptions(
             concurrency=check_count("concurrency", concurrency, high=MAX_CONCURRENCY),
             visibility_timeout=check_seconds("visibility_timeout", visibility_timeout),
@@ -183,6 +185,11 @@ class Queue(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<Queue {self.name!r} on {self._storage!r}, {'started' if self._session else 'stopped'}>"
+
+    @property
+    def worker_id(self) -> str:
+        """The name of this object in records and statistics; a drawn one differs in a forked child."""
+        return self._identity.name
 
     @property
     def storage(self) -> Storage:
@@ -221,7 +228,7 @@ class Queue(Generic[P, R]):
             limit = check_count("concurrency", concurrency, high=MAX_CONCURRENCY)
             self._options = replace(self._options, concurrency=limit)
         if worker_id is not None:
-            self.worker_id = check_id(worker_id, "worker_id")
+            self._identity = Identity(check_id(worker_id, "worker_id"))
         if storage is not None:
             self._storage = as_storage(storage)
 
@@ -238,7 +245,10 @@ class Queue(Generic[P, R]):
                     self._started()  # raises
                 return
             await self._storage.open()
-            session = Session(self._storage, self.name, self.worker_id, self._max_length, self._emitter)
+            session = Session(
+                self._storage, self.name, self._identity.name, self._max_length, self._emitter,
+                named=self._identity.given,
+            )  # fmt: skip
             try:
                 await session.start()
                 if self._handler is not None:

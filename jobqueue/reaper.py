@@ -24,11 +24,11 @@ from jobqueue.events import (
     log_event,
 )
 from jobqueue.forks import tell_in_child
+from jobqueue.identity import Identity
 from jobqueue.job import JobState
 from jobqueue.leadership import Leadership
 from jobqueue.options import LeaderElection, check_queue_name, check_seconds
 from jobqueue.presence import Presence
-from jobqueue.runtime import unique_id
 from jobqueue.signals import serve_until_signal
 from jobqueue.storage.base import Storage
 from jobqueue.storage.urls import as_storage
@@ -87,8 +87,7 @@ class Reaper:
         if leader_election is not None and not isinstance(leader_election, LeaderElection):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidArgumentError("leader_election", "must be a LeaderElection or None")
         self._election = leader_election
-        self.id = unique_id()
-        """Name of this reaper as owner of the leader lock."""
+        self._identity = Identity()
         self._emitter = Emitter(*_EVENTS)
         for kind in _EVENTS:
             self._emitter.on(kind, log_event)
@@ -100,6 +99,11 @@ class Reaper:
         self._over = asyncio.Event()
         self._changing = asyncio.Lock()
         self._in_child = False
+
+    @property
+    def id(self) -> str:
+        """The name of this reaper as owner of the leader lock; it differs in a forked child."""
+        return self._identity.name
 
     @property
     def is_leader(self) -> bool:

@@ -11,7 +11,9 @@ import gc
 import itertools
 import os
 import random
+import re
 import secrets
+import socket
 import string
 import time as _time
 from collections.abc import Callable, Collection
@@ -27,6 +29,8 @@ __all__ = [
     "calm_collector",
     "end_cancellation",
     "make_tuple",
+    "process_mark",
+    "process_name",
     "unique_id",
 ]
 
@@ -130,11 +134,16 @@ async def end_cancellation() -> None:
 
 
 _ALPHABET = string.ascii_letters + string.digits
+_UNUSUAL = re.compile("[^A-Za-z0-9_-]")
 _counter = itertools.count()
 
 
+def _random(length: int) -> str:
+    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+
+
 def _new_prefix() -> str:
-    return "".join(secrets.choice(_ALPHABET) for _ in range(12))
+    return _random(12)
 
 
 _prefix = _new_prefix()
@@ -147,6 +156,21 @@ def unique_id() -> str:
     short, because a store keeps a job's id twice: with its record and in an index.
     """
     return f"{_prefix}-{next(_counter):x}"
+
+
+def process_mark() -> str:
+    """Return random text that stays the same in this process, and is another in each forked child."""
+    return _prefix
+
+
+def process_name() -> str:
+    """Return a new name for something in this process: host, process id and eight random characters.
+
+    Of the host only the first label, without unusual characters, and its last 40: that is where names made by
+    machines differ.
+    """
+    host = _UNUSUAL.sub("-", socket.gethostname().partition(".")[0])[-40:].lstrip("-")
+    return f"{host or 'host'}-{os.getpid()}-{_random(8)}"
 
 
 def _renew_prefix() -> None:

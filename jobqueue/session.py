@@ -13,6 +13,7 @@ from jobqueue.events import Emitter, ErrorOccurred
 from jobqueue.execution import Execution
 from jobqueue.forks import tell_in_child
 from jobqueue.job import AbortedReason
+from jobqueue.namesakes import NameWatch
 from jobqueue.run import Job
 from jobqueue.storage.base import CancelStatus, Inserted, NewJob, Record, Storage
 from jobqueue.supervisor import Supervisor
@@ -30,7 +31,14 @@ class Session:
     """A queue from one start to the next stop, on an open store."""
 
     def __init__(
-        self, storage: Storage, queue: str, worker_id: str, max_length: int | None, emitter: Emitter
+        self,
+        storage: Storage,
+        queue: str,
+        worker_id: str,
+        max_length: int | None,
+        emitter: Emitter,
+        *,
+        named: bool,
     ) -> None:
         self._storage = storage
         self._queue = queue
@@ -40,6 +48,7 @@ class Session:
         self.supervisor = Supervisor(self._break)
         self.waiters = Waiters(storage, queue, worker_id, self.timers, self._cancel_run, self._report_poll)
         self.worker: Worker | None = None
+        self._names = NameWatch(storage, queue, worker_id, self._report_name) if named else None
         self.over = asyncio.Event()
         """Set when a background task has failed, and when the queue has stopped."""
         self.defect: BaseException | None = None
@@ -77,6 +86,8 @@ class Session:
             return
         self.worker = Worker(self._storage, execution, options, self._emitter, self.timers, self.supervisor)
         self.worker.start()
+        if self._names is not None:
+            self.supervisor.spawn(self._names.keep(), "name")
 
     async def work_soon(self, execution: Execution, options: WorkerOptions) -> None:
         """Like `work`, but retries every second, because no caller is left to raise to."""
@@ -118,8 +129,11 @@ class Session:
         self.timers.close()
 
     async def _leave(self) -> None:
-        if self.worker is not None:
-            await self._storage.extend(self._queue, self._worker_id, (), 0)
+        if self.worker is None:
+            return
+        await self._storage.extend(self._queue, self._worker_id, (), 0)
+        if self._names is not None:
+            await self._names.leave()
 
     async def _in_time(self, call: Coroutine[Any, Any, None], doing: str) -> None:
         """Await a call during shutdown, at most `LAST_CALL` seconds; report its failure, do not raise it."""
@@ -182,6 +196,9 @@ class Session:
 
     def _report_poll(self, error: BaseException) -> None:
         self.report(error, "reading the outcome of awaited jobs")
+
+    def _report_name(self, error: BaseException) -> None:
+        self.report(error, "working under a name that was given")
 
     def report(self, error: BaseException, doing: str) -> None:
         """Emit an error that happened outside of a handler."""
