@@ -7,7 +7,7 @@ Exit codes are those of `jobqueue.cli.exits.Exit`.
 
 from __future__ import annotations
 
-from jobqueue.cli import interrupts
+from jobqueue.cli import first_process, interrupts
 
 __all__ = ["main"]
 
@@ -17,6 +17,7 @@ def main() -> None:
 
     Loading the commands takes a third of a second, so nothing is loaded before Ctrl-C is quiet.
     """
+    first_process.split()
     interrupts.quiet()
     from jobqueue.cli.commands import main as command  # noqa: PLC0415 - see above
 
