@@ -351,7 +351,8 @@ async def test_files_are_for_the_owner_only(tmp_path: Path) -> None:
     await store.close()
     assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
     names = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "a" / "b").iterdir()}
-    assert set(names) == {"lock", "users", "wake", "journal-0000000001", "snapshot-0000000001"}
+    locks = {"lock", "users", "wake", "compact.lock"}
+    assert set(names) == locks | {"journal-0000000001", "snapshot-0000000001"}
     assert set(names.values()) == {0o600}
 
 

@@ -54,6 +54,27 @@ async def opened(directory: Path) -> AsyncIterator[FileStorage]:
         await store.close()
 
 
+@pytest.mark.skipif(shutil.which("flock") is None, reason="the command that the guide names")
+async def test_a_copy_under_the_locks_is_sound_while_others_write(tmp_path: Path) -> None:
+    """As the guide on backups has it."""
+    directory, said = tmp_path / "jobs", list[dict[str, Any]]()
+    writer = await spawn(*command("insert_forever", directory, "p", rotate_at=20_000))
+    try:
+        for number in range(4):
+            while len(said) < 100 * (number + 1):
+                said.append(await news(writer))
+            copy = await spawn(
+                "flock", f"{directory}/compact.lock", "flock", f"{directory}/lock",
+                "cp", "-a", str(directory), str(tmp_path / f"backup-{number}"),
+            )  # fmt: skip
+            assert await copy.wait() == 0
+            async with opened(tmp_path / f"backup-{number}") as store:
+                await hold_against(store, said)
+    finally:
+        writer.kill()
+        await writer.wait()
+
+
 async def test_every_job_of_eight_processes_runs_once(tmp_path: Path) -> None:
     """Producers and workers in all of them, while journals are sealed and compacted beneath."""
     count, directory = 150 * MORE, tmp_path / "store"
@@ -139,7 +160,9 @@ async def hold_against(store: FileStorage, said: list[dict[str, str]]) -> None:
     assert all(record is not None and record.state is JobState.COMPLETED for record in done)
 
 
-SYSTEM_CALLS = "pwrite64,fdatasync,fsync,rename,unlink,ftruncate,fallocate,mkdir"
+SYSTEM_CALLS = (
+    "pwrite64,fdatasync,fsync,?rename,renameat,?renameat2,?unlink,unlinkat,ftruncate,fallocate,?mkdir,mkdirat"
+)
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")

@@ -20,11 +20,10 @@ from jobqueue.storage.file.directory import Directory
 from jobqueue.storage.file.files import Files
 from jobqueue.storage.file.frames import HEADER_SIZE, JOURNAL, SNAPSHOT, Frame, find_frames, parse_header
 from jobqueue.storage.file.journal import Journal, journal_name
-from jobqueue.storage.file.lock import LOCK_NAME, LockFile, Published
+from jobqueue.storage.file.lock import COMPACT_LOCK, LOCK_NAME, LockFile, Published
 from jobqueue.storage.file.progress import Meter, Progress
 from jobqueue.storage.file.recovery import FENCE_GAP
 from jobqueue.storage.file.replica import Names, parse_batch
-from jobqueue.storage.file.rotation import COMPACT_LOCK
 from jobqueue.storage.file.snapshot import parse_head, parse_jobs, snapshot_name, write_snapshot
 from jobqueue.storage.file.state import State
 

@@ -16,9 +16,10 @@ from typing import NamedTuple
 from jobqueue.errors import StorageUnavailableError
 from jobqueue.storage.file.directory import Directory
 
-__all__ = ["LOCK_NAME", "DisplacedError", "LockFile", "Published"]
+__all__ = ["COMPACT_LOCK", "LOCK_NAME", "DisplacedError", "LockFile", "Published"]
 
 LOCK_NAME = "lock"
+COMPACT_LOCK = "compact.lock"
 
 _PAGE = struct.Struct("<4s40sQQQQqB")
 _CRC = struct.Struct("<I")

@@ -15,7 +15,7 @@ from jobqueue.storage.file.files import Files, fault
 from jobqueue.storage.file.filesystem import check_access, check_filesystem, probe
 from jobqueue.storage.file.frames import HEADER_SIZE
 from jobqueue.storage.file.journal import Journal, Tail, journal_name
-from jobqueue.storage.file.lock import DisplacedError, LockFile, Published
+from jobqueue.storage.file.lock import COMPACT_LOCK, DisplacedError, LockFile, Published
 from jobqueue.storage.file.progress import Progress
 from jobqueue.storage.file.replica import Names, Replica, pack_batch
 from jobqueue.storage.file.snapshot import write_snapshot
@@ -153,6 +153,7 @@ class Home:
         return False
 
     def _make_store(self) -> None:
+        self._files.close(self.directory.open_or_create(COMPACT_LOCK))  # there for whoever copies the store
         Journal.create(self.directory, 1).close()
         write_snapshot(self.directory, 1, State())
 

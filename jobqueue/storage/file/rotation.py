@@ -17,17 +17,16 @@ from jobqueue.errors import StorageError
 from jobqueue.storage.file.directory import Directory
 from jobqueue.storage.file.frames import HEADER_SIZE
 from jobqueue.storage.file.journal import Journal, journal_name
-from jobqueue.storage.file.lock import LockFile
+from jobqueue.storage.file.lock import COMPACT_LOCK, LockFile
 from jobqueue.storage.file.recovery import Home, seal
 from jobqueue.storage.file.replica import Names, Replica
 from jobqueue.storage.file.snapshot import snapshot_name, write_snapshot
 
-__all__ = ["COMPACT_LOCK", "ROTATE_AT", "Compaction", "compact", "prepare_rotation", "rotate", "rotation_due"]
+__all__ = ["ROTATE_AT", "Compaction", "compact", "prepare_rotation", "rotate", "rotation_due"]
 
 _log = logging.getLogger("jobqueue.storage.file")
 ROTATE_AT = 32 << 20
 """Smallest size of a journal, in bytes, at which the next one is begun."""
-COMPACT_LOCK = "compact.lock"
 _left: list[subprocess.Popen[bytes]] = []
 """Compacting processes that were still at work when their store was closed."""
 _JOB_SIZE = 256
