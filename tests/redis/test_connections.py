@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import random
 import shutil
 import ssl
 import subprocess
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -185,3 +187,41 @@ async def test_an_outage_of_pushed_replies_is_told_once(
         ("WARNING", "replies are not pushed now, waiters poll instead: nobody there"),
         ("INFO", "replies are pushed again"),
     ]
+
+
+# -- event loops -----------------------------------------------------------------------------------
+
+
+async def count(storage: RedisStorage) -> int:
+    await storage.open()
+    try:
+        return (await storage.counts("q")).queued
+    finally:
+        await storage.close()
+
+
+def test_a_store_may_be_opened_in_one_event_loop_after_another(server: Server) -> None:
+    storage = RedisStorage(server.url)
+    assert [asyncio.run(count(storage)) for _ in range(2)] == [0, 0]
+
+
+def test_a_store_that_a_dead_event_loop_left_open_can_be_opened_and_closed(server: Server) -> None:
+    storage = RedisStorage(server.url)
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):  # of what was left open
+        asyncio.run(storage.open())
+        with pytest.raises(StorageError, match="another event loop"):
+            asyncio.run(storage.counts("q"))
+        assert asyncio.run(count(storage)) == 0
+        asyncio.run(storage.open())
+        asyncio.run(storage.close())
+        gc.collect()
+    with pytest.raises(StorageError, match="not open"):
+        asyncio.run(storage.counts("q"))
+
+
+async def test_use_from_another_event_loop_is_refused_with_the_remedy(storage: RedisStorage) -> None:
+    for use in (storage.counts("q"), storage.open(), storage.close()):
+        with pytest.raises(StorageError, match=r"another event loop.*clone\(\)"):
+            await asyncio.to_thread(asyncio.run, use)
+    assert await asyncio.to_thread(asyncio.run, count(storage.clone())) == 0
+    assert (await storage.counts("q")).queued == 0

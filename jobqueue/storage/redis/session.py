@@ -94,6 +94,7 @@ class Session:
     """The connections of an open store, in one event loop."""
 
     def __init__(self, settings: Settings, now: Callable[[], bytes]) -> None:
+        self.loop = asyncio.get_running_loop()
         self._settings = settings
         self._retries = Retries(settings.retry_for)
         self.transport, self._connector = _connect_by(settings, self._retries)
@@ -160,6 +161,13 @@ class Session:
         for finding in findings:
             if finding.severity is Severity.WARNING:
                 warn_once(f"{self._settings.target}: {finding.text}")
+
+    def check_loop(self) -> None:
+        """Raise `StorageError` in another event loop than that of the connections."""
+        if asyncio.get_running_loop() is not self.loop:
+            raise StorageError(
+                "this Redis store was opened in another event loop: use it there, or a clone() of it here"
+            )
 
     async def close(self) -> None:
         """End all connections."""

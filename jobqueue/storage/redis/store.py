@@ -107,6 +107,7 @@ class RedisStorage:
         if self._session is None or not self._opened:
             self._check_process()
             raise StorageError("the Redis store is not open: call open() first")
+        self._session.check_loop()
         return self._session
 
     def _check_process(self) -> None:
@@ -120,11 +121,19 @@ class RedisStorage:
         self._in_child = self._opened > 0
         self._opened = 0
 
+    def _leave_dead_loop(self) -> None:
+        """Count as closed if the event loop has ended without closing this store."""
+        if self._session is not None and self._session.loop.is_closed():
+            self._session, self._opened, self._opening = None, 0, asyncio.Lock()
+
     # -- lifecycle --------------------------------------------------------------------------------
 
     async def open(self) -> None:
         self._check_process()
+        self._leave_dead_loop()
         async with self._opening:
+            if self._session is not None:
+                self._session.check_loop()
             if not self._opened:
                 tell_in_child(self)
                 session = Session(self._settings, self._now)
@@ -139,7 +148,10 @@ class RedisStorage:
     async def close(self) -> None:
         if self._in_child:
             return  # it has nothing of its own to close
+        self._leave_dead_loop()
         async with self._opening:
+            if self._session is not None:
+                self._session.check_loop()
             self._opened = max(0, self._opened - 1)
             if self._opened or self._session is None:
                 return
