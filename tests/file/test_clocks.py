@@ -235,6 +235,16 @@ async def test_after_a_backup_is_put_back_no_number_comes_again(tmp_path: Path) 
     await store.close()
 
 
+async def test_a_clock_of_another_millennium_leaves_numbers_that_others_can_count(make: Make) -> None:
+    clock = Settable()
+    clock.ahead = HOUR * 24 * 365 * 5000
+    store = await make(clock)
+    run = await claim(store, "a")
+    assert 1 << 52 < run.fence < 1 << 53
+    clock.ahead = 0.0
+    assert (await claim(store, "b")).fence > run.fence
+
+
 async def test_looking_on_writes_nothing(tmp_path: Path) -> None:
     """Only who changes something has numbers to give."""
     path = tmp_path / "store"

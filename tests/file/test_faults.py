@@ -13,7 +13,7 @@ import pytest
 from jobqueue.errors import QueueFullError, StorageError, StorageUnavailableError
 from jobqueue.job import Action, JobState, Settlement
 from jobqueue.storage.base import InsertStatus, NewJob
-from jobqueue.storage.file import FileStorage, commands, files, filesystem, journal
+from jobqueue.storage.file import FileStorage, commands, files, filesystem, journal, pump
 from jobqueue.storage.file.core import Core
 from jobqueue.storage.file.directory import Directory
 from jobqueue.storage.file.files import Files
@@ -246,6 +246,28 @@ async def test_faults_at_opening(number: int, kind: type[Exception], says: str, 
         await store.open()  # the fault is gone
         await store.close()
         assert layer.fds == set()
+
+
+@pytest.mark.parametrize("missing", ["descriptor", "thread"])
+async def test_an_opening_without_what_the_process_may_have(
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_pipe() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def no_thread(_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    store = FileStorage(tmp_path / "store", files=Quiet())
+    with monkeypatch.context() as patch:
+        if missing == "thread":
+            patch.setattr(pump.threading.Thread, "start", no_thread)
+        else:
+            patch.setattr(pump.os, "pipe", no_pipe)
+        with pytest.raises(StorageUnavailableError, match="raise the limit"):
+            await store.open()
+    await store.open()
+    await store.close()
 
 
 async def test_every_call_of_an_opening_may_fail(tmp_path: Path) -> None:

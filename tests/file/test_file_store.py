@@ -324,10 +324,27 @@ async def test_a_thread_that_breaks_off_is_reported_and_hangs_nobody(
     await until(lambda: "broke off" in caplog.text)  # the thread tells its callers first
 
 
-@pytest.mark.parametrize("path", ["", "a\0b"])
-def test_bad_paths(path: str) -> None:
+@pytest.mark.parametrize("path", ["", "a\0b", b"", None, 5, ["a"]])
+def test_bad_paths(path: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="path"):
         FileStorage(path)
+
+
+@pytest.mark.parametrize("name", ["fsync", "force", "progress", "rotate_at"])
+def test_bad_options(name: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=name):
+        FileStorage("jobs", **{name: "yes"})
+
+
+def test_a_relative_path_where_there_is_no_directory_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(InvalidArgumentError, match=r"path.*working directory"):
+        FileStorage("jobs")
+    FileStorage(tmp_path / "jobs")
 
 
 async def test_a_forked_child_is_told(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,6 +354,8 @@ async def test_a_forked_child_is_told(make: Make, monkeypatch: pytest.MonkeyPatc
         patch.setattr(storage.os, "getpid", lambda: pid + 1)
         with pytest.raises(StorageError, match="fork"):
             await store.counts("q")
+        with pytest.raises(StorageError, match="fork"):
+            await bounded(store.clone().open())  # its thread is the parent's
         await store.close()  # harmless
     assert (await store.counts("q")).queued == 0
 

@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 
 from jobqueue.errors import InvalidArgumentError, StorageError, StorageUnavailableError
 from jobqueue.job import Action, JobState, Settlement
+from jobqueue.options import check_bool, check_callable, check_count
 from jobqueue.runtime import SYSTEM_CLOCK, Clock
 from jobqueue.storage.base import (
     CancelStatus,
@@ -82,11 +83,13 @@ class FileStorage:
         files: Files | None = None,
         rotate_at: int = ROTATE_AT,
     ) -> None:
-        name = os.fsdecode(path)
-        if not name or "\0" in name:
-            raise InvalidArgumentError("path", "must be the path of a directory")
         self.clock = clock
-        self.path = Path(name).absolute()
+        self.path = _absolute(path)
+        check_bool("fsync", fsync)
+        check_bool("force", force)
+        if progress is not None:
+            check_callable("progress", progress)
+        check_count("rotate_at", rotate_at)
         self._shared = _Shared(
             _Options(self.path, clock, fsync, force, files or Files(), rotate_at), progress
         )
@@ -136,20 +139,21 @@ class FileStorage:
         if self._pid not in {0, os.getpid()}:
             return  # a forked child has nothing of its own to close
         async with self._opening:
+            until = asyncio.get_running_loop().time() + STUCK_AFTER
             if self._opened == 1:
-                await self._drain()
+                await self._drain(until)
             self._opened = max(0, self._opened - 1)
             if not self._opened and self._pump is not None:
-                await self._close(self._pump)
+                await self._close(self._pump, until)
 
-    async def _close(self, pump: Pump) -> None:
+    async def _close(self, pump: Pump, until: float) -> None:
         self._flush()
         self._pump, self._pid = None, 0
         pump.remove(self)
         finished = self._shared.release()
         if finished is not None:
             try:
-                async with asyncio.timeout(STUCK_AFTER):
+                async with asyncio.timeout_at(until):
                     await _outcome(finished)
             except TimeoutError:
                 self._give_up(self._in_flight)
@@ -288,9 +292,7 @@ class FileStorage:
 
     def _check_process(self) -> None:
         if self._pid not in {0, os.getpid()}:
-            raise StorageError(
-                "this file store was opened before a fork: make a new FileStorage in the child process"
-            )
+            raise _forked()
 
     def _check_open(self) -> asyncio.AbstractEventLoop:
         self._check_process()
@@ -390,11 +392,11 @@ class FileStorage:
 
     # -- nothing hangs ------------------------------------------------------------------------------
 
-    async def _drain(self) -> None:
-        """Wait for the answers under way, and for what they lead to; for a bounded time."""
+    async def _drain(self, until: float) -> None:
+        """Wait for the answers under way, and for the calls that give claims back."""
         self._flush()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STUCK_AFTER):
+            async with asyncio.timeout_at(until):
                 while self._in_flight:
                     self._emptied = asyncio.get_running_loop().create_future()
                     await self._emptied
@@ -428,9 +430,28 @@ def _outcome(future: Future[None]) -> asyncio.Future[None]:
     return asyncio.shield(asyncio.wrap_future(future))
 
 
+def _absolute(path: str | os.PathLike[str]) -> Path:
+    try:
+        name = os.fsdecode(path)
+    except TypeError:
+        raise InvalidArgumentError("path", f"must be a path, not {type(path).__name__}") from None
+    if not name or "\0" in name:
+        raise InvalidArgumentError("path", "must be the path of a directory")
+    try:
+        return Path(name).absolute()
+    except FileNotFoundError as error:
+        raise InvalidArgumentError("path", "is relative, and the working directory was removed") from error
+
+
 def _log_failure(ticket: asyncio.Future[Any]) -> None:
     if not ticket.cancelled() and (error := ticket.exception()) is not None:
         _log.warning("jobs that were claimed for nobody could not be given back: %s", error)
+
+
+def _forked() -> StorageError:
+    return StorageError(
+        "this file store was opened before a fork: make a new FileStorage in the child process"
+    )
 
 
 class _Shared:
@@ -441,12 +462,15 @@ class _Shared:
         self.progress = progress
         self._guard = threading.Lock()
         self._users = 0
+        self._pid = 0
         self._pump: Pump | None = None
 
     def acquire(self) -> Pump:
+        if self._pump is not None and self._pid != os.getpid():
+            raise _forked()
         with self._guard:
             if self._pump is None:
-                self._pump = self._start_pump()
+                self._pump, self._pid = self._start_pump(), os.getpid()
             self._users += 1
             return self._pump
 
@@ -469,9 +493,9 @@ class _Shared:
 
     def check(self, *, repair: bool) -> list[Finding]:
         options = self._options
-        if not (options.path / LOCK_NAME).is_file():
-            raise StorageError(f"{options.path} is not the directory of a file store")
         try:
+            if not (options.path / LOCK_NAME).is_file():
+                raise StorageError(f"{options.path} is not the directory of a file store")
             return (fsck.repair if repair else fsck.check)(options.files, options.path, self.progress)
         except OSError as error:
             raise StorageError(str(fault(error, f"{options.path} could not be checked"))) from error

@@ -14,6 +14,11 @@ from jobqueue.storage.file.state import State
 __all__ = ["Acquire", "Begin", "OldStep", "Release", "Renew", "Restart", "Seal", "Step"]
 
 
+_LAST_FLOOR = 1 << 52
+"""Largest number to begin with, of the year 2112: a clock that is far wrong for a moment must not take fences
+beyond the 53 bits that other systems can count."""
+
+
 @dataclass(slots=True)
 class Acquire(Common):
     """`Storage.acquire`. Synced: a term, like a fence, must not come twice."""
@@ -131,7 +136,8 @@ class Begin(Common):
     code: ClassVar[int] = 15
 
     def apply(self, state: State, now: int) -> None:
-        state.engine.advance(Counters(now * 1000, now * 1000))
+        first = min(now * 1000, _LAST_FLOOR)
+        state.engine.advance(Counters(first, first))
 
     def weigh(self, answer: None, state: State, now: int) -> Weight:
         return Weight.WRITTEN
