@@ -20,7 +20,6 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,7 +38,7 @@ def unavailable(what: str) -> None:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now.
+    """Return a port that nobody listens on now, and that no other call returns while this process lives.
 
     It lies below those that the kernel gives to clients: one of these could take it while a test restarts
     its server, even the client that tries to reach that server.
@@ -47,9 +46,19 @@ def free_port() -> int:
     while True:
         # Not the generator of all: where Hypothesis has seeded that, every process would take the same ports.
         port = random.SystemRandom().randint(12_000, 31_000)
-        with socket.socket() as sock, suppress(OSError):
+        sock = socket.socket()
+        try:
             sock.bind(("127.0.0.1", port))
-            return port
+        except OSError:
+            sock.close()
+            continue
+        # A server may share it from now on, as it sets this too; a `bind` without it may not.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _reserved.append(sock)
+        return port
+
+
+_reserved: list[socket.socket] = []
 
 
 class Server:
