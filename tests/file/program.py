@@ -10,7 +10,7 @@ from jobqueue.job import Action, JobState, Settlement
 from jobqueue.storage.base import InsertStatus, NewJob, Renewal, SettleStatus
 from jobqueue.storage.file import commands
 from jobqueue.storage.file.command import Command
-from jobqueue.storage.file.core import Core, Read, Write
+from jobqueue.storage.file.core import Core, Read, write
 from jobqueue.storage.file.directory import Directory
 from jobqueue.storage.file.files import Files
 from jobqueue.storage.file.recovery import Home
@@ -34,7 +34,7 @@ def compact_at(files: Files, path: Path) -> bool:
 
 def one(core: Core, call: Command[Any] | Read[Any]) -> Any:
     """Make one call as a turn of its own."""
-    (answer,) = core.turn([call if isinstance(call, Read) else Write.of(call)]).answers
+    (answer,) = core.turn([call if isinstance(call, Read) else write(call)]).answers
     if isinstance(answer, BaseException):
         raise answer
     return answer

@@ -12,7 +12,7 @@ from jobqueue.errors import StorageError
 from jobqueue.job import Action, Settlement
 from jobqueue.storage.base import NewJob
 from jobqueue.storage.file import FileStorage, commands, fsck
-from jobqueue.storage.file.core import Write
+from jobqueue.storage.file.core import write
 from jobqueue.storage.file.directory import Directory
 from jobqueue.storage.file.frames import FRAME_SIZE, HEADER_SIZE
 from jobqueue.storage.file.journal import Journal
@@ -228,7 +228,7 @@ def test_who_has_the_store_open_begins_anew_after_a_repair(store: Path) -> None:
     data[frames_of(store)[2][0] + FRAME_SIZE] ^= 255
     journal.write_bytes(data)
     fsck.repair(Quiet(), store)
-    turn = core.turn([Write.of(commands.Insert("q", [NewJob("new", b"")], None, None))])
+    turn = core.turn([write(commands.Insert("q", [NewJob("new", b"")], None, None))])
     assert turn.resync
     assert read(core, "get", "q", ["new"])[0] is not None
     assert read(core, "get", "q", ["job-1"]) == [None]

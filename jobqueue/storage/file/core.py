@@ -39,7 +39,7 @@ from jobqueue.storage.file.state import State
 from jobqueue.storage.file.store_commands import Begin, Step
 from jobqueue.storage.file.timekeeper import OwnClock, Reading
 
-__all__ = ["MAX_CALL", "Call", "Core", "Read", "Turn", "Write"]
+__all__ = ["MAX_CALL", "Call", "Core", "Read", "Turn", "Write", "write"]
 
 _log = logging.getLogger("jobqueue.storage.file")
 MAX_CALL = 1 << 30
@@ -74,17 +74,17 @@ class Write(Generic[T]):
     withdrawn: bool = False
     """Set by a caller that no longer waits: what has not begun by then is not carried out."""
 
-    @classmethod
-    def of(cls, command: Command[T]) -> Write[T]:
-        """Pack a call. Raises `InvalidArgumentError` if it has a value that cannot be packed."""
-        name = type(command).__name__.lower()
-        try:
-            packed = pack_command(command)
-        except (struct.error, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise InvalidArgumentError(name, f"has a value that cannot be stored: {error}") from error
-        if len(packed) > MAX_CALL:
-            raise InvalidArgumentError(name, f"must be at most {MAX_CALL} bytes in all, not {len(packed)}")
-        return cls(command, packed)
+
+def write(command: Command[T]) -> Write[T]:
+    """Pack a call. Raises `InvalidArgumentError` if it has a value that cannot be packed."""
+    name = type(command).__name__.lower()
+    try:
+        packed = pack_command(command)
+    except (struct.error, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise InvalidArgumentError(name, f"has a value that cannot be stored: {error}") from error
+    if len(packed) > MAX_CALL:
+        raise InvalidArgumentError(name, f"must be at most {MAX_CALL} bytes in all, not {len(packed)}")
+    return Write(command, packed)
 
 
 Call = Write[Any] | Read[Any]

@@ -37,7 +37,7 @@ from jobqueue.storage.base import (
 from jobqueue.storage.engine import Effects, Engine
 from jobqueue.storage.file import commands, doctor, fsck
 from jobqueue.storage.file.command import Command
-from jobqueue.storage.file.core import Call, Core, Read, Write
+from jobqueue.storage.file.core import Call, Core, Read, Write, write
 from jobqueue.storage.file.files import Files, fault
 from jobqueue.storage.file.fsck import Finding
 from jobqueue.storage.file.lock import LOCK_NAME
@@ -214,7 +214,7 @@ class FileStorage:
     async def exchange(
         self, queue: str, worker: str, settlements: Sequence[Settlement], limit: int, lease: int
     ) -> Exchanged:
-        call = Write.of(commands.Exchange(queue, worker, settlements, limit, lease))
+        call = write(commands.Exchange(queue, worker, settlements, limit, lease))
         answer = self._call(call)
         try:
             return await answer
@@ -304,7 +304,7 @@ class FileStorage:
         return self._call(Read(answer))
 
     def _write(self, command: Command[T]) -> asyncio.Future[T]:
-        return self._call(Write.of(command))
+        return self._call(write(command))
 
     def _call(self, call: Write[T] | Read[T]) -> asyncio.Future[T]:
         """Run a call together with those of this round of the event loop that fit into a turn."""

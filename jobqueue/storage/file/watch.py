@@ -13,7 +13,7 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from jobqueue.storage.file.directory import Directory
 
@@ -47,9 +47,10 @@ class _Inotify:
     interval = RESCAN
 
     def __init__(self, path: Path) -> None:
-        from inotify_simple import INotify, flags  # noqa: PLC0415 - exists on Linux only
+        # Exists on Linux only, and has no types.
+        from inotify_simple import INotify, flags  # noqa: PLC0415 # pyright: ignore[reportMissingTypeStubs]
 
-        self._inotify = INotify(nonblocking=True)
+        self._inotify: Any = INotify(nonblocking=True)
         try:
             self._inotify.add_watch(path, flags.MODIFY)
         except OSError:
