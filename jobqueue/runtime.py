@@ -31,6 +31,7 @@ __all__ = [
     "make_tuple",
     "process_mark",
     "process_name",
+    "random_secret",
     "unique_id",
 ]
 
@@ -156,6 +157,11 @@ def unique_id() -> str:
     short, because a store keeps a job's id twice: with its record and in an index.
     """
     return f"{_prefix}-{next(_counter):x}"
+
+
+def random_secret(size: int) -> bytes:
+    """Return random bytes that nobody can guess."""
+    return secrets.token_bytes(size)
 
 
 def process_mark() -> str:

@@ -230,7 +230,7 @@ class Worker:
                 self._announcer.settled(run, status)
         if answer.jobs:
             # Runs that end at once are handed in next, ahead of a wait for more work: callers wait for them.
-            await asyncio.sleep(0)
+            await self._clock.sleep(0)
 
     def _give_up(self) -> None:
         """Give up storing the last outcomes; their leases will expire and the jobs run again."""

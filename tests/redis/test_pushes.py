@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
 
@@ -382,3 +383,19 @@ async def test_any_worker_id_that_a_queue_takes_can_be_told_to_cancel(
     await storage.cancel("q", ["a"], running=True)
     await box.take(cancels=1)
     assert box.cancels == [("q", "a", job.fence)]
+
+
+def test_a_forked_child_has_a_secret_of_its_own() -> None:
+    store = RedisStorage("redis://127.0.0.1:1")
+    before = store._settings.secret
+    assert store.clone()._settings.secret == before
+    readable, writable = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(writable, store._settings.secret)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(readable, 64) != before
+    os.close(readable)
+    os.close(writable)
+    assert store._settings.secret == before

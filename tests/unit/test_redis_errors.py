@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobqueue import QueueFullError, StorageError, StorageUnavailableError
-from jobqueue.storage.redis.faults import Remedy, code_of, error_for, remedy_for
+from jobqueue.storage.redis.faults import RefusedError, Remedy, code_of, error_for, remedy_for
 
 SCRIPT_62 = (
     "ERR Error running script (call to f_079e9d10dcb80d199f50a2cd0f960dde5fe4aceb): "
@@ -26,7 +26,7 @@ SCRIPT_70 = " script: 079e9d10dcb80d199f50a2cd0f960dde5fe4aceb, on @user_script:
         ("NOSCRIPT No matching script. Please use EVAL.", "NOSCRIPT"),
         ("ERR max number of clients reached", "MAXCLIENTS"),
         ("ERR The user executing the script can't run this command or subcommand" + SCRIPT_70, "NOPERM"),
-        ("ERR unknown command 'NONSENSE'", "ERR"),
+        ("ERR unknown command 'NONSENSE'", "UNKNOWN"),
         ("no code at all", "ERR"),
     ],
 )
@@ -41,7 +41,7 @@ def test_the_code_of_a_reply(message: str, code: str) -> None:
         ("READONLY", StorageUnavailableError),
         ("LOADING", StorageUnavailableError),
         ("MISCONF", StorageUnavailableError),
-        ("NOPERM", StorageError),
+        ("NOPERM", RefusedError),
         ("WRONGTYPE", StorageError),
         ("MOVED", StorageError),
         ("ERR", StorageError),

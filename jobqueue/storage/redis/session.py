@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from secrets import token_bytes
 from typing import Any
 
 from jobqueue.errors import JobQueueError, StorageError
+from jobqueue.forks import tell_in_child
 from jobqueue.job import Action, Settlement
-from jobqueue.runtime import Clock
+from jobqueue.runtime import Clock, random_secret
 from jobqueue.storage.base import Claimed, Sink
 from jobqueue.storage.redis.blocking import WorkSignal
 from jobqueue.storage.redis.checks import (
@@ -74,7 +74,12 @@ class Settings:
         self.retry_for = retry_for
         self.allow_eviction = allow_eviction
         self.confirm = confirm
-        self.secret = token_bytes(SECRET_BYTES)
+        tell_in_child(self)
+        self.forked()
+
+    def forked(self) -> None:
+        """Draw the secret of this process."""
+        self.secret = random_secret(SECRET_BYTES)
         """Opens the messages that are believed: see `pushes`."""
 
 
