@@ -7,26 +7,49 @@ with whatever the callers of the same turn of the event loop ask for.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 from jobqueue.errors import StorageUnavailableError
 
-__all__ = ["Batcher"]
+__all__ = ["MOST_BYTES", "MOST_ITEMS", "Batcher", "fitting"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
+MOST_ITEMS = 500
+MOST_BYTES = 1 << 20
+"""Bytes of a batch, so that it takes no store long and holds no other call up; a larger item goes alone."""
+
+
+def fitting(sizes: Iterable[int]) -> int:
+    """Return how many of the first items fit into a batch by their bytes: at least one, if there is any."""
+    count = total = 0
+    for size in sizes:
+        total += size
+        if total > MOST_BYTES and count:
+            break
+        count += 1
+    return count
+
+
 class Batcher(Generic[T, R]):
     """Merges single calls into calls of ``send`` with up to ``limit`` items, in one event loop.
 
-    A caller that is cancelled leaves its batch; the item is sent all the same, if it was on its way.
+    With ``size``, which returns the bytes of an item, a batch has no more than `MOST_BYTES`. A caller that is
+    cancelled leaves its batch; the item is sent all the same, if it was on its way.
     """
 
-    def __init__(self, send: Callable[[Sequence[T]], Awaitable[Sequence[R]]], limit: int = 500) -> None:
+    def __init__(
+        self,
+        send: Callable[[Sequence[T]], Awaitable[Sequence[R]]],
+        limit: int = MOST_ITEMS,
+        size: Callable[[T], int] | None = None,
+    ) -> None:
         self._send = send
         self._limit = limit
+        self._size = size
         self._queued: list[tuple[T, asyncio.Future[R]]] = []
         self._sender: asyncio.Task[None] | None = None
         # Looked up once: on CPython 3.11 each time is a system call.
@@ -57,7 +80,10 @@ class Batcher(Generic[T, R]):
     async def _run(self) -> None:
         try:
             while self._queued:
-                batch, self._queued = self._queued[: self._limit], self._queued[self._limit :]
+                batch = self._queued[: self._limit]
+                if self._size is not None:
+                    batch = batch[: fitting([self._size(item) for item, _ in batch])]
+                self._queued = self._queued[len(batch) :]
                 batch = [entry for entry in batch if not entry[1].cancelled()]
                 if batch:
                     await self._send_batch(batch)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-from jobqueue.batching import Batcher
+from jobqueue.batching import MOST_ITEMS, Batcher, fitting
 from jobqueue.errors import JobQueueError, LeaseLostError, StorageUnavailableError
 from jobqueue.events import Emitter, ErrorOccurred
 from jobqueue.execution import Execution
@@ -57,7 +57,7 @@ class Session:
         self._hurried = False
         self._stopping = False
         self._max_length = max_length
-        self._inserts: Batcher[NewJob, Inserted] = Batcher(self._insert)
+        self._inserts: Batcher[NewJob, Inserted] = Batcher(self._insert, size=_size)
         self.insert_one: Callable[[NewJob], Awaitable[Inserted]] = (
             self._inserts.call if storage.batched else self._insert_one
         )
@@ -164,8 +164,8 @@ class Session:
     async def insert(self, jobs: Sequence[NewJob]) -> list[Inserted]:
         """Insert many jobs."""
         answers: list[Inserted] = []
-        for start in range(0, len(jobs), 500):
-            answers += await self._insert(jobs[start : start + 500])
+        while batch := jobs[len(answers) : len(answers) + MOST_ITEMS]:
+            answers += await self._insert(batch[: fitting(map(_size, batch))])
         return answers
 
     async def _insert_one(self, job: NewJob) -> Inserted:
@@ -219,3 +219,7 @@ class Session:
         if self.worker is not None:
             self.worker.break_off()
         self.over.set()
+
+
+def _size(job: NewJob) -> int:
+    return len(job.payload)

@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any
 
 from jobqueue.announcer import Announcer
+from jobqueue.batching import fitting
 from jobqueue.errors import JobQueueError, LeaseLostError, StorageUnavailableError
 from jobqueue.events import Emitter, ErrorOccurred
 from jobqueue.execution import Execution
@@ -202,6 +203,8 @@ class Worker:
 
     async def _exchange(self, limit: int) -> None:
         batch = self._finished[:MAX_BATCH]
+        if self._storage.batched:
+            batch = batch[: fitting([len(run.settlement.data) for run in batch])]
         settlements = [run.settlement for run in batch]
         started = self._clock.monotonic()
         if limit > 0:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from jobqueue import StorageUnavailableError
+from jobqueue import StorageUnavailableError, batching
 from jobqueue.batching import Batcher
 
 
@@ -50,6 +50,33 @@ async def test_a_batch_has_a_limit_and_the_order_is_kept() -> None:
     batcher = Batcher(store.send, limit=4)
     assert await asyncio.gather(*(batcher.call(n) for n in range(10))) == [n * 10 for n in range(10)]
     assert store.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count"),
+    [
+        ([], 0),
+        ([5], 1),
+        ([999], 1),
+        ([4, 6], 2),
+        ([4, 7], 1),
+        ([999, 1], 1),
+        ([0] * 50, 50),
+        ([3, 3, 3, 3], 3),
+    ],
+)
+def test_what_fits_into_a_batch(sizes: list[int], count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "MOST_BYTES", 10)
+    assert batching.fitting(sizes) == count
+
+
+async def test_a_batch_has_a_limit_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "MOST_BYTES", 10)
+    store = Store()
+    batcher = Batcher(store.send, size=lambda item: item)
+    numbers = [4, 6, 1, 99, 2, 3, 6]
+    assert await asyncio.gather(*(batcher.call(n) for n in numbers)) == [n * 10 for n in numbers]
+    assert store.batches == [[4, 6], [1], [99], [2, 3], [6]]
 
 
 async def test_an_error_is_the_error_of_its_batch_only() -> None:
