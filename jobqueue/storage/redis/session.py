@@ -46,6 +46,7 @@ class Settings:
     """The arguments of a store's constructor."""
 
     __slots__ = (
+        "__weakref__",
         "allow_eviction",
         "clock",
         "confirm",
