@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
-from jobqueue.errors import StorageUnavailableError
+from jobqueue.errors import InvalidArgumentError, StorageUnavailableError
 
 __all__ = ["MOST_BYTES", "MOST_ITEMS", "Batcher", "fitting"]
 
@@ -105,12 +105,25 @@ class Batcher(Generic[T, R]):
             for (_, future), answer in zip(batch, answers, strict=True):
                 if not future.done():
                     future.set_result(answer)
+        except InvalidArgumentError as error:
+            if len(batch) > 1:
+                await self._send_each(batch)
+            else:
+                _fail(batch, error)
         except Exception as error:  # noqa: BLE001 - it is the callers'
             # Each caller gets the same error object: a traceback is all that they share.
             _fail(batch, error)
         except BaseException:
             _fail(batch, _GONE)
             raise
+
+    async def _send_each(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
+        """Send items one by one: one of them was refused, and that must not fail the others."""
+        try:
+            for entry in batch:
+                await self._send_batch([entry])
+        finally:
+            _fail(batch, _GONE)  # those that were not sent, because this was cancelled
 
 
 _GONE = (

@@ -72,8 +72,16 @@ class InvalidArgumentError(JobQueueError, ValueError):
         self.argument = argument
         """Name of the argument at fault."""
 
+    def within(self, place: str) -> InvalidArgumentError:
+        """Return the same error for an argument that is part of ``place``, for example of ``jobs[3]``."""
+        return type(self)(f"{place}.{self.argument}" if self.argument else place, self._problem)
+
+    @property
+    def _problem(self) -> str:
+        return str(self).removeprefix(f"{self.argument}: ")
+
     def __reduce__(self) -> tuple[type[InvalidArgumentError], tuple[str, str]]:
-        return type(self), (self.argument, str(self).removeprefix(f"{self.argument}: "))
+        return type(self), (self.argument, self._problem)
 
 
 class SerializationError(JobQueueError):

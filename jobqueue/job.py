@@ -34,6 +34,7 @@ __all__ = [
     "AbortedReason",
     "Action",
     "Attempt",
+    "CheckedSettlement",
     "FailureReason",
     "Fatal",
     "JobState",
@@ -232,6 +233,13 @@ class Settlement(NamedTuple):
     """Milliseconds until the attempt after a ``retry``."""
 
 
+class CheckedSettlement(Settlement):
+    """A settlement whose fields need no check: `settle` made it. A changed copy is a `Settlement` again."""
+
+    __slots__ = ()
+    _make = Settlement._make  # type: ignore[assignment]  # `_replace` makes what is not checked
+
+
 def settle(attempt: Attempt, outcome: Outcome, ttl: int, backoff: Callable[[int], int]) -> Settlement | None:
     """Turn the outcome of a run into the write for the store, or ``None`` if the lease is gone.
 
@@ -240,21 +248,21 @@ def settle(attempt: Attempt, outcome: Outcome, ttl: int, backoff: Callable[[int]
     """
     id, fence = attempt.id, attempt.fence
     if isinstance(outcome, Returned):  # first: the outcome of nearly all runs
-        return make_tuple(Settlement, (id, fence, _COMPLETE, outcome.result, ttl, 0))
+        return make_tuple(CheckedSettlement, (id, fence, _COMPLETE, outcome.result, ttl, 0))
     match outcome:
         case RetryAsked(error, delay):
             wait = backoff(attempt.attempts) if delay is None else max(0, round(delay * 1000))
             data = encode_error(error, FailureReason.ERROR)
-            return Settlement(id, fence, Action.RETRY, data, ttl, wait)
+            return CheckedSettlement(id, fence, Action.RETRY, data, ttl, wait)
         case Raised(error, reason):
             data = encode_error(error, reason)
             if outcome.retryable and attempt.attempts < attempt.max_attempts:
-                return Settlement(id, fence, Action.RETRY, data, ttl, backoff(attempt.attempts))
-            return Settlement(id, fence, Action.FAIL, data, ttl)
+                return CheckedSettlement(id, fence, Action.RETRY, data, ttl, backoff(attempt.attempts))
+            return CheckedSettlement(id, fence, Action.FAIL, data, ttl)
         case Aborted(AbortedReason.CANCELLED):
-            return Settlement(id, fence, Action.CANCEL, b"", ttl)
+            return CheckedSettlement(id, fence, Action.CANCEL, b"", ttl)
         case Aborted(AbortedReason.SHUTDOWN):
-            return Settlement(id, fence, Action.RELEASE, b"", ttl)
+            return CheckedSettlement(id, fence, Action.RELEASE, b"", ttl)
         case Aborted(AbortedReason.TIMEOUT):
             info = ErrorInfo("TimeoutError", "the attempt exceeded job_timeout")
             return settle(attempt, Raised(info, FailureReason.TIMEOUT), ttl, backoff)

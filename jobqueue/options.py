@@ -21,6 +21,7 @@ __all__ = [
     "check_count",
     "check_id",
     "check_instant",
+    "check_millis",
     "check_number",
     "check_priority",
     "check_queue_name",
@@ -100,6 +101,11 @@ def check_count(argument: str, value: object, *, low: int = 1, high: int = 2**31
     if not low <= value <= high:
         raise InvalidArgumentError(argument, f"must be between {low} and {high}, not {shown(value)}")
     return value
+
+
+def check_millis(argument: str, value: object, *, low: int = 0) -> int:
+    """Return a duration in whole milliseconds, of at most 100 years."""
+    return check_count(argument, value, low=low, high=int(MAX_SECONDS * 1000))
 
 
 def check_priority(value: object) -> int:

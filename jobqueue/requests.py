@@ -19,7 +19,7 @@ from jobqueue.options import (
 from jobqueue.records import EnqueueRequest
 from jobqueue.runtime import make_tuple, unique_id
 from jobqueue.serde import Serde, TooLargeError, dump
-from jobqueue.storage.base import NewJob, Reuse
+from jobqueue.storage.base import CheckedJob, NewJob, Reuse
 
 __all__ = ["Requests"]
 
@@ -67,8 +67,8 @@ class Requests:
                     dump(self.serde, payload, "the payload", self.max_bytes),
                     0, 0, None, self.max_attempts, self.max_stalls, self.ttl, _RETURN, wait,
                 )  # fmt: skip
-                return make_tuple(NewJob, fields)
-            return NewJob(
+                return make_tuple(CheckedJob, fields)
+            return CheckedJob(
                 unique_id() if id is None else check_id(id),
                 dump(self.serde, payload, "the payload", self.max_bytes),
                 check_priority(priority),
@@ -95,8 +95,7 @@ class Requests:
                 request.delay, request.run_at, request.priority, request.reuse,
             )  # fmt: skip
         except InvalidArgumentError as error:
-            problem = str(error).removeprefix(f"{error.argument}: ")
-            raise InvalidArgumentError(f"requests[{place}].{error.argument}", problem) from None
+            raise error.within(f"requests[{place}]") from None
 
 
 def _check_run_at(run_at: object, delay: float | None) -> int:

@@ -166,3 +166,15 @@ async def test_time_never_goes_back(seconds: float) -> None:
     with pytest.raises(InvalidArgumentError, match="seconds"):
         await clock.advance(seconds)
     assert clock.monotonic() == 0
+
+
+async def test_a_step_sets_the_wall_clock_and_lets_no_time_pass() -> None:
+    clock, fired = FakeClock(), list[int]()
+    before, now = clock.now_ms(), clock.monotonic()
+    clock.call_later(5, lambda: fired.append(1))
+    clock.step(3600)
+    assert (clock.now_ms(), clock.monotonic(), fired) == (before + 3_600_000, now, [])
+    clock.step(-7200)
+    assert clock.now_ms() == before - 3_600_000
+    clock.move(5)
+    assert (clock.now_ms(), fired) == (before - 3_595_000, [1])

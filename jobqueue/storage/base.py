@@ -4,8 +4,10 @@ Units and rules that hold for every call:
 
 * Instants and durations are whole **milliseconds** (instants since the epoch). Only the store's own
   clock decides what is due or expired; a store built with ``clock=`` (for tests) uses that.
-* Queue names, ids and numbers were checked by the caller. Payloads, results, errors and progress are
-  opaque bytes. What a store returns never aliases what it keeps.
+* Every argument is **checked per call, before anything is stored**: a bad one raises `InvalidArgumentError`,
+  which names it, and fails the call that has it alone, although a store may merge calls. The checks, for
+  stores to begin their calls with, are `jobqueue.storage.arguments`. Payloads, results, errors and progress
+  are opaque bytes. What a store returns never aliases what it keeps.
 * Calls are batch first: results stand in the order of the arguments. Each call is **one atomic step**
   per queue: another call sees all of it or nothing. Items are applied in order, so that an id that
   occurs twice in one `insert` is created once and then found.
@@ -46,6 +48,7 @@ __all__ = [
     "PROMOTE_LIMIT",
     "WORKER_SEEN_FOR",
     "CancelStatus",
+    "CheckedJob",
     "Claimed",
     "Counts",
     "Exchanged",
@@ -149,6 +152,13 @@ class NewJob(NamedTuple):
     reuse: Reuse = Reuse.RETURN
     wait: bool = False
     """Register the call's ``reply_to`` as a waiter, unless the job has ended."""
+
+
+class CheckedJob(NewJob):
+    """A job whose fields need no check: a queue made it. A changed copy is a `NewJob` again."""
+
+    __slots__ = ()
+    _make = NewJob._make  # type: ignore[assignment]  # `_replace` makes what is not checked
 
 
 class Inserted(NamedTuple):

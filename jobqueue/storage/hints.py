@@ -43,12 +43,8 @@ class Hints:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._sinks: dict[str, tuple[_Subscription, ...]] = {}
-        self._waiting: dict[Topic, list[_Hint]] = {}
-
-    @property
-    def awaited(self) -> bool:
-        """Whether any topic has a waiter."""
-        return bool(self._waiting)
+        self.topics: dict[Topic, list[_Hint]] = {}
+        """What is waited for: every topic that has a waiter."""
 
     def subscribe(self, queue: str, address: str, sink: Sink) -> None:
         """Add a sink, to be called in the running loop."""
@@ -68,14 +64,14 @@ class Hints:
         """Be a waiter for a topic within this context."""
         loop = asyncio.get_running_loop()
         hint = _Hint(loop.create_future(), loop)
-        self._waiting.setdefault(topic, []).append(hint)
+        self.topics.setdefault(topic, []).append(hint)
         try:
             yield hint
         finally:
-            standing = self._waiting[topic]
+            standing = self.topics[topic]
             standing.remove(hint)
             if not standing:
-                del self._waiting[topic]
+                del self.topics[topic]
 
     async def wait(self, hint: _Hint, timeout: float, due: int | None = None) -> bool:
         """Wait for a wake-up or until ``due`` (milliseconds); return False after ``timeout`` seconds."""
@@ -89,12 +85,12 @@ class Hints:
 
     def wake(self, topic: Topic) -> None:
         """Wake all waiters of a topic."""
-        for hint in tuple(self._waiting.get(topic, ())):
+        for hint in tuple(self.topics.get(topic, ())):
             _call_in(hint.loop, partial(hint.set, True))  # noqa: FBT003
 
     def publish(self, effects: Effects) -> None:
         """Deliver the engine's notifications to waiters and sinks in this process."""
-        if self._waiting:
+        if self.topics:
             for queue in effects.woken:
                 self.wake(("work", queue))
             for lock in effects.unlocked:
@@ -111,7 +107,7 @@ class Hints:
 
     def resync(self) -> None:
         """Wake every waiter and have every sink read again, since messages may have been missed."""
-        for topic in tuple(self._waiting):
+        for topic in tuple(self.topics):
             self.wake(topic)
         for subscriptions in tuple(self._sinks.values()):
             for _, sink, loop in subscriptions:

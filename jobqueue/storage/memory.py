@@ -14,8 +14,10 @@ from jobqueue.errors import StorageError
 from jobqueue.forks import tell_in_child
 from jobqueue.job import JobState, Settlement
 from jobqueue.runtime import SYSTEM_CLOCK, Clock
+from jobqueue.storage import arguments
 from jobqueue.storage.base import (
     CancelStatus,
+    CheckedJob,
     Counts,
     Exchanged,
     Inserted,
@@ -35,12 +37,18 @@ from jobqueue.storage.hints import Hints
 
 __all__ = ["MemoryStorage"]
 
+TOLERANCE = 0.5
+"""Seconds that the two clocks may drift apart before the wall clock counts as set."""
+
 
 class MemoryStorage:
     """Keeps jobs in this process; they live as long as this object.
 
     For tests, development and work that may be lost with the process. Queues that are to share jobs
     must be given the same object.
+
+    Leases, locks and TTLs last as long as they should when the wall clock is set; the times at which jobs are
+    due are instants of the wall clock, and follow it.
     """
 
     batched = False
@@ -53,15 +61,27 @@ class MemoryStorage:
         self._hints = Hints(clock)
         self._opened = 0
         self._in_child = False
+        self._monotonic = clock.monotonic
+        self._ahead = clock.time() - clock.monotonic()
+        """Seconds from the monotonic clock to the store's time."""
 
     def __repr__(self) -> str:
         return "MemoryStorage()"
 
     def _now(self) -> int:
+        """Return the store's time, after following a wall clock that was set."""
+        self._check_open()
+        ahead = self.clock.time() - self._monotonic()
+        if not -TOLERANCE < ahead - self._ahead < TOLERANCE:
+            with self._lock:
+                self._engine.shift(round((ahead - self._ahead) * 1000))
+                self._ahead = ahead
+        return int((self._monotonic() + self._ahead) * 1000)
+
+    def _check_open(self) -> None:
         if not self._opened:
             self._check_process()
             raise StorageError("the memory store is not open: call open() first")
-        return int(self.clock.time() * 1000)
 
     def _publish(self) -> None:
         """Deliver the engine's notifications. Within the lock: the effects are one object, used again."""
@@ -105,12 +125,16 @@ class MemoryStorage:
         reply_to: str | None = None,
         max_length: int | None = None,
     ) -> list[Inserted]:
-        now = self._now()
+        if jobs.__class__ is not tuple or len(jobs) != 1 or jobs[0].__class__ is not CheckedJob:
+            arguments.check_insert(queue, jobs, reply_to, max_length)
+        if not self._opened:
+            self._check_open()  # raises
+        now = int((self._monotonic() + self._ahead) * 1000)  # `_now`, but for a clock that was set just now
         with self._lock:
             answers = self._engine.insert(queue, jobs, now, reply_to=reply_to, max_length=max_length)
             woken = self._engine.effects.woken  # all that an insert can tell
             if woken:
-                if self._hints.awaited:
+                if self._hints.topics:
                     self._publish()
                 woken.clear()
         return answers
@@ -123,6 +147,7 @@ class MemoryStorage:
         reply_to: str | None = None,
         payload: bool = False,
     ) -> list[Record | None]:
+        arguments.check_get(queue, ids, reply_to, payload)
         now = self._now()
         with self._lock:
             return self._engine.get(queue, ids, now, reply_to=reply_to, payload=payload)
@@ -130,6 +155,7 @@ class MemoryStorage:
     async def exchange(
         self, queue: str, worker: str, settlements: Sequence[Settlement], limit: int, lease: int
     ) -> Exchanged:
+        arguments.check_exchange(queue, worker, settlements, limit, lease)
         now = self._now()
         with self._lock:
             answer = self._engine.exchange(queue, worker, settlements, limit, lease, now)
@@ -139,11 +165,13 @@ class MemoryStorage:
     async def extend(
         self, queue: str, worker: str, leases: Sequence[Renewal], lease: int
     ) -> list[LeaseStatus]:
+        arguments.check_extend(queue, worker, leases, lease)
         now = self._now()
         with self._lock:
             return self._engine.extend(queue, worker, leases, lease, now)
 
     async def sweep(self, queue: str, limit: int) -> list[Swept]:
+        arguments.check_limit(queue, limit)
         now = self._now()
         with self._lock:
             swept = self._engine.sweep(queue, limit, now)
@@ -151,6 +179,7 @@ class MemoryStorage:
         return swept
 
     async def cancel(self, queue: str, ids: Sequence[str], *, running: bool = False) -> list[CancelStatus]:
+        arguments.check_cancel(queue, ids, running)
         now = self._now()
         with self._lock:
             statuses = self._engine.cancel(queue, ids, now, running=running)
@@ -158,27 +187,32 @@ class MemoryStorage:
         return statuses
 
     async def keep(self, queue: str, ttls: Sequence[tuple[str, int]]) -> list[UpdateTtlStatus]:
+        arguments.check_keep(queue, ttls)
         now = self._now()
         with self._lock:
             return self._engine.keep(queue, ttls, now)
 
     async def purge(self, queue: str, limit: int) -> int:
+        arguments.check_limit(queue, limit)
         now = self._now()
         with self._lock:
             return self._engine.purge(queue, limit, now)
 
     async def scan(self, queue: str, state: JobState, limit: int, cursor: str | None = None) -> Page:
+        arguments.check_scan(queue, state, limit, cursor)
         now = self._now()
         with self._lock:
             return self._engine.scan(queue, state, limit, now, cursor)
 
     async def counts(self, queue: str) -> Counts:
+        arguments.check_queue(queue)
         now = self._now()
         with self._lock:
             return self._engine.counts(queue, now)
 
     async def ended(self, queue: str) -> int:
         """Return how many jobs have ended; see `jobqueue.storage.totals`."""
+        arguments.check_queue(queue)
         self._now()
         with self._lock:
             return self._engine.ended(queue)
@@ -189,11 +223,13 @@ class MemoryStorage:
             return self._engine.queues()
 
     async def workers(self, queue: str) -> list[WorkerInfo]:
+        arguments.check_queue(queue)
         now = self._now()
         with self._lock:
             return self._engine.workers(queue, now)
 
-    async def wait_for_work(self, queue: str, worker: str, timeout: float) -> bool:  # noqa: ARG002
+    async def wait_for_work(self, queue: str, worker: str, timeout: float) -> bool:
+        arguments.check_wait_for_work(queue, worker, timeout)
         now = self._now()
         # The waiter stands before the look: work that comes between the two still wakes it.
         with self._hints.waiting(("work", queue)) as hint:
@@ -202,23 +238,28 @@ class MemoryStorage:
             return due == 0 or await self._hints.wait(hint, timeout, due)
 
     async def subscribe(self, queue: str, address: str, sink: Sink) -> None:
+        arguments.check_sink(queue, address, sink)
         self._now()
         self._hints.subscribe(queue, address, sink)
 
     async def unsubscribe(self, queue: str, address: str, sink: Sink) -> None:
+        arguments.check_sink(queue, address, sink)
         self._hints.unsubscribe(queue, address, sink)
 
     async def acquire(self, lock: str, owner: str, ttl: int) -> int | None:
+        arguments.check_acquire(lock, owner, ttl)
         now = self._now()
         with self._lock:
             return self._engine.acquire(lock, owner, ttl, now)
 
     async def renew(self, lock: str, owner: str, ttl: int) -> bool:
+        arguments.check_acquire(lock, owner, ttl)
         now = self._now()
         with self._lock:
             return self._engine.renew(lock, owner, ttl, now)
 
     async def release(self, lock: str, owner: str) -> bool:
+        arguments.check_owner(lock, owner)
         now = self._now()
         with self._lock:
             released = self._engine.release(lock, owner, now)
@@ -226,11 +267,13 @@ class MemoryStorage:
         return released
 
     async def holder(self, lock: str) -> LockInfo | None:
+        arguments.check_lock(lock)
         now = self._now()
         with self._lock:
             return self._engine.holder(lock, now)
 
     async def wait_for_lock(self, lock: str, timeout: float) -> bool:
+        arguments.check_wait_for_lock(lock, timeout)
         now = self._now()
         with self._hints.waiting(("lock", lock)) as hint:
             with self._lock:

@@ -59,6 +59,7 @@ class FakeClock:
 
     def __init__(self, *, seed: int = 0) -> None:
         self._elapsed = 0  # nanoseconds: sums of floats would drift off the whole milliseconds
+        self._ahead = 0
         self._timers: list[tuple[int, int, _Timer]] = []
         self._order = itertools.count()
         self.uniform = random.Random(seed).uniform  # noqa: S311 - jitter, not a secret
@@ -67,7 +68,7 @@ class FakeClock:
         return f"FakeClock(+{self._elapsed / _NANOS:g}s)"
 
     def time(self) -> float:
-        return EPOCH + self._elapsed / _NANOS
+        return EPOCH + (self._elapsed + self._ahead) / _NANOS
 
     def monotonic(self) -> float:
         return self._elapsed / _NANOS
@@ -109,6 +110,10 @@ class FakeClock:
         while self._fire_next(target):
             pass
         self._elapsed = max(self._elapsed, target)
+
+    def step(self, seconds: float) -> None:
+        """Set the wall clock ahead, or back if negative. No time passes: `monotonic` stands still."""
+        self._ahead += _nanos(seconds)
 
     async def settle(self) -> None:
         """Let the event loop run what is ready, without time passing."""

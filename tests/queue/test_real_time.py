@@ -221,7 +221,7 @@ async def test_ten_thousand_jobs_leave_nothing_behind() -> None:
         await within(queue.stop())
         assert await Reaper(storage).sweep() == 0
         assert storage._engine.size() == 0
-        assert storage._hints._sinks == storage._hints._waiting == {}
+        assert storage._hints._sinks == storage._hints.topics == {}
 
 
 async def test_cancelled_and_timed_out_waits_leave_nothing_behind() -> None:

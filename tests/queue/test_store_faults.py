@@ -352,7 +352,7 @@ async def test_a_busy_worker_does_not_listen_for_work(lab: Lab, wire: WireStorag
     before = wire.calls("wait_for_work"), wire.calls("exchange")
     await clock.advance(30)
     assert (wire.calls("wait_for_work"), wire.calls("exchange")) == before
-    assert wire.inner._hints._waiting == {}  # type: ignore[attr-defined]
+    assert wire.inner._hints.topics == {}  # type: ignore[attr-defined]
     gate.go.set()
     assert await within(queue.wait("b")) == "done"
 

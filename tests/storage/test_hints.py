@@ -42,7 +42,7 @@ async def test_all_who_wait_for_a_topic_are_woken_and_nobody_else() -> None:
     for task in rest:
         task.cancel()
     await asyncio.gather(*rest, return_exceptions=True)
-    assert hints._waiting == {}
+    assert hints.topics == {}
 
 
 async def test_resync_wakes_all_who_wait() -> None:
@@ -69,4 +69,4 @@ async def test_a_wait_that_ran_out_leaves_no_timer_and_no_waiter() -> None:
         await clock.advance(0.001)
         assert await task is False
         hints.wake(("work", "q"))
-    assert hints._waiting == {}
+    assert hints.topics == {}

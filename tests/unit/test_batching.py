@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from jobqueue import StorageUnavailableError, batching
+from jobqueue import InvalidArgumentError, StorageUnavailableError, batching
 from jobqueue.batching import Batcher
 
 
@@ -87,6 +87,46 @@ async def test_an_error_is_the_error_of_its_batch_only() -> None:
     assert answers == [store.error, store.error]
     store.error = None
     assert await batcher.call(3) == 30
+
+
+class Picky(Store):
+    """Refuses batches with an odd number."""
+
+    async def send(self, items: Sequence[int]) -> Sequence[int]:
+        answers = await super().send(items)
+        if any(item % 2 for item in items):
+            raise InvalidArgumentError("item", "is odd")
+        return answers
+
+
+async def test_an_item_that_is_refused_fails_its_caller_alone() -> None:
+    store = Picky()
+    batcher = Batcher(store.send)
+    answers = await asyncio.gather(*(batcher.call(n) for n in (2, 3, 4)), return_exceptions=True)
+    assert [answers[0], answers[2]] == [20, 40]
+    assert isinstance(answers[1], InvalidArgumentError)
+    assert store.batches == [[2, 3, 4], [2], [3], [4]]
+    with pytest.raises(InvalidArgumentError):
+        await batcher.call(5)
+    assert store.batches[4:] == [[5]]
+
+
+async def test_a_close_while_items_are_sent_one_by_one_answers_the_rest() -> None:
+    alone = asyncio.Event()
+
+    async def send(items: Sequence[int]) -> Sequence[int]:
+        if len(items) > 1:
+            raise InvalidArgumentError("item", "is odd")
+        alone.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    batcher = Batcher(send)
+    calls = [batcher.call(n) for n in (1, 2, 3)]
+    await asyncio.wait_for(alone.wait(), 5)
+    await batcher.close()
+    answers = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 5)
+    assert [type(answer) for answer in answers] == [StorageUnavailableError] * 3
 
 
 async def test_a_caller_that_is_cancelled_leaves_its_batch() -> None:

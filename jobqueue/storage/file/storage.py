@@ -18,6 +18,7 @@ from jobqueue.errors import InvalidArgumentError, StorageError, StorageUnavailab
 from jobqueue.job import Action, JobState, Settlement
 from jobqueue.options import check_bool, check_callable, check_count
 from jobqueue.runtime import SYSTEM_CLOCK, Clock
+from jobqueue.storage import arguments
 from jobqueue.storage.base import (
     CancelStatus,
     Counts,
@@ -197,6 +198,7 @@ class FileStorage:
         reply_to: str | None = None,
         max_length: int | None = None,
     ) -> list[Inserted]:
+        arguments.check_insert(queue, jobs, reply_to, max_length)
         return await self._write(commands.Insert(queue, jobs, reply_to, max_length))
 
     async def get(
@@ -207,6 +209,7 @@ class FileStorage:
         reply_to: str | None = None,
         payload: bool = False,
     ) -> list[Record | None]:
+        arguments.check_get(queue, ids, reply_to, payload)
         if reply_to is not None:
             return await self._write(commands.Watch(queue, ids, reply_to, payload))
         return await self._read(lambda engine, now: engine.get(queue, ids, now, payload=payload))
@@ -214,6 +217,7 @@ class FileStorage:
     async def exchange(
         self, queue: str, worker: str, settlements: Sequence[Settlement], limit: int, lease: int
     ) -> Exchanged:
+        arguments.check_exchange(queue, worker, settlements, limit, lease)
         call = write(commands.Exchange(queue, worker, settlements, limit, lease))
         answer = self._call(call)
         try:
@@ -226,64 +230,81 @@ class FileStorage:
     async def extend(
         self, queue: str, worker: str, leases: Sequence[Renewal], lease: int
     ) -> list[LeaseStatus]:
+        arguments.check_extend(queue, worker, leases, lease)
         return await self._write(commands.Extend(queue, worker, leases, lease))
 
     async def sweep(self, queue: str, limit: int) -> list[Swept]:
+        arguments.check_limit(queue, limit)
         return await self._write(commands.Sweep(queue, limit))
 
     async def cancel(self, queue: str, ids: Sequence[str], *, running: bool = False) -> list[CancelStatus]:
+        arguments.check_cancel(queue, ids, running)
         return await self._write(commands.Cancel(queue, ids, running))
 
     async def keep(self, queue: str, ttls: Sequence[tuple[str, int]]) -> list[UpdateTtlStatus]:
+        arguments.check_keep(queue, ttls)
         return await self._write(commands.Keep(queue, ttls))
 
     async def purge(self, queue: str, limit: int) -> int:
+        arguments.check_limit(queue, limit)
         return await self._write(commands.Purge(queue, limit))
 
     async def scan(self, queue: str, state: JobState, limit: int, cursor: str | None = None) -> Page:
+        arguments.check_scan(queue, state, limit, cursor)
         return await self._read(lambda engine, now: engine.scan(queue, state, limit, now, cursor))
 
     async def counts(self, queue: str) -> Counts:
+        arguments.check_queue(queue)
         return await self._read(lambda engine, now: engine.counts(queue, now))
 
     async def ended(self, queue: str) -> int:
         """Return how many jobs have ended; see `jobqueue.storage.totals`."""
+        arguments.check_queue(queue)
         return await self._read(lambda engine, _now: engine.ended(queue))
 
     async def queues(self) -> list[str]:
         return await self._read(lambda engine, _: engine.queues())
 
     async def workers(self, queue: str) -> list[WorkerInfo]:
+        arguments.check_queue(queue)
         return await self._read(lambda engine, now: engine.workers(queue, now))
 
     async def wait_for_work(
         self,
         queue: str,
-        worker: str,  # noqa: ARG002 - all hear of it
+        worker: str,
         timeout: float,
     ) -> bool:
+        arguments.check_wait_for_work(queue, worker, timeout)
         return await self._wait(("work", queue), timeout, lambda engine, now: engine.work_in(queue, now))
 
     async def subscribe(self, queue: str, address: str, sink: Sink) -> None:
+        arguments.check_sink(queue, address, sink)
         self._check_open()
         self._hints.subscribe(queue, address, sink)
 
     async def unsubscribe(self, queue: str, address: str, sink: Sink) -> None:
+        arguments.check_sink(queue, address, sink)
         self._hints.unsubscribe(queue, address, sink)
 
     async def acquire(self, lock: str, owner: str, ttl: int) -> int | None:
+        arguments.check_acquire(lock, owner, ttl)
         return await self._write(commands.Acquire(lock, owner, ttl))
 
     async def renew(self, lock: str, owner: str, ttl: int) -> bool:
+        arguments.check_acquire(lock, owner, ttl)
         return await self._write(commands.Renew(lock, owner, ttl))
 
     async def release(self, lock: str, owner: str) -> bool:
+        arguments.check_owner(lock, owner)
         return await self._write(commands.Release(lock, owner))
 
     async def holder(self, lock: str) -> LockInfo | None:
+        arguments.check_lock(lock)
         return await self._read(lambda engine, now: engine.holder(lock, now))
 
     async def wait_for_lock(self, lock: str, timeout: float) -> bool:
+        arguments.check_wait_for_lock(lock, timeout)
         return await self._wait(
             ("lock", lock), timeout, lambda engine, now: 0 if engine.holder(lock, now) is None else None
         )

@@ -11,8 +11,9 @@ from typing import Self
 from jobqueue.errors import InvalidArgumentError, StorageError
 from jobqueue.forks import tell_in_child
 from jobqueue.job import JobState, Settlement
-from jobqueue.options import MAX_ID_BYTES, check_seconds
+from jobqueue.options import check_seconds
 from jobqueue.runtime import SYSTEM_CLOCK, Clock
+from jobqueue.storage import arguments
 from jobqueue.storage.base import (
     CancelStatus,
     Counts,
@@ -173,8 +174,8 @@ class RedisStorage:
         reply_to: str | None = None,
         max_length: int | None = None,
     ) -> list[Inserted]:
+        arguments.check_insert(queue, jobs, reply_to, max_length)
         session = self._open_session()
-        _check_address(reply_to)
         confirm = self._settings.confirm
         short: Reached | None = None
         answers: list[Inserted] = []
@@ -195,8 +196,8 @@ class RedisStorage:
     async def get(
         self, queue: str, ids: Sequence[str], *, reply_to: str | None = None, payload: bool = False
     ) -> list[Record | None]:
+        arguments.check_get(queue, ids, reply_to, payload)
         session = self._open_session()
-        _check_address(reply_to)
         records: list[Record | None] = []
         for i in range(0, len(ids), _MOST):
             records += await session.steps.get(queue, ids[i : i + _MOST], reply_to, payload=payload)
@@ -205,8 +206,8 @@ class RedisStorage:
     async def exchange(
         self, queue: str, worker: str, settlements: Sequence[Settlement], limit: int, lease: int
     ) -> Exchanged:
+        arguments.check_exchange(queue, worker, settlements, limit, lease)
         session = self._open_session()
-        _check_address(worker)
         *before, last = list(codec.chunks(settlements, [len(s.data) for s in settlements])) or [()]
         settled: list[SettleStatus] = []
         for piece in before:
@@ -223,14 +224,15 @@ class RedisStorage:
     async def extend(
         self, queue: str, worker: str, leases: Sequence[Renewal], lease: int
     ) -> list[LeaseStatus]:
+        arguments.check_extend(queue, worker, leases, lease)
         session = self._open_session()
-        _check_address(worker)
         statuses: list[LeaseStatus] = []
         for piece in list(codec.chunks(leases, [len(r.progress or b"") for r in leases])) or [()]:
             statuses += await session.steps.extend(queue, worker, piece, lease)
         return statuses
 
     async def sweep(self, queue: str, limit: int) -> list[Swept]:
+        arguments.check_limit(queue, limit)
         session = self._open_session()
         swept: list[Swept] = []
         # Others may sweep what was found here: then there may be more.
@@ -240,6 +242,7 @@ class RedisStorage:
         return swept
 
     async def cancel(self, queue: str, ids: Sequence[str], *, running: bool = False) -> list[CancelStatus]:
+        arguments.check_cancel(queue, ids, running)
         session = self._open_session()
         statuses: list[CancelStatus] = []
         for i in range(0, len(ids), _MOST):
@@ -247,6 +250,7 @@ class RedisStorage:
         return statuses
 
     async def keep(self, queue: str, ttls: Sequence[tuple[str, int]]) -> list[UpdateTtlStatus]:
+        arguments.check_keep(queue, ttls)
         session = self._open_session()
         statuses: list[UpdateTtlStatus] = []
         for i in range(0, len(ttls), _MOST):
@@ -254,6 +258,7 @@ class RedisStorage:
         return statuses
 
     async def purge(self, queue: str, limit: int) -> int:
+        arguments.check_limit(queue, limit)
         session = self._open_session()
         dropped = 0
         while True:
@@ -269,6 +274,7 @@ class RedisStorage:
     # -- reading ----------------------------------------------------------------------------------
 
     async def scan(self, queue: str, state: JobState, limit: int, cursor: str | None = None) -> Page:
+        arguments.check_scan(queue, state, limit, cursor)
         session = self._open_session()
         after = b"" if cursor is None else _decode_cursor(state, cursor)
         if limit <= 0:
@@ -277,10 +283,12 @@ class RedisStorage:
         return Page(records, _encode_cursor(state, behind) if behind else None)
 
     async def counts(self, queue: str) -> Counts:
+        arguments.check_queue(queue)
         return (await self._open_session().steps.counts(queue))[0]
 
     async def ended(self, queue: str) -> int:
         """Return how many jobs have ended; see `jobqueue.storage.totals`."""
+        arguments.check_queue(queue)
         return (await self._open_session().steps.counts(queue))[1]
 
     async def queues(self) -> list[str]:
@@ -290,6 +298,7 @@ class RedisStorage:
         return sorted(name.decode() for name in names)
 
     async def workers(self, queue: str) -> list[WorkerInfo]:
+        arguments.check_queue(queue)
         return await self._open_session().steps.workers(queue)
 
     async def diagnose(self) -> list[Finding]:
@@ -317,39 +326,41 @@ class RedisStorage:
 
     # -- hints ------------------------------------------------------------------------------------
 
-    async def wait_for_work(self, queue: str, worker: str, timeout: float) -> bool:  # noqa: ARG002
+    async def wait_for_work(self, queue: str, worker: str, timeout: float) -> bool:
+        arguments.check_wait_for_work(queue, worker, timeout)
         return await self._open_session().signal(queue).wait(timeout)
 
     async def subscribe(self, queue: str, address: str, sink: Sink) -> None:
+        arguments.check_sink(queue, address, sink)
         session = self._open_session()
-        _check_address(address)
         await session.pubsub.subscribe(session.steps.channel(queue, address), session.listener(queue, sink))
 
     async def unsubscribe(self, queue: str, address: str, sink: Sink) -> None:
+        arguments.check_sink(queue, address, sink)
         session = self._open_session()
         session.pubsub.unsubscribe(session.steps.channel(queue, address), session.listener(queue, sink))
 
     # -- locks ------------------------------------------------------------------------------------
 
     async def acquire(self, lock: str, owner: str, ttl: int) -> int | None:
+        arguments.check_acquire(lock, owner, ttl)
         return await self._open_session().steps.acquire(lock, owner, ttl)
 
     async def renew(self, lock: str, owner: str, ttl: int) -> bool:
+        arguments.check_acquire(lock, owner, ttl)
         return await self._open_session().steps.renew(lock, owner, ttl)
 
     async def release(self, lock: str, owner: str) -> bool:
+        arguments.check_owner(lock, owner)
         return await self._open_session().steps.release(lock, owner)
 
     async def holder(self, lock: str) -> LockInfo | None:
+        arguments.check_lock(lock)
         return await self._open_session().steps.holder(lock)
 
     async def wait_for_lock(self, lock: str, timeout: float) -> bool:
+        arguments.check_wait_for_lock(lock, timeout)
         return await self._open_session().locks.wait(lock, timeout)
-
-
-def _check_address(address: str | None) -> None:
-    if address is not None and not 0 < len(address.encode()) <= MAX_ID_BYTES:
-        raise InvalidArgumentError("reply_to", f"an address must be 1 to {MAX_ID_BYTES} bytes")
 
 
 def _cursor_mark(state: JobState) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jobqueue.testing.contract.arguments import ArgumentCases
 from jobqueue.testing.contract.cancel import CancelCases
 from jobqueue.testing.contract.claim import ClaimCases
 from jobqueue.testing.contract.expiry import ExpiryCases
@@ -38,6 +39,7 @@ class StorageContract(
     LockCases,
     ListingCases,
     HostileCases,
+    ArgumentCases,
     LifecycleCases,
     ThreadCases,
     TransitionCases,

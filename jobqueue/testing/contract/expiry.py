@@ -111,6 +111,16 @@ class ExpiryCases(Cases):
         record = await jobs.record("a")
         assert record.expires_at == jobs.clock.now_ms() + ttl
 
+    @pytest.mark.parametrize("kept", [False, True])
+    async def test_a_ttl_of_nothing_makes_an_ended_job_absent_at_once(self, jobs: Jobs, kept: bool) -> None:
+        await jobs.put("a")
+        await jobs.complete(await jobs.claim_one(), ttl=TTL if kept else 0)
+        if kept:
+            assert await jobs.storage.keep("q", [("a", 0)]) == [UPDATED]
+        assert await jobs.find("a") is None
+        assert await jobs.storage.counts("q") == Counts()
+        assert (await jobs.put("a")).status is InsertStatus.CREATED
+
     # -- keep -------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("state", ENDED)

@@ -1,0 +1,265 @@
+"""The arguments of a store's calls, checked before anything is stored.
+
+Every store checks them first of all, so that a bad argument fails the call that has it and no other: a store
+that merges calls would find out only when it packs them. All raise `InvalidArgumentError`, which names the
+argument.
+
+On the hot path a check is a look at a type: jobs and settlements that a queue has made say so by theirs
+(`CheckedJob`, `CheckedSettlement`), and names that have been checked are remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jobqueue.errors import InvalidArgumentError
+from jobqueue.job import Action, CheckedSettlement, JobState, Settlement
+from jobqueue.options import (
+    MAX_INSTANT,
+    check_bool,
+    check_callable,
+    check_count,
+    check_id,
+    check_millis,
+    check_priority,
+    check_queue_name,
+    check_seconds,
+)
+from jobqueue.storage.base import CheckedJob, NewJob, Renewal, Reuse
+
+__all__ = [
+    "check_acquire",
+    "check_cancel",
+    "check_exchange",
+    "check_extend",
+    "check_get",
+    "check_insert",
+    "check_keep",
+    "check_limit",
+    "check_lock",
+    "check_owner",
+    "check_queue",
+    "check_scan",
+    "check_sink",
+    "check_wait_for_lock",
+    "check_wait_for_work",
+]
+
+MAX_FENCE = 2**53 - 1
+"""Largest fence: doubles, in which some stores count, are exact up to here."""
+MAX_LIMIT = 2**31 - 1
+
+_SETTLING = frozenset({Action.COMPLETE, Action.FAIL, Action.RETRY, Action.RELEASE, Action.CANCEL})
+_MOST_KNOWN = 10_000
+
+
+# -- jobs ------------------------------------------------------------------------------------------
+
+
+def check_insert(queue: str, jobs: Sequence[NewJob], reply_to: str | None, max_length: int | None) -> None:
+    """Check the arguments of `Storage.insert`."""
+    check_queue(queue)
+    if reply_to is not None:
+        _check_known_name("reply_to", reply_to)
+    if max_length is not None:
+        check_count("max_length", max_length, low=0)
+    _check_items("jobs", jobs, _check_job, CheckedJob)
+
+
+def check_get(queue: str, ids: Sequence[str], reply_to: str | None, payload: bool) -> None:  # noqa: FBT001
+    """Check the arguments of `Storage.get`."""
+    check_queue(queue)
+    _check_items("ids", ids, _check_id)
+    if reply_to is not None:
+        _check_known_name("reply_to", reply_to)
+    check_bool("payload", payload)
+
+
+def check_cancel(queue: str, ids: Sequence[str], running: bool) -> None:  # noqa: FBT001
+    """Check the arguments of `Storage.cancel`."""
+    check_queue(queue)
+    _check_items("ids", ids, _check_id)
+    check_bool("running", running)
+
+
+def check_keep(queue: str, ttls: Sequence[tuple[str, int]]) -> None:
+    """Check the arguments of `Storage.keep`."""
+    check_queue(queue)
+    _check_items("ttls", ttls, _check_ttl)
+
+
+def check_exchange(
+    queue: str, worker: str, settlements: Sequence[Settlement], limit: int, lease: int
+) -> None:
+    """Check the arguments of `Storage.exchange`."""
+    check_queue(queue)
+    _check_known_name("worker", worker)
+    _check_items("settlements", settlements, _check_settlement, CheckedSettlement)
+    _check_limit(limit)
+    check_millis("lease", lease, low=1)
+
+
+def check_extend(queue: str, worker: str, leases: Sequence[Renewal], lease: int) -> None:
+    """Check the arguments of `Storage.extend`."""
+    check_queue(queue)
+    _check_known_name("worker", worker)
+    _check_items("leases", leases, _check_renewal)
+    check_millis("lease", lease)  # 0: the worker leaves
+
+
+def check_limit(queue: str, limit: int) -> None:
+    """Check the arguments of `Storage.sweep` and `Storage.purge`."""
+    check_queue(queue)
+    _check_limit(limit)
+
+
+def check_queue(queue: str) -> None:
+    """Check the name of a queue: all that `Storage.counts` and `Storage.workers` get."""
+    if queue.__class__ is not str or queue not in _known_queues:
+        _remember(_known_queues, check_queue_name(queue, "queue"))
+
+
+def check_scan(queue: str, state: JobState, limit: int, cursor: str | None) -> None:
+    """Check the arguments of `Storage.scan`. Only the store can judge the text of a cursor."""
+    check_queue(queue)
+    _check_type("state", state, JobState)
+    _check_limit(limit)
+    if cursor is not None:
+        _check_type("cursor", cursor, str)
+
+
+def check_wait_for_work(queue: str, worker: str, timeout: float) -> None:
+    """Check the arguments of `Storage.wait_for_work`."""
+    check_queue(queue)
+    _check_known_name("worker", worker)
+    check_seconds("timeout", timeout, zero=True)
+
+
+def check_sink(queue: str, address: str, sink: object) -> None:
+    """Check the arguments of `Storage.subscribe` and `Storage.unsubscribe`."""
+    check_queue(queue)
+    _check_known_name("address", address)
+    for method in ("deliver", "cancel", "resync"):
+        check_callable(f"sink.{method}", getattr(sink, method, None))
+
+
+# -- locks -----------------------------------------------------------------------------------------
+
+
+def check_lock(lock: str) -> None:
+    """Check the name of a lock: all that `Storage.holder` gets."""
+    check_id(lock, "lock")
+
+
+def check_owner(lock: str, owner: str) -> None:
+    """Check the arguments of `Storage.release`."""
+    check_lock(lock)
+    check_id(owner, "owner")
+
+
+def check_acquire(lock: str, owner: str, ttl: int) -> None:
+    """Check the arguments of `Storage.acquire` and `Storage.renew`."""
+    check_owner(lock, owner)
+    check_millis("ttl", ttl, low=1)
+
+
+def check_wait_for_lock(lock: str, timeout: float) -> None:
+    """Check the arguments of `Storage.wait_for_lock`."""
+    check_lock(lock)
+    check_seconds("timeout", timeout, zero=True)
+
+
+# -- the parts of batches --------------------------------------------------------------------------
+
+
+def _check_items(
+    argument: str, items: Sequence[Any], check: Callable[[Any], object], checked: type[Any] | None = None
+) -> None:
+    """Check every item of a batch, unless all are of the type ``checked``."""
+    if isinstance(items, str | bytes) or not isinstance(items, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidArgumentError(argument, f"must be a list or a tuple, not {type(items).__name__}")
+    for place, item in enumerate(items):
+        if item.__class__ is checked:
+            continue
+        try:
+            check(item)
+        except InvalidArgumentError as error:
+            raise error.within(f"{argument}[{place}]") from None
+
+
+def _check_id(id: str) -> None:
+    check_id(id, "")
+
+
+def _check_job(job: NewJob) -> None:
+    _check_type("", job, NewJob)
+    check_id(job.id)
+    _check_type("payload", job.payload, bytes)
+    check_priority(job.priority)
+    check_millis("delay", job.delay)
+    if job.run_at is not None:
+        check_count("run_at", job.run_at, low=0, high=MAX_INSTANT)
+    check_count("max_attempts", job.max_attempts)
+    check_count("max_stalls", job.max_stalls, low=0)
+    check_millis("ttl", job.ttl)
+    _check_type("reuse", job.reuse, Reuse)
+    check_bool("wait", job.wait)
+
+
+def _check_settlement(settlement: Settlement) -> None:
+    _check_type("", settlement, Settlement)
+    _check_run(settlement.id, settlement.fence)
+    _check_type("action", settlement.action, Action)
+    if settlement.action not in _SETTLING:
+        raise InvalidArgumentError("action", f"must be one that ends a run, not {settlement.action}")
+    _check_type("data", settlement.data, bytes)
+    check_millis("ttl", settlement.ttl)
+    check_millis("delay", settlement.delay)
+
+
+def _check_renewal(renewal: Renewal) -> None:
+    _check_type("", renewal, Renewal)
+    _check_run(renewal.id, renewal.fence)
+    if renewal.progress is not None:
+        _check_type("progress", renewal.progress, bytes)
+
+
+def _check_run(id: str, fence: int) -> None:
+    check_id(id)
+    check_count("fence", fence, low=0, high=MAX_FENCE)
+
+
+def _check_ttl(pair: tuple[str, int]) -> None:
+    if not isinstance(pair, tuple) or len(pair) != 2:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidArgumentError("", "must be a pair of an id and milliseconds")
+    id, ttl = pair
+    check_id(id)
+    check_millis("ttl", ttl)
+
+
+def _check_limit(limit: int) -> None:
+    check_count("limit", limit, low=0, high=MAX_LIMIT)
+
+
+def _check_type(argument: str, value: object, wanted: type[Any]) -> None:
+    if not isinstance(value, wanted):
+        raise InvalidArgumentError(argument, f"must be {wanted.__name__}, not {type(value).__name__}")
+
+
+# -- names -----------------------------------------------------------------------------------------
+
+_known_queues: set[str] = set()
+_known_names: set[str] = set()
+
+
+def _check_known_name(argument: str, name: str) -> None:
+    if name.__class__ is not str or name not in _known_names:
+        _remember(_known_names, check_id(name, argument))
+
+
+def _remember(known: set[str], name: str) -> None:
+    """Spare the next call the check of this name. The set is bounded: names may come without end."""
+    if len(known) >= _MOST_KNOWN:
+        known.clear()
+    known.add(name)
