@@ -594,6 +594,24 @@ async def test_one_compaction_at_a_time(make: Make, tmp_path: Path) -> None:
     assert not compact_at(Files(), tmp_path / "store")  # nothing to do
 
 
+async def test_jobs_larger_than_what_is_read_at_once(tmp_path: Path) -> None:
+    """Wherever the head of such a job comes to lie in what has been read."""
+    sizes = [3_000_000, 5, 1_048_000, 1_100_000, *range(1_047_000, 1_050_000, 97), 2_000_000]
+    store = FileStorage(tmp_path / "store", fsync=False, files=Quiet())
+    await store.open()
+    for number, size in enumerate(sizes):
+        await store.insert("q", [NewJob(str(number), bytes(size), ttl=TTL)])
+    core = store._pump._core
+    with core._home.lock.held():
+        rotation.rotate(core._home, core.replica, rotation.prepare_rotation(core._home, core.replica))
+    await store.close()
+    assert compact_at(Quiet(), tmp_path / "store")
+    await store.open()
+    records = await store.get("q", [str(number) for number in range(len(sizes))], payload=True)
+    await store.close()
+    assert [len(record.payload or b"") for record in records if record is not None] == sizes
+
+
 async def test_who_fell_behind_loads_anew(make: Make) -> None:
     """Two generations further, with the journal that it would have read removed."""
     producer = await make(files=Quiet(), rotate_at=10_000)

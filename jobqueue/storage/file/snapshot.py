@@ -23,7 +23,6 @@ from jobqueue.storage.file.files import Files
 from jobqueue.storage.file.frames import (
     HEADER_SIZE,
     SNAPSHOT,
-    Frame,
     check_header,
     pack_frame,
     pack_header,
@@ -164,10 +163,10 @@ def _blocks(files: Files, fd: int, path: Path, salt: int, meter: Meter) -> Itera
     at, data, base = HEADER_SIZE, b"", HEADER_SIZE
     while at < size:
         frame = parse_frame(data, at - base, base, salt)
-        if isinstance(frame, int):
+        while isinstance(frame, int):  # once for its head, and again for all of it if that is long
             data, base = files.read(fd, max(4 * _BLOCK, frame), at), at
-            frame = parse_frame(data, 0, base, salt)
-        if not isinstance(frame, Frame):
+            frame = parse_frame(data, 0, base, salt) if len(data) >= frame else None
+        if frame is None:
             raise _damaged(path)
         meter.advance(frame.end - at)
         at = frame.end
