@@ -18,6 +18,7 @@ from jobqueue.storage.redis.connector import Timeouts
 from jobqueue.storage.redis.url import Address, parse_url
 from jobqueue.testing.contract.support import Box
 from tests.redis.load import LEASE, Load
+from tests.redis.support import run
 from tests.services import Cluster
 
 SLOT = slot_of(b"{jq:q}:jobs")
@@ -120,6 +121,22 @@ async def test_a_node_that_hangs_does_not_hold_up_the_queues_of_others(cluster: 
     finally:
         hanging.resume()
     assert (await asyncio.wait_for(calling, 30)).queued == 1
+    await storage.close()
+
+
+@pytest.mark.parametrize("flavour", ["redis"])
+async def test_a_busy_node_keeps_nobody_from_opening(cluster: Cluster) -> None:
+    busy, *_ = cluster.nodes
+    busy.command("CONFIG", "SET", "lua-time-limit", "10")
+    running = asyncio.create_task(run(busy.url, "EVAL", "while true do end", 0))
+    storage = RedisStorage(cluster.url)
+    try:
+        await SYSTEM_CLOCK.sleep(0.2)
+        await asyncio.wait_for(storage.open(), 10)
+    finally:
+        await asyncio.to_thread(busy.command, "SCRIPT", "KILL")
+        await asyncio.wait([running])
+    assert running.exception() is not None
     await storage.close()
 
 

@@ -112,12 +112,25 @@ async def test_nothing_else_waits_for_a_confirmation(server: Server, replica: Se
 async def test_the_right_to_wait(server: Server) -> None:
     server.command(*documented_rule(), ">secret")
     url = f"redis://jobs:secret@127.0.0.1:{server.port}"
-    async with opened(url, Confirm(replicas=1, timeout=0.05)) as storage:
-        with pytest.raises(StorageError, match="rights"):
-            await storage.insert("q", job("a"))
-        server.command("ACL", "SETUSER", "jobs", "+wait")
+    confirm = Confirm(replicas=1, timeout=0.05)
+    with pytest.raises(StorageError, match=r"(?i)'wait'.*rights"):
+        await RedisStorage(url, confirm=confirm).open()
+    server.command("ACL", "SETUSER", "jobs", "+wait")
+    async with opened(url, confirm) as storage:
         with pytest.raises(NotConfirmedError):
             await storage.insert("q", job("a"))
+
+
+async def test_a_confirmation_that_nobody_waits_for_holds_up_no_other(server: Server) -> None:
+    async with opened(server.url, Confirm(replicas=1, timeout=60)) as storage:
+        waiting = asyncio.create_task(storage.insert("q", job("a")))
+        async with asyncio.timeout(5):
+            while not (await storage.counts("q")).queued:
+                await asyncio.sleep(0.01)
+        waiting.cancel()
+        steps = storage._open_session().steps
+        done = await asyncio.wait_for(steps.insert("q", job("b"), None, None, BRIEFLY), 10)
+        assert done.reached == Reached(False, 0)
 
 
 async def test_a_refused_insertion_needs_no_confirmation(server: Server) -> None:

@@ -19,10 +19,10 @@ from jobqueue.errors import InvalidArgumentError, StorageError, StorageUnavailab
 from jobqueue.job import Action, Settlement
 from jobqueue.storage.base import NewJob
 from jobqueue.storage.redis import RedisStorage
-from jobqueue.storage.redis.connection import Connection
+from jobqueue.storage.redis.connection import Connection, Login, ReplyError, connect
 from jobqueue.storage.redis.faults import ConnectionLostError
 from jobqueue.storage.redis.pubsub import OneServer, PubSub
-from jobqueue.storage.redis.url import parse_url
+from jobqueue.storage.redis.url import Address, parse_url
 from tests.redis.load import LEASE
 from tests.redis.support import raw_connection
 from tests.services import Server, redis_binary, unavailable
@@ -187,6 +187,20 @@ async def test_an_outage_of_pushed_replies_is_told_once(
         ("WARNING", "replies are not pushed now, waiters poll instead: nobody there"),
         ("INFO", "replies are pushed again"),
     ]
+
+
+async def test_a_host_name_that_is_none_is_an_error_of_the_package() -> None:
+    target = parse_url("redis://h")
+    with pytest.raises(ConnectionLostError):
+        await connect(Address("a..b", 1), Login(target), "name", connect_timeout=1, reply_timeout=1)
+
+
+def test_what_a_server_says_is_shown_in_one_line_of_text() -> None:
+    assert str(ReplyError("ERR \x1b]0;owned\x07\nINFO forged")) == r"ERR \x1b]0;owned\x07\nINFO forged"
+    assert str(ReplyError("ERR unknown command 'AUTH', with args beginning with: 'u' 'pw'")).endswith(
+        "'AUTH'"
+    )
+    assert str(ReplyError("ERR größer")) == "ERR größer"
 
 
 # -- event loops -----------------------------------------------------------------------------------

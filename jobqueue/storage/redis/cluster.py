@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from jobqueue.storage.redis.confirm import Confirm
 from jobqueue.storage.redis.connection import Connection, Login, ReplyError, connect
 from jobqueue.storage.redis.connector import Timeouts
-from jobqueue.storage.redis.faults import ConnectionLostError
+from jobqueue.storage.redis.faults import ConnectionLostError, Remedy, remedy_for
 from jobqueue.storage.redis.link import Link, run_confirmed, run_script
 from jobqueue.storage.redis.pubsub import Words
 from jobqueue.storage.redis.scripts import Script
@@ -234,7 +234,9 @@ class ClusterTransport:
                     return await connection.send(*command)
                 finally:
                     await connection.close("asked")
-            except ConnectionLostError as error:
+            except (ConnectionLostError, ReplyError) as error:
+                if isinstance(error, ReplyError) and remedy_for(error.code) is not Remedy.PAUSE:
+                    raise
                 log.debug("%s: %s does not answer: %s", self._where, address, error)
                 return None
 

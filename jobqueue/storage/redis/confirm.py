@@ -46,6 +46,11 @@ class Confirm:
         most = max(1, millis(self.timeout))  # 0 would be for ever
         return (b"WAITAOF", 1, self.replicas, most) if self.local_fsync else (b"WAIT", self.replicas, most)
 
+    @property
+    def trial(self) -> tuple[bytes, ...]:
+        """The same command, asking for nothing: it fails where the real one would be refused."""
+        return (b"WAITAOF", b"0", b"0", b"1") if self.local_fsync else (b"WAIT", b"0", b"1")
+
     def read(self, reply: Any) -> Reached:
         """Read the answer of `command`."""
         local, replicas = reply if self.local_fsync else (0, reply)

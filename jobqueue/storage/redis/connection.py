@@ -40,7 +40,8 @@ class ReplyError(Exception):
 
     def __init__(self, message: str) -> None:
         # The arguments of an unknown command follow: a password, if it is AUTH.
-        super().__init__(message.partition(", with args beginning with")[0])
+        text = message.partition(", with args beginning with")[0]
+        super().__init__(text if text.isprintable() else ascii(text)[1:-1])
 
     @property
     def code(self) -> str:
@@ -254,7 +255,7 @@ async def connect(
             await connection.close("the login failed")
         if isinstance(error, TimeoutError):
             raise ConnectionLostError(f"no connection within {connect_timeout} s") from None
-        if isinstance(error, OSError):
+        if isinstance(error, OSError | UnicodeError):  # the latter for a name that cannot be one of a host
             raise ConnectionLostError(f"cannot connect: {error}") from error
         raise
     connection.reply_timeout = reply_timeout

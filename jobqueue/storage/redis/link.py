@@ -114,7 +114,12 @@ async def run_confirmed(
     async with connection.turn:
         answer = await run_script(connection, script, keys, args, flags=flags, asking=asking)
         timeout = connection.reply_timeout + confirm.timeout
-        return answer, await connection.send(*confirm.command, timeout=timeout)
+        try:
+            return answer, await connection.send(*confirm.command, timeout=timeout)
+        except asyncio.CancelledError:
+            # The server goes on waiting, and the next caller would wait for that.
+            connection.abort("a confirmation was given up")
+            raise
 
 
 def _ignore(future: asyncio.Future[Any]) -> None:

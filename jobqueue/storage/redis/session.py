@@ -159,6 +159,8 @@ class Session:
         """Return the commands of the scripts that the server refuses, with its errors."""
         queues = queues_key(self._settings.prefix)
         await self.transport.command(b"SISMEMBER", queues, b"", key=queues)
+        if self._settings.confirm is not None:
+            await self.transport.command(*self._settings.confirm.trial)
         return {command: text for command, text in await self.steps.rights() if code_of(text) in REFUSALS}
 
     def tell_findings(self) -> None:
