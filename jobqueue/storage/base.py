@@ -229,8 +229,8 @@ class Exchanged(NamedTuple):
     next_due: int | None
     """Milliseconds until the next scheduled job is due (0: now), ``None`` if none is scheduled."""
     more: bool = False
-    """Jobs are ready although fewer than ``limit`` were claimed, since a store may keep an answer within
-    a number of bytes: ask again at once. Then at least one job was claimed, unless ``limit`` is 0."""
+    """Jobs may be ready although fewer than ``limit`` were claimed, since a store may keep an answer small:
+    ask again at once. Then at least one job was claimed, unless ``limit`` is 0."""
 
 
 class Renewal(NamedTuple):
@@ -391,7 +391,7 @@ class Storage(Protocol):
         ready, by due time, then by ``seq``. (3) Up to ``limit`` jobs are claimed in ready order:
         attempts + 1, a new fence (rising in that order), progress cleared, the worker and a lease of
         ``lease`` ms. A store whose answers travel may claim fewer, at least one, so that the answer
-        stays small; it then says that there are ``more``.
+        stays small; it then says that there may be ``more``.
 
         The worker is noted as seen.
         """

@@ -138,3 +138,19 @@ async def test_records_expire_by_inserts_alone(server: Server, storage: RedisSto
     assert isinstance(left, int)
     assert left < 100
     assert await storage.check("q") == []
+
+
+async def test_the_first_claim_after_a_wake_up_leaves_half_to_the_next(
+    server: Server, storage: RedisStorage
+) -> None:
+    waiting = asyncio.create_task(storage.wait_for_work("q", "w", 30))
+    await until_blocked(server, 1)
+    other = storage.clone()
+    await other.open()
+    await other.insert("q", [NewJob(f"j{n}", b"") for n in range(100)])
+    await other.close()
+    assert await asyncio.wait_for(waiting, 5)
+    claims = [await storage.exchange("q", "w", [], limit, LEASE) for limit in (0, 100, 50)]
+    assert [(len(claim.jobs), claim.more) for claim in claims] == [(0, False), (50, True), (50, False)]
+    await storage.insert("q", [NewJob("last", b"")])
+    assert [job.id for job in (await storage.exchange("q", "w", [], 100, LEASE)).jobs] == ["last"]

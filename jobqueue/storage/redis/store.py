@@ -212,14 +212,15 @@ class RedisStorage:
         settled: list[SettleStatus] = []
         for piece in before:
             settled += (await session.exchange(queue, worker, piece, limit=0, lease=lease)).settled
-        answer = await session.exchange(queue, worker, last, limit=min(_MOST, limit), lease=lease)
+        share = session.signal(queue).share(limit)
+        answer = await session.exchange(queue, worker, last, limit=min(_MOST, share), lease=lease)
         settled += answer.settled
         jobs = answer.jobs
-        while len(answer.jobs) == _MOST and len(jobs) < limit:
-            more = min(_MOST, limit - len(jobs))
+        while len(answer.jobs) == _MOST and len(jobs) < share:
+            more = min(_MOST, share - len(jobs))
             answer = await session.exchange(queue, worker, (), limit=more, lease=lease)
             jobs += answer.jobs
-        return Exchanged(settled, jobs, answer.next_due)
+        return Exchanged(settled, jobs, answer.next_due, more=len(jobs) == share < limit)
 
     async def extend(
         self, queue: str, worker: str, leases: Sequence[Renewal], lease: int
