@@ -1,4 +1,4 @@
-"""Names a queue or reaper: as it was told, or after the process in which it is used."""
+"""Names a queue or reaper: by the name given, or after the process in which it is used."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Identity:
 
     @property
     def given(self) -> bool:
-        """Whether the name was told, and not drawn."""
+        """Whether the name was given, and not drawn."""
         return self._given is not None
 
     @property

@@ -1,7 +1,7 @@
 """Notices another living worker of the same name: a name that was given by hand may be given twice.
 
-Workers of one name show as one in statistics, and each hears the cancel requests of the other. A lock
-tells them apart: it belongs to one start, not to a name, and whoever lives renews it.
+Workers of one name show as one in statistics, and each receives the cancel requests of the other. A lock
+distinguishes them: it belongs to one start, not to a name, and a living worker renews it.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Presence:
         self._failing = False
 
     async def keep(self) -> None:
-        """Note it again and again, until cancelled."""
+        """Note the reaper every `INTERVAL` seconds while it sweeps, until cancelled."""
         clock, due = self._storage.clock, 0.0
         while True:
             if not self._sweeps():
@@ -52,7 +52,7 @@ class Presence:
             await clock.sleep(LOOK)
 
     async def leave(self) -> None:
-        """Take it off the list, if it is there."""
+        """Take the reaper off the list, if it is there."""
         if self._listed:
             self._listed = False
             await self._note(lease=0)

@@ -54,7 +54,7 @@ E = TypeVar("E", bound=ReaperEvent)
 
 
 def lock_name(queues: Sequence[str] | None) -> str:
-    """Return the lock for reapers of these queues: those of others would not do its holder's work."""
+    """Return the name of the lock for reapers of these queues. Reapers of others do other work."""
     return REAPER_LOCK if queues is None else f"{REAPER_LOCK}:{','.join(sorted(set(queues)))}"
 
 

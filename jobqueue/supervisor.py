@@ -12,7 +12,7 @@ __all__ = ["Supervisor"]
 
 
 class Supervisor:
-    """Runs background tasks until told to stop.
+    """Runs background tasks until it is stopped.
 
     They are built to go on whatever happens, so one that ends with an exception, or that other code
     cancels, is a defect: all others are cancelled too, and ``on_crash`` gets the exception. Nothing goes
@@ -28,7 +28,7 @@ class Supervisor:
         self._main: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Be ready to `spawn`."""
+        """Open the task group. Call it before `spawn`."""
         ready = asyncio.Event()
         self._main = asyncio.create_task(self._run(ready), name="jobqueue-supervisor")
         self._main.add_done_callback(lambda _: ready.set())

@@ -34,7 +34,7 @@ class Pauses:
 
 
 class WorkHint:
-    """Knows whether asking may bring jobs, and listens for the store's wake-up when it may not.
+    """Knows whether a claim may bring jobs, and listens for the store's wake-up when it may not.
 
     ``wake()`` is called when a wake-up has come, ``report(error, doing)`` for a store that cannot be
     listened to.
@@ -89,14 +89,14 @@ class WorkHint:
             self._wake()
 
     def stop(self) -> None:
-        """Listen no more: a wake-up that a full worker consumes is one that a free worker misses."""
+        """Stop listening: a wake-up that a full worker consumes is one that a free worker misses."""
         listening, self._listening = self._listening, None
         if listening is not None:
             self._supervisor.dismiss(listening)
             self.promising = True  # the wake-up may have come just now, and nobody hears it any more
 
     async def close(self) -> None:
-        """Wait until it listens no more."""
+        """Stop listening, and wait for the end of it."""
         listening = self._listening
         self.stop()
         if listening is not None:

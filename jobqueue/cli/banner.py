@@ -22,7 +22,7 @@ log = logging.getLogger("jobqueue.cli")
 
 
 def worker_banner(target: str, queue: Queue[Any, Any], own_store: str, *, reaper: bool) -> None:
-    """Log what a worker does. ``own_store`` is the name of the store that the queue was made with."""
+    """Log the work of a worker. ``own_store`` is the name of the store that the queue was made with."""
     log.info(
         "worker of %s: queue %s on %s, concurrency %d, handler %s, %s reaper, pid %d",
         target, queue.name, _worker_store(queue.storage, own_store), queue.concurrency,
@@ -32,14 +32,14 @@ def worker_banner(target: str, queue: Queue[Any, Any], own_store: str, *, reaper
 
 
 def fleet_banner(target: str, processes: int, storage: str | None) -> None:
-    """Log what the parent of worker processes does; their own lines say more."""
+    """Log the work of the parent of worker processes; their own lines say more."""
     store = "the queue's own store" if storage is None else f"{redact(storage)} ({_source()})"
     log.info("%d worker process%s of %s on %s, pid %d",
              processes, "" if processes == 1 else "es", target, store, os.getpid())  # fmt: skip
 
 
 def reaper_banner(storage: Storage, queues: Sequence[str], interval: float, *, election: bool) -> None:
-    """Log what a reaper does."""
+    """Log the work of a reaper."""
     log.info(
         "reaper of %s on %s (%s), sweeps every %g s %s, pid %d",
         f"queues {', '.join(queues)}" if queues else "all queues", store_name(storage), _source(), interval,
@@ -60,7 +60,7 @@ def _worker_store(storage: Storage, own: str) -> str:
 
 
 def _source() -> str:
-    """Return where the store's URL comes from; "" if none was given to the command."""
+    """Return the origin of the store's URL; "" if none was given to the command."""
     match click.get_current_context().get_parameter_source("storage"):
         case ParameterSource.COMMANDLINE:
             return "from --storage"

@@ -59,7 +59,7 @@ _ARGUMENTS = "jobqueue.arguments"
 
 
 def _emit(ctx: click.Context, end: Failure) -> None:
-    """Print an error as JSON, unless the command has printed its data, or for people."""
+    """Print an error: as JSON if that is asked for and no data was printed, else for people."""
     if _asks_for_json(ctx) and not has_emitted(ctx):
         emit_json(end.as_value())
 

@@ -61,7 +61,7 @@ class Failure(Exception):  # noqa: N818 - it ends a command as `click.exceptions
         self._data = data or {}
 
     def as_value(self) -> dict[str, object]:
-        """Return what ``-o json`` prints: what is known all the same, and the error."""
+        """Return the value for ``-o json``: the facts that are known all the same, and the error."""
         name = Exit(self.code).name.lower()
         return {**self._data, "error": {"code": name, "exit_code": self.code, "message": str(self)}}
 

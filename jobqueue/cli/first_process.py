@@ -1,4 +1,4 @@
-"""The duties of process 1, which a command has in a container: reap orphans, pass signals on.
+"""Does the duties of process 1, which a command is in a container: reap orphans, pass signals on.
 
 The kernel gives a process whose parent has ended to process 1. If nobody waits for it there, it stays
 as a zombie. The command itself cannot wait for processes that it does not know: it would take the
@@ -15,7 +15,7 @@ from contextlib import suppress
 __all__ = ["split"]
 
 _FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP}
-"""What a process does to itself; nothing to pass on."""
+"""Signals that a process raises by its own faults: not passed on."""
 
 
 def split() -> None:

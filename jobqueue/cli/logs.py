@@ -45,7 +45,7 @@ class _Text(logging.Formatter):
 
 
 _FIELDS = ("job_id", "queue", "task", "attempt", "worker_id", "reason", "duration")
-"""Attributes of a record that say which job a line is about."""
+"""Attributes of a log record that identify its job."""
 
 
 class _Json(logging.Formatter):

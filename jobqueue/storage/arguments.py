@@ -1,4 +1,4 @@
-"""The arguments of a store's calls, checked before anything is stored.
+"""Checks the arguments of a store's calls, before anything is stored.
 
 Every store checks them first of all, so that a bad argument fails the call that has it and no other: a store
 that merges calls would find out only when it packs them. All raise `InvalidArgumentError`, which names the
@@ -259,7 +259,7 @@ def _check_known_name(argument: str, name: str) -> None:
 
 
 def _remember(known: set[str], name: str) -> None:
-    """Spare the next call the check of this name. The set is bounded: names may come without end."""
+    """Remember a checked name for later calls. The set is bounded, as the number of names is not."""
     if len(known) >= _MOST_KNOWN:
         known.clear()
     known.add(name)

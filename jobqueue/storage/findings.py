@@ -1,4 +1,4 @@
-"""Optional abilities of a store: diagnose its server, check its data, report loading, tell if it exists."""
+"""Optional abilities of a store: diagnose its server, check its data, report loading, know if it exists."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Hints:
         self._clock = clock
         self._sinks: dict[str, tuple[_Subscription, ...]] = {}
         self.topics: dict[Topic, list[_Hint]] = {}
-        """What is waited for: every topic that has a waiter."""
+        """All topics that have a waiter."""
 
     def subscribe(self, queue: str, address: str, sink: Sink) -> None:
         """Add a sink, to be called in the running loop."""

@@ -43,7 +43,7 @@ __all__ = ["MAX_CALL", "Call", "Core", "Read", "Turn", "Write", "write"]
 
 _log = logging.getLogger("jobqueue.storage.file")
 MAX_CALL = 1 << 30
-"""Bytes that a call may have: lengths in the files are numbers of 32 bits, some of them with a sign."""
+"""Largest size of a call in bytes: lengths in the files are numbers of 32 bits, some of them signed."""
 _FRAME_ROOM = 256
 """Largest number of bytes in a frame besides its commands."""
 
@@ -72,7 +72,7 @@ class Write(Generic[T]):
     command: Command[T]
     packed: bytes
     withdrawn: bool = False
-    """Set by a caller that no longer waits: what has not begun by then is not carried out."""
+    """Set by a caller that no longer waits: a call that has not begun by then is not carried out."""
 
 
 def write(command: Command[T]) -> Write[T]:
@@ -154,7 +154,7 @@ class Core:
 
     @property
     def directory(self) -> Directory | None:
-        """Where the store is now; ``None`` while its path leads to none."""
+        """The store's directory; ``None`` while no store is at its path."""
         return self._home.directory if self._home.entered else None
 
     @property
@@ -216,7 +216,7 @@ class Core:
             return self._commit_turn(calls)
 
     def _look_again(self) -> None:
-        """Open the store that stands at the path now. The calls of this turn were meant for another one."""
+        """Open the store that is at the path now. The calls of this turn were meant for another one."""
         self._clock.forget()
         self._begun = False
         if self._home.enter_again():
@@ -360,7 +360,7 @@ class Core:
 
 
 def _give(command: Command[None], state: State, now: int, batch: _Batch) -> None:
-    """Apply a command of the store's own, and have it written."""
+    """Apply a command of the store itself, and add it to the batch."""
     command.apply(state, now)
     batch.add(pack_command(command), Weight.WRITTEN)
 

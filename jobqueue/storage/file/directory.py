@@ -1,8 +1,7 @@
 """The directory of a store, held open.
 
-All that is done in it is done by its descriptor. So whoever works in a directory that is moved away goes on
-in that one, and never touches what is put at its path later; and no link that somebody plants leads out of
-it.
+Every operation goes by its descriptor. So a process goes on in its directory when that is moved away, and
+never touches another one that is put at its path later; and a planted link cannot lead out of it.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class Directory:
     def __init__(self, files: Files, path: Path, fd: int) -> None:
         self.files = files
         self.path = path
-        """For messages, and for what cannot do without; it may lead somewhere else by now."""
+        """For messages, and for calls that need a path. It may lead somewhere else by now."""
         self.fd = fd
 
     @classmethod
@@ -41,19 +40,19 @@ class Directory:
         self.close()
 
     def close(self) -> None:
-        """Close it; again does nothing."""
+        """Close the directory. Closing again does nothing."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             self.files.close(fd)
 
     def copy(self) -> Self:
-        """Open it a second time, for somebody who may need it for longer."""
+        """Open the directory a second time, for an owner that may need it for longer."""
         return type(self)(self.files, self.path, self.files.copy_of(self.fd))
 
     # -- files ------------------------------------------------------------------------------------
 
     def open_file(self, name: str, *, write: bool = True) -> int:
-        """Open a file. Raises `StorageError` if it is anything but a file of this directory alone."""
+        """Open a file. Raises `StorageError` if it is not a regular file, or has a name elsewhere too."""
         fd = self.files.open(self.fd, name, write=write)
         try:
             self._check(name, self.files.status(fd))
@@ -80,7 +79,7 @@ class Directory:
             return self.open_file(name)
 
     def create_anew(self, name: str) -> int:
-        """Make a file, in the place of one that may be there."""
+        """Make a file, and remove one that has its name."""
         self.files.unlink(self.fd, name)
         return self.create_file(name)
 
@@ -95,7 +94,7 @@ class Directory:
             )
 
     def _share(self, fd: int) -> None:
-        """Have what root makes belong to the owner of the directory, who could not open it otherwise."""
+        """Give a file made by root to the owner of the directory, who could not open it otherwise."""
         if self.files.status(fd).st_uid != _ROOT:
             return
         own = self.status()

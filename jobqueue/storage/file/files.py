@@ -165,7 +165,7 @@ class Files:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def rename(self, directory: int, source: str, target: str, to: int | None = None) -> None:
-        """Rename a file within a directory, or ``to`` another one; what had the name is replaced."""
+        """Rename a file within a directory, or ``to`` another one; a file of the new name is replaced."""
         os.replace(source, target, src_dir_fd=directory, dst_dir_fd=directory if to is None else to)
 
     def unlink(self, directory: int, name: str) -> None:
@@ -186,7 +186,7 @@ class Files:
         return True
 
     def share_lock(self, fd: int) -> None:
-        """Take the lock of an open file together with others, or keep it from now on so."""
+        """Take the shared lock of an open file, or turn the exclusive one into it."""
         fcntl.flock(fd, fcntl.LOCK_SH)
 
     def unlock(self, fd: int) -> None:

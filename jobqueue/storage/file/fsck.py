@@ -171,7 +171,7 @@ class _Salvage:
 
 @contextmanager
 def _alone(files: Files, path: Path) -> Generator[tuple[Directory, LockFile]]:
-    """Open a store and hold its lock, while no compaction removes files."""
+    """Open a store and hold its lock, with no compaction under way that removes files."""
     with ExitStack() as stack:
         directory = stack.enter_context(Directory.open(files, path))
         lock = LockFile(directory)
@@ -228,7 +228,7 @@ def _set_aside(directory: Directory, salvage: _Salvage) -> str:
 
 
 def _new_subdirectory(directory: Directory, name: str) -> Directory:
-    """Make a directory of that name, or of a like one if something has the name already."""
+    """Make a directory of that name, or of a similar one if it is taken."""
     taken = directory.names()
     others = (f"{name}-{number}" for number in itertools.count(2))
     return directory.make_dir(next(free for free in itertools.chain((name,), others) if free not in taken))

@@ -28,11 +28,11 @@ _MAGIC = b"JQp\x01"
 
 
 class DisplacedError(StorageUnavailableError):
-    """The directory of a store that is in use was moved, removed or replaced by another one."""
+    """The directory of an open store was moved, removed or replaced."""
 
     @classmethod
     def of(cls, directory: Path) -> DisplacedError:
-        """Make the error of the store that stood in a directory."""
+        """Make the error for the store of a directory."""
         return cls(
             f"the store in {directory} was moved or removed while it was in use: put it back, or start a "
             "program on that path, which makes a new one; what is there then is used from there on"
@@ -96,7 +96,7 @@ class LockFile:
             self._files.unlock(self._fd)
 
     def check_place(self) -> None:
-        """Raise `DisplacedError` if the path of the store does not lead to this file any more."""
+        """Raise `DisplacedError` if the path of the store no longer leads to this file."""
         if self._files.identity(self._path) != self._identity:
             raise DisplacedError.of(self._directory)
 

@@ -214,7 +214,7 @@ class _Ears:
         self._register()
 
     def listen(self, milliseconds: int | None) -> bool:
-        """Sleep until a wake-up, for so long at most; return whether a client has called."""
+        """Sleep until a wake-up, for at most so many seconds; return whether a client has called."""
         wait = self.bell.interval * 1000 if milliseconds is None else milliseconds
         heard = [fd for fd, _ in self._poll.poll(wait)]
         if heard and heard != [self._wake]:

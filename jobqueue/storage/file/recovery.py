@@ -84,7 +84,7 @@ class Home:
             raise
 
     def enter_again(self) -> bool:
-        """Open the store that stands at the path since the directory was displaced.
+        """Open the store that is at the path since the directory was displaced.
 
         Return False if there is none: only an opening makes one.
         """
@@ -130,7 +130,7 @@ class Home:
         return False
 
     def leave(self) -> None:
-        """Close the directory; again does nothing."""
+        """Close the directory. Closing again does nothing."""
         self.epoch, self._page = _NO_EPOCH, _NO_PAGE
         lock, self._lock = self._lock, None
         if lock is not None:

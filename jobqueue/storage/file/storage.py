@@ -402,7 +402,7 @@ class FileStorage:
             self._hints.resync()
 
     def _give_back(self, call: Call, answer: Any) -> None:
-        """Release the jobs of a claim whose caller was cancelled, or was told that it takes too long."""
+        """Release the jobs of a claim whose caller was cancelled or has timed out."""
         claim = call.command if isinstance(call, Write) else None
         if not isinstance(claim, commands.Exchange) or not isinstance(answer, Exchanged) or not answer.jobs:
             return

@@ -127,7 +127,7 @@ class Restart(Common):
 
 @dataclass(slots=True)
 class Begin(Common):
-    """The first command of a process: from here on, numbers are larger than any that was given before.
+    """The first command of a process: from here on, numbers are larger than any given before.
 
     Also than those that this copy of the store does not know of, since a backup was put in its place. They
     were counted from the clock as it was when an earlier process began, and slower than the clock runs.
@@ -179,7 +179,7 @@ class OldStep(Common):
 
 @dataclass(slots=True)
 class Step(OldStep):
-    """The wall clock was set: what was to last so long still does."""
+    """The wall clock was set: leases, locks, TTLs and the pauses before retries keep their length."""
 
     code: ClassVar[int] = 16
 

@@ -2,8 +2,8 @@
 
 Leases, locks and TTLs last so many milliseconds, while a job's start is an instant of the wall clock. So
 the wall clock is followed, and when it is set (more than `TOLERANCE` away from where the monotonic clock
-expects it) everything that was to last so long is moved by as much, by a command in the journal: all
-processes do the same at the same place. A host that was suspended looks like one whose clock was set.
+expects it) all leases, locks and TTLs are moved by as much, by a command in the journal: all processes
+do the same at the same place. A host that was suspended looks like one whose clock was set.
 
 Each process watches its own clocks, and believes of those of others only what they have written down. So
 one that goes by other clocks is not taken for one whose clock was set, again and again: see `OwnClock`.
@@ -49,7 +49,7 @@ class OwnClock:
         return Reading(wall, wall - int(self._clock.monotonic() * 1000) + self._namespace)
 
     def forget(self) -> None:
-        """Begin anew, in another store."""
+        """Forget the last comparison, before another store is opened."""
         self._last = None
 
     def step(self, now: Reading, offset: int) -> int:
@@ -67,7 +67,7 @@ class OwnClock:
         return unwritten if min(abs(moved), abs(unwritten)) > TOLERANCE else 0
 
     def note(self, now: Reading, offset: int) -> None:
-        """Remember this comparison: all before it is in the journal."""
+        """Remember this comparison: every step before it is in the journal."""
         self._last = (now.offset, offset)
 
 

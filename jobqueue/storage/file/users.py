@@ -1,8 +1,8 @@
-"""Who has a store open: a lock that all of its processes share for as long as they do.
+"""A lock that all processes share while they have a store open, so that it shows whether there are others.
 
-All of them have to run under one kernel, since leases and locks end with its boot, and since what one has
-written and not synced is told to the others by the page. A process that sees another boot finds out by this
-lock whether there was a restart, or whether somebody of the other boot is still there.
+All of them have to run under one kernel, since leases and locks end with its boot, and since the page tells
+the others about writes that are not synced. A process that sees another boot finds out by this lock whether
+there was a restart, or whether a process of the other boot is still there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _NAME = "users"
 
 
 class Users:
-    """This process among those that have the store open."""
+    """The membership of this process among those that have the store open."""
 
     def __init__(self, directory: Directory) -> None:
         """Join them; only with the store's lock."""

@@ -38,7 +38,7 @@ class Watcher(Protocol):
         ...
 
     def clear(self) -> None:
-        """Take the wake-ups that have come."""
+        """Consume the wake-ups so far."""
 
     def close(self) -> None: ...
 
@@ -136,7 +136,7 @@ class _Nothing:
 
 
 class Bell:
-    """The file whose touch wakes other processes, and the watch on it."""
+    """Wakes other processes by touching a file, and watches that file for their touches."""
 
     def __init__(self, directory: Directory) -> None:
         self.directory = directory
@@ -154,11 +154,11 @@ class Bell:
         return self._watcher.fileno()
 
     def hush(self) -> None:
-        """Take the wake-ups that have come."""
+        """Consume the wake-ups so far."""
         self._watcher.clear()
 
     def ring(self) -> None:
-        """Wake the others."""
+        """Wake the other processes."""
         try:
             self._files.write(self._fd, b"\0", 0)
         except OSError as error:  # a hint: the others look by themselves within a second

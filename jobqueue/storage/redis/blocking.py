@@ -207,7 +207,7 @@ class WorkSignal:
         return SYSTEM_CLOCK.monotonic() < self._poll_until
 
     async def _poll(self) -> None:
-        """Send the waiters to look after a while, of random length so that processes do not look together."""
+        """Wake the waiters after a pause, of random length so that processes do not look together."""
         await SYSTEM_CLOCK.sleep(_POLL * SYSTEM_CLOCK.uniform(0.5, 1.0))
         wake(self._waiters)
 

@@ -27,7 +27,7 @@ MODERN_VERSION = (7, 0)
 
 PUBLISHES = frozenset({"PUBLISH", "SPUBLISH"})
 WRITES = frozenset({"HSET", "HDEL", "RPUSH", "ZADD"})
-"""What nobody lacks who may write at all."""
+"""Commands that every user with any right to write has."""
 
 
 class Severity(StrEnum):

@@ -157,7 +157,7 @@ class ClusterNodes:
         raise ConnectionLostError(f"no node tells where the slots are; the last problem: {problem}")
 
     def _forget_others(self, nodes: set[Address]) -> None:
-        """Drop what is kept of nodes that have left the cluster."""
+        """Drop the connections to nodes that have left the cluster."""
         self._links = {key: link for key, link in self._links.items() if key[0] in nodes or link.in_use}
         self._suspects &= nodes
 

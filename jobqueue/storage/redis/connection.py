@@ -27,7 +27,7 @@ from jobqueue.storage.redis.url import Address, Target
 __all__ = ["Connection", "Login", "ReplyError", "connect"]
 
 BACKLOG = 1_048_576
-"""Bytes that wait to be sent before callers are made to wait instead."""
+"""Most bytes that wait to be sent; above that, callers wait instead."""
 _LATE = 0.1
 _NOTHING = object()
 _pack: Callable[[tuple[Any, ...]], bytes] = cast("Any", hiredis).pack_command

@@ -113,7 +113,7 @@ async def _rights(session: Session, prefix: str) -> Finding:
 
 
 async def _live_through(session: Session, prefix: str, queue: str) -> list[str]:
-    """Take a job of a new queue through its life, and a lock; return what comes late, by polling."""
+    """Run a job of a new queue and take a lock; return the parts that only come late, by polling."""
     pushed, steps, late = _Pushed(), session.steps, list[str]()
     channels = (steps.channel(queue, "doctor"), steps.lock_channel(queue))
     try:

@@ -1,8 +1,8 @@
-"""How long a connection is waited for.
+"""Decides how long a silent connection is waited for.
 
-A timeout is about silence. As long as bytes come, or go out, the server is alive, however large a reply or a
-command is, and the commands behind it wait for their turn. But bytes must move at `SLOWEST` at least: a peer
-that sends one now and then would be waited for without end.
+A timeout is about silence. As long as bytes come or go out, the server is alive, however large a reply or a
+command is, and the commands behind it wait for their turn. But bytes must move at `SLOWEST` at least: the
+wait for a peer that sends one now and then would never end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ UPLOAD = 250_000
 
 
 class Patience:
-    """Tells the time left for the oldest command of a connection. Times are seconds of a monotonic clock."""
+    """Computes the time left for the oldest command of a connection, in seconds of a monotonic clock."""
 
     __slots__ = ("_alive_at", "_delivered", "_moved", "_turn_at", "_turn_moved", "posted")
 

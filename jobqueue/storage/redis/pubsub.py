@@ -53,7 +53,7 @@ class Listener(Protocol):
         """Read everything waited for again: messages may have been missed."""
 
     def close(self) -> None:
-        """Learn that no message comes any more."""
+        """Handle the end of the subscription: no message comes any more."""
 
 
 class Words(NamedTuple):
@@ -113,7 +113,7 @@ class PubSub:
         """Servers whose failure was logged; None: the one that knows the place of a channel."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.refusal = ""
-        """The reason of the server for not letting this user listen."""
+        """The server's reason for refusing this user's subscriptions."""
 
     async def subscribe(self, channel: bytes, listener: Listener) -> None:
         """Listen to a channel; returns when the server has confirmed it.
@@ -153,7 +153,7 @@ class PubSub:
             line.drop(channel)
 
     async def close(self) -> None:
-        """End the connections; listeners are told and forgotten."""
+        """End the connections, and close all listeners."""
         for listener in itertools.chain(*self._listeners.values()):
             listener.close()
         self._listeners.clear()
@@ -188,7 +188,7 @@ class PubSub:
             listener.resync()
 
     def give_up(self, channels: Collection[bytes], refusal: str) -> None:
-        """Let subscribing callers go on without pushes: the server does not let them listen."""
+        """Let subscribing callers go on without pushes, since the server refuses subscriptions."""
         self.refusal = refusal
         for channel in channels:
             future = self._confirmed.get(channel)

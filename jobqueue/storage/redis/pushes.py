@@ -1,6 +1,6 @@
-"""What is pushed about the jobs of a queue, and how far it is believed.
+"""Reads the messages about the jobs of a queue, and decides how far to believe them.
 
-A message is a row of frames; ``lua/lib/ended.lua`` says what is in them. Whoever may publish on the server
+A message is a row of frames; ``lua/lib/ended.lua`` describes them. Every user who may publish on the server
 can send one to any mailbox. So a store object draws a secret, which its clones share, and leaves it in the
 store beside the mailbox wherever it waits for a job. A message that begins with this secret is believed.
 
@@ -29,11 +29,11 @@ __all__ = ["HEARSAY", "LOOK_EVERY", "CancelRequest", "SinkListener", "read_messa
 log = logging.getLogger("jobqueue.redis")
 
 LOOK_EVERY = 0.05
-"""Seconds between two looks at what messages without the secret say."""
+"""Seconds between two looks at the messages without the secret."""
 HEARSAY = 131_072
 """Bytes of such messages that are read in that time; the last of them may exceed it."""
 _LONGEST = 300_000
-"""Bytes that a message of the scripts never has."""
+"""Size in bytes that no message of the scripts has."""
 _MOST_ASKED = 500
 
 _SIGNED, _REPLY, _CANCEL = b"src"
@@ -43,7 +43,7 @@ _int = int.from_bytes
 
 
 class CancelRequest(NamedTuple):
-    """A run that is to end, as a message tells."""
+    """A run that is to end, according to a message."""
 
     queue: str
     id: str
@@ -137,7 +137,7 @@ class SinkListener:
 
 
 class _Hearsay:
-    """What messages without the secret say, until it is looked at."""
+    """The messages without the secret since the last look."""
 
     __slots__ = (
         "_closed",
@@ -174,14 +174,14 @@ class _Hearsay:
         return True
 
     def add(self, replies: Sequence[Reply], requests: Sequence[CancelRequest]) -> None:
-        """Take what a message says."""
+        """Add the content of a message."""
         for reply in replies:
             # The form of a result that is too large to push: the waiter reads the outcome itself.
             self._replies[reply.id] = reply._replace(state=JobState.COMPLETED, data=None)
         self._requests.update(dict.fromkeys(requests))
 
     def close(self) -> None:
-        """Pass nothing on any more."""
+        """Stop passing anything on."""
         self._closed = True
 
     async def _look(self) -> None:

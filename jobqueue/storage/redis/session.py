@@ -81,7 +81,7 @@ class Settings:
     def forked(self) -> None:
         """Draw the secret of this process."""
         self.secret = random_secret(SECRET_BYTES)
-        """Opens the messages that are believed: see `pushes`."""
+        """The mark of messages to believe: see `pushes`."""
 
 
 def _connect_by(settings: Settings, retries: Retries) -> tuple[Transport, Connector]:
@@ -164,7 +164,7 @@ class Session:
         return {command: text for command, text in await self.steps.rights() if code_of(text) in REFUSALS}
 
     def tell_findings(self) -> None:
-        """Log what is to be said against the server, once in a process."""
+        """Log the findings about the server, once in a process."""
         findings, self._findings = self._findings, []
         for finding in findings:
             if finding.severity is Severity.WARNING:

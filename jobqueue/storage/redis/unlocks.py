@@ -13,7 +13,7 @@ __all__ = ["Unlocks"]
 
 
 class Unlocks:
-    """Lets callers wait for locks. The release of a lock is announced on its channel."""
+    """Makes callers wait for locks. The release of a lock is announced on its channel."""
 
     def __init__(self, pubsub: PubSub, steps: Steps, clock: Clock) -> None:
         self._pubsub = pubsub
@@ -21,7 +21,7 @@ class Unlocks:
         self._clock = clock
 
     async def wait(self, lock: str, timeout: float) -> bool:
-        """Wait until a lock is free; False if it is not within ``timeout`` seconds."""
+        """Wait until a lock is free; return False after ``timeout`` seconds."""
         waiter, channel = _Waiter(), self._steps.lock_channel(lock)
         timer = self._clock.call_later(timeout, waiter.close)
         try:

@@ -1,4 +1,4 @@
-"""Bad arguments: the call that has one fails, and nothing else happens."""
+"""Bad arguments: the call with a bad one fails, and nothing else happens."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ BYTES: list[Any] = ["text", 5, [1], bytearray(b"x"), memoryview(b"x")]
 
 
 def in_batch(good: Any, bad: Sequence[Any]) -> list[Any]:
-    """Return batches in which a good item stands before a bad one, and all that is no batch."""
+    """Return batches with a good item before a bad one, and values that are no batch."""
     return [*BATCHES, *([good, one] for one in bad)]
 
 
 def with_each(good: Any, **bad: list[Any]) -> list[Any]:
-    """Return copies of a good item with one bad field, and all that is no such item."""
+    """Return copies of a good item with one bad field, and values that are no such item."""
     return [
         *(None, 5, "a", tuple(good)),
         *(good._replace(**{field: value}) for field, values in bad.items() for value in values),
