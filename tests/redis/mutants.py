@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
-SELECTED = ["tests/storage/test_redis.py", "tests/redis/test_hints.py", "tests/redis/test_faults.py"]
+SELECTED = [
+    "tests/storage/test_redis.py",
+    "tests/redis/test_hints.py",
+    "tests/redis/test_faults.py",
+    "tests/redis/test_pushes.py",
+    "tests/redis/test_security.py",
+]
 
 
 class Mutant(NamedTuple):
@@ -137,6 +143,19 @@ MUTANTS = [
         "lib/record.lua",
         "sunpack('>I7', rec, 9) <= now",
         "sunpack('>I7', rec, 9) < now",
+    ),
+    Mutant(
+        "any cancel request is confirmed",
+        "asked.lua",
+        "job and job.fence == fence and (job.cancelling ~= 0 or job.state == 'X')",
+        "true",
+    ),
+    Mutant("replies carry no secret", "lib/ended.lua", "'s' .. secret", "''"),
+    Mutant(
+        "a refused push cuts the script off",
+        "lib/ended.lua",
+        "redis.pcall(PUBLISH",
+        "call(PUBLISH",
     ),
     Mutant("stalls are not limited", "sweep.lua", "if job.stalls > most_stalls then", "if false then"),
     Mutant(

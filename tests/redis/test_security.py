@@ -114,6 +114,7 @@ async def test_everything_else_is_refused(user_url: str, command: tuple[str, ...
 
 # -- rights that are missing -----------------------------------------------------------------------
 
+
 NEEDED = ["eval", "evalsha", "time", "hset", "hmget", "lpop", "zadd", "lmove", "pexpire", "sismember"]
 
 

@@ -81,7 +81,11 @@ _CODE = re.compile(r"[A-Z]{2,}")
 # Servers before 7.0 wrap what a command inside a script answered.
 _WRAPPED = re.compile(r"user_script: ?\d+: -?([A-Z]{2,}) ")
 
-_UNKNOWN = re.compile(r"\b[Uu]nknown (?:Redis |sub)?command")
+# In the words of Redis and its scripts, of proxies and of hosted servers.
+_UNKNOWN = re.compile(
+    r"\b(?:unknown|unsupported) (?:redis |sub)?command|\bcommand is not (?:available|supported)",
+    re.IGNORECASE,
+)
 
 
 def code_of(message: str) -> str:
