@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 from jobqueue.errors import StorageError
 from jobqueue.storage.base import NewJob
 from jobqueue.storage.file import FileStorage, fsck
+from jobqueue.storage.file.directory import Directory
+from jobqueue.storage.file.files import Files
 from jobqueue.storage.file.frames import FRAME_SIZE, HEADER_SIZE
 from tests.file.layers import Quiet
 from tests.file.program import compact_at
@@ -143,3 +146,13 @@ async def test_a_file_that_was_there_is_given_to_nobody(tmp_path: Path) -> None:
     await fill(path)
     assert (path / "wake").stat().st_uid == 0
     assert (path / "lock").stat().st_uid == NOBODY
+
+
+def test_two_who_list_the_names_at_once_see_all_of_them(tmp_path: Path) -> None:
+    """As a process does, and the one that it has started to compact with the same descriptor."""
+    for number in range(2000):
+        (tmp_path / f"{number:05d}").touch()
+    with Directory.open(Files(), tmp_path) as directory, directory.copy() as other:
+        with ThreadPoolExecutor(2) as pool:
+            lists = [pool.submit((directory, other)[turn % 2].names) for turn in range(40)]
+        assert {len(listed.result()) for listed in lists} == {2000}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import shutil
@@ -17,7 +18,7 @@ import pytest_asyncio
 from jobqueue.errors import StorageError
 from jobqueue.job import Action, JobState, Settlement
 from jobqueue.storage.base import NewJob, SettleStatus
-from jobqueue.storage.file import FileStorage, timekeeper
+from jobqueue.storage.file import FileStorage, fsck, rotation, timekeeper
 from jobqueue.storage.file.core import Turn
 from jobqueue.testing import FakeClock
 from tests.file.layers import Quiet
@@ -233,6 +234,35 @@ async def test_after_a_backup_is_put_back_no_number_comes_again(tmp_path: Path) 
     assert (await store.exchange("q", "w", [stale], 0, LEASE)).settled == [SettleStatus.LOST]
     assert (await store.get("q", ["a"]))[0].state is JobState.PROCESSING
     await store.close()
+
+
+@pytest.mark.parametrize("rotate_at", [1000, 1 << 20])
+async def test_a_backup_that_is_put_back_under_a_running_process(
+    rotate_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against what the guide says, and into the same files: it is noticed all the same."""
+    monkeypatch.setattr(rotation.Compaction, "start", lambda *_: None)
+    clock, path, backup = FakeClock(), tmp_path / "store", tmp_path / "backup"
+    store = FileStorage(path, clock=clock, files=Quiet(), rotate_at=rotate_at)
+    await store.open()
+    await store.insert("q", [NewJob("a", b"", ttl=TTL)])
+    shutil.copytree(path, backup)
+    clock.move(1)
+    (run,) = (await store.exchange("q", "w", [], 1, LEASE)).jobs
+    await store.insert("q", [NewJob(f"b{number}", bytes(300)) for number in range(10)])
+    with (path / "lock").open("r+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # so that this process does not look meanwhile
+        for file in path.iterdir():
+            if not (backup / file.name).exists():
+                file.unlink()
+        for file in backup.iterdir():
+            (path / file.name).write_bytes(file.read_bytes())
+    clock.move(1)
+    (again,) = (await store.exchange("q", "v", [], 20, LEASE)).jobs
+    assert again.id == run.id
+    assert again.fence > run.fence
+    await store.close()
+    assert fsck.check(Quiet(), path) == []
 
 
 async def test_a_clock_of_another_millennium_leaves_numbers_that_others_can_count(make: Make) -> None:

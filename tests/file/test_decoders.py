@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 from jobqueue.errors import StorageError
 from jobqueue.job import Action, Settlement
 from jobqueue.storage.base import NewJob, Renewal, Reuse
-from jobqueue.storage.file import commands, snapshot
+from jobqueue.storage.file import commands, journal, snapshot
 from jobqueue.storage.file.commands import pack_command
+from jobqueue.storage.file.files import Files
 from jobqueue.storage.file.frames import (
     HEADER_SIZE,
     JOURNAL,
@@ -28,6 +30,7 @@ from jobqueue.storage.file.frames import (
     parse_header,
 )
 from jobqueue.storage.file.lock import Published
+from jobqueue.storage.file.progress import Meter
 from jobqueue.storage.file.replica import Replica, pack_batch, parse_batch
 from jobqueue.storage.file.state import State
 
@@ -180,3 +183,38 @@ def test_a_checksum_covers_the_head_of_a_frame() -> None:
     for at in range(len(whole)):
         data = whole[:at] + bytes((whole[at] ^ 1,)) + whole[at + 1 :]
         assert not isinstance(parse_frame(data, 0, HEADER_SIZE, 7), Frame)
+
+
+@many
+@given(sizes=st.lists(st.integers(0, 400), min_size=1, max_size=12), read=st.integers(1, 200))
+def test_frames_of_any_size_are_read_with_any_buffer(sizes: list[int], read: int) -> None:
+    payloads = [bytes([number + 1]) * size for number, size in enumerate(sizes)]
+    data = bytearray(pack_header(JOURNAL, 1, 7))
+    ends = []
+    for payload in payloads:
+        data += pack_frame(payload, len(data), 0, 7)
+        ends.append(len(data))
+    memory = Memory(bytes(data))
+    reader = journal.Journal(memory, Path("journal"), 1, 0, 7)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal, "_READ", read)
+        patch.setattr(snapshot, "_BLOCK", max(1, read // 4))
+        assert [frame.payload for frame in reader.frames(HEADER_SIZE)] == payloads
+        for count, end in enumerate(ends, 1):
+            assert [frame.payload for frame in reader.frames(HEADER_SIZE, end)] == payloads[:count]
+        meter = Meter.__new__(Meter)
+        meter._progress = None
+        assert list(snapshot._blocks(memory, 0, Path("snapshot"), 7, meter)) == payloads
+
+
+class Memory(Files):
+    """A file that is in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def size(self, fd: int) -> int:
+        return len(self.data)
+
+    def read(self, fd: int, size: int, at: int) -> bytes:
+        return self.data[at : at + size]

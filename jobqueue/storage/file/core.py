@@ -218,7 +218,6 @@ class Core:
     def _look_again(self) -> None:
         """Open the store that is at the path now. The calls of this turn were meant for another one."""
         self._clock.forget()
-        self._begun = False
         if self._home.enter_again():
             _log.warning("the store that stands in %s now is used from here on", self._home.path)
 
@@ -227,13 +226,20 @@ class Core:
         page = self._home.page()
         if page is None:
             return False
-        if self._replica is None or self._home.epoch != page.epoch:
+        if not self._precedes(page):
             self._reload(page)
             return True
         where = (page.generation, page.end)
-        if where == (self.replica.journal.generation, self.replica.position):
-            return True
-        return self._follow(page)
+        return where == self.replica.where or self._follow(page)
+
+    def _precedes(self, page: Published) -> bool:
+        """Return whether the page goes on from the state in memory, and was not put back with the files."""
+        replica = self._replica
+        return (
+            replica is not None
+            and self._home.epoch == page.epoch
+            and replica.where <= (page.generation, page.end)
+        )
 
     def _follow(self, page: Published) -> bool:
         try:
@@ -254,9 +260,9 @@ class Core:
         page = self._home.page()
         if page is None:
             self._replica = self._home.recover(self._replica, self._clock.read())
-            self._resync = True
+            self._begun, self._resync = False, True
             return
-        if self._replica is None or self._home.epoch != page.epoch:
+        if not self._precedes(page):
             self._reload(page)
         elif not self._follow(page):
             raise self._home.damaged(self.replica)
@@ -354,6 +360,7 @@ class Core:
             self._effects.append(effects)
 
     def _drop(self) -> None:
+        self._begun = False  # what is read next may have come from a backup
         if self._replica is not None:
             self._replica.close()
             self._replica = None

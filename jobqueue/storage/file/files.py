@@ -91,7 +91,13 @@ class Files:
         os.close(fd)
 
     def names(self, directory: int) -> list[str]:
-        return sorted(os.listdir(directory))
+        # By a descriptor of its own: copies of one share the place up to which the names were read.
+        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            with os.scandir(fd) as entries:
+                return sorted(entry.name for entry in entries)
+        finally:
+            os.close(fd)
 
     def read(self, fd: int, size: int, at: int) -> bytes:
         """Read up to ``size`` bytes; fewer only at the end of the file."""

@@ -226,7 +226,7 @@ class Home:
         """Read the state, up to the published end if that is known."""
         until = None if page is None else (page.generation, page.end)
         replica = Replica.load(self.directory, until, progress=self._progress)
-        if until is not None and (replica.journal.generation, replica.position) < until:
+        if until is not None and replica.where < until:
             replica.close()
             raise self.damaged(replica)
         self.epoch = _NO_EPOCH if page is None else page.epoch

@@ -136,6 +136,11 @@ class Replica:
         meter.finish()
         return replica
 
+    @property
+    def where(self) -> tuple[int, int]:
+        """The generation, and the place in its journal, up to which the state goes."""
+        return self.journal.generation, self.position
+
     def close(self) -> None:
         self.journal.close()
 
@@ -158,7 +163,7 @@ class Replica:
                 if sealed:
                     break
             if not sealed:
-                return until is None or (generation, self.position) >= until
+                return until is None or self.where >= until
             self.switch(Journal.open(self._directory, generation + 1))
 
     def switch(self, journal: Journal) -> None:

@@ -96,7 +96,7 @@ def _compact(directory: Directory) -> bool:
         # Exactly where that journal begins: not one command of it may be part of its snapshot.
         replica = Replica.load(directory, (target, HEADER_SIZE))
         replica.close()
-        if (replica.journal.generation, replica.position) != (target, HEADER_SIZE):
+        if replica.where != (target, HEADER_SIZE):
             raise StorageError(f"{replica.journal.path} is not sealed: run `jobqueue fsck --repair`")
         write_snapshot(directory, target, replica.state)
     _remove_before(max(target, names.base), directory, names)
