@@ -237,7 +237,8 @@ class CheckedSettlement(Settlement):
     """A settlement whose fields need no check: `settle` made it. A changed copy is a `Settlement` again."""
 
     __slots__ = ()
-    _make = Settlement._make  # type: ignore[assignment]  # `_replace` makes what is not checked
+    # `_replace` calls it, and makes what is not checked.
+    _make = Settlement._make  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
 
 def settle(attempt: Attempt, outcome: Outcome, ttl: int, backoff: Callable[[int], int]) -> Settlement | None:

@@ -29,7 +29,13 @@ SETTLE = 0.2
 """Seconds that one save may take: an editor writes, renames and removes, and that is one change."""
 
 _SKIPPED = {"__pycache__", "node_modules"}
-_WATCHED = [FileModifiedEvent, FileCreatedEvent, FileMovedEvent, FileDeletedEvent, DirCreatedEvent]
+_WATCHED: list[type[FileSystemEvent]] = [
+    FileModifiedEvent,
+    FileCreatedEvent,
+    FileMovedEvent,
+    FileDeletedEvent,
+    DirCreatedEvent,
+]
 
 
 def source_trees(root: Path) -> list[Path]:

@@ -158,7 +158,8 @@ class CheckedJob(NewJob):
     """A job whose fields need no check: a queue made it. A changed copy is a `NewJob` again."""
 
     __slots__ = ()
-    _make = NewJob._make  # type: ignore[assignment]  # `_replace` makes what is not checked
+    # `_replace` calls it, and makes what is not checked.
+    _make = NewJob._make  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
 
 class Inserted(NamedTuple):
