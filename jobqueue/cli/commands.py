@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -61,7 +62,8 @@ _ARGUMENTS = "jobqueue.arguments"
 def _emit(ctx: click.Context, end: Failure) -> None:
     """Print an error: as JSON if that is asked for and no data was printed, else for people."""
     if _asks_for_json(ctx) and not has_emitted(ctx):
-        emit_json(end.as_value())
+        with suppress(Failure):  # which is the error to tell
+            emit_json(end.as_value())
 
 
 def _asks_for_json(ctx: click.Context) -> bool:

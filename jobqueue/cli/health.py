@@ -51,8 +51,8 @@ async def health_server(host: str, port: int | None, ready: Callable[[], bool]) 
     try:
         server = await asyncio.start_server(answer, host, port, limit=MAX_REQUEST)
     except OSError as error:
-        raise Failure(f"cannot serve health on {host}:{port}: {error.strerror}: use another --health-port"
-                      ) from error  # fmt: skip
+        text = f"cannot serve health on {host}:{port}: {error.strerror}"
+        raise Failure(f"{text}: use another --health-port or --health-host") from error
     bound = server.sockets[0].getsockname()
     log.info("health on http://%s:%d/readyz", bound[0], bound[1])
     try:

@@ -20,7 +20,7 @@ from jobqueue.cli.options import (
     storage_option,
 )
 from jobqueue.cli.options import payload as as_payload
-from jobqueue.cli.output import as_json, emit_json, fields_table, show
+from jobqueue.cli.output import as_json, emit_json, fields_table, show, write
 from jobqueue.options import MAX_PRIORITY
 from jobqueue.records import EnqueueStatus, JobStatus
 from jobqueue.storage.base import CancelStatus, Reuse
@@ -158,7 +158,7 @@ def _print_result(id: str | None, result: Any, output: str) -> None:
         named: dict[str, Any] = {} if id is None else {"id": id}
         emit_json({**named, "state": "completed", "result": result})
     else:
-        click.echo(as_json(result))
+        write(as_json(result))
 
 
 def _print_fields(fields: dict[str, object], output: str) -> None:

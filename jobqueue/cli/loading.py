@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 from jobqueue.cli.exits import Failure
 from jobqueue.queue import Queue
 
-__all__ = ["load_queue"]
+__all__ = ["load_queue", "working_directory"]
 
 _EXAMPLE = "for example `jobqueue worker tasks:queue` for the object `queue` of tasks.py"
 
@@ -42,12 +42,20 @@ def load_queue(target: str) -> Queue[Any, Any]:
     return found
 
 
+def working_directory() -> Path:
+    """Return the working directory. Raises a `Failure` if it was removed."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise Failure.usage("the working directory was removed: change to another one") from None
+
+
 def _is_queue(value: object) -> TypeGuard[Queue[Any, Any]]:
     return isinstance(value, Queue)
 
 
 def _import(name: str) -> ModuleType:
-    here = str(Path.cwd())
+    here = str(working_directory())
     if here not in sys.path:
         sys.path.insert(0, here)
     try:

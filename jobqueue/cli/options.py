@@ -86,6 +86,8 @@ def payload(value: str) -> Any:
 
 def _text(value: str) -> str | bytes:
     if value == "-":
+        if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] - it is, where it is closed
+            raise click.BadParameter("stdin is closed: give the payload as an argument or a file")
         data = sys.stdin.buffer.read(MAX_PAYLOAD_TEXT + 1)
     elif value.startswith("@"):
         try:

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobqueue.cli.exits import Failure
 from jobqueue.text import printable, printable_json
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["as_json", "console", "emit_json", "fields_table", "fitted", "has_emitted", "rows_table", "show"]
+__all__ = [
+    "as_json",
+    "console",
+    "emit_json",
+    "fields_table",
+    "fitted",
+    "has_emitted",
+    "rows_table",
+    "show",
+    "write",
+]
 
 _EMITTED = "jobqueue.emitted"
 WIDE = 10_000
@@ -33,10 +45,27 @@ def _plain(value: Any) -> str:
 
 def emit_json(value: Any) -> None:
     """Print one line of JSON on stdout."""
-    click.echo(as_json(value))
+    write(as_json(value))
     context = click.get_current_context(silent=True)
     if context is not None:
         context.meta[_EMITTED] = True
+
+
+def write(text: str) -> None:
+    """Print text on stdout."""
+    with _writing():
+        click.echo(text)
+
+
+@contextmanager
+def _writing() -> Generator[None]:
+    """Raise a `Failure` if the output cannot be written, for example to a full disk."""
+    try:
+        yield
+    except BrokenPipeError:  # the reader has enough: click ends the command
+        raise
+    except OSError as error:
+        raise Failure(f"cannot write the output: {error.strerror}") from error
 
 
 def has_emitted(context: click.Context) -> bool:
@@ -58,14 +87,15 @@ def show(*tables: Table) -> None:
     """Print tables on stdout, an empty line between them, without blanks at the ends of lines."""
     if not tables:
         return
-    out = console()
-    with out.capture() as captured:
-        for place, table in enumerate(tables):
-            if place:
-                out.print()
-            out.print(table)
-    lines = captured.get().splitlines()
-    click.echo("\n".join(line.rstrip() for line in lines), color=True)
+    with _writing():
+        out = console()
+        with out.capture() as captured:
+            for place, table in enumerate(tables):
+                if place:
+                    out.print()
+                out.print(table)
+        lines = captured.get().splitlines()
+        click.echo("\n".join(line.rstrip() for line in lines), color=True)
 
 
 def fields_table(fields: Mapping[str, object]) -> Table:

@@ -17,7 +17,7 @@ from jobqueue.cli.client import require_shared, run_fast
 from jobqueue.cli.exits import Failure
 from jobqueue.cli.fleet import Fleet
 from jobqueue.cli.health import health_options
-from jobqueue.cli.loading import load_queue
+from jobqueue.cli.loading import load_queue, working_directory
 from jobqueue.cli.logs import configure_logging, log_options
 from jobqueue.cli.notify import Notifier, notifiers
 from jobqueue.cli.opening import announced
@@ -81,7 +81,7 @@ def worker(
         arguments += [] if timeout is None else ["--timeout", str(timeout)]
         arguments += [] if reaper else ["--no-reaper"]
         told = notifiers(os.environ)  # before the children get these variables
-        fleet = _fleet(arguments, name, processes, Path.cwd() if reload else None)
+        fleet = _fleet(arguments, name, processes, working_directory() if reload else None)
         asyncio.run(_serve_fleet(fleet, processes, told, health_host, health_port))
         return
     queue = load_queue(target)
