@@ -31,6 +31,7 @@ from jobqueue.options import LeaderElection, check_queue_name, check_seconds
 from jobqueue.presence import Presence
 from jobqueue.signals import serve_until_signal
 from jobqueue.storage.base import Storage
+from jobqueue.storage.sweeping import Sweepable
 from jobqueue.storage.urls import as_storage
 from jobqueue.supervisor import Supervisor
 
@@ -39,6 +40,10 @@ __all__ = ["REAPER_LOCK", "Reaper"]
 REAPER_LOCK = "reaper"
 """Name of the lock that the reapers of all queues of a store contend for."""
 BATCH = 500
+ABREAST = 100
+"""Queues that are swept at once: their calls share round trips, or turns of a file store."""
+SWEEP_ALL = 60.0
+"""Seconds between two sweeps that leave no queue out: they forget workers and empty queues, too."""
 LAST_CALL = 1.0
 """Seconds that a stopping reaper waits until it is off the list of reapers."""
 SPREAD = (0.8, 0.95)
@@ -95,6 +100,7 @@ class Reaper:
         self._leadership: Leadership | None = None
         self._presence: Presence | None = None
         self._swept = False
+        self._sweep_all_at = 0.0
         self._defect: BaseException | None = None
         self._over = asyncio.Event()
         self._changing = asyncio.Lock()
@@ -211,20 +217,34 @@ class Reaper:
         Raises `StorageError`.
         """
         try:
-            queues = self._queues if self._queues is not None else await self._storage.queues()
+            queues = await self._choose_queues()
         except JobQueueError as error:
             self._report(error, "sweeping")
             raise
-        stalled, first = 0, None
-        for queue in queues:
-            try:
-                stalled += await self._sweep(queue)
-            except JobQueueError as error:
-                self._report(error, f"sweeping queue {queue!r}", queue)
-                first = first or error
+        stalled, first = 0, None  # the first failure, if any
+        for start in range(0, len(queues), ABREAST):
+            swept = await asyncio.gather(*map(self._try_to_sweep, queues[start : start + ABREAST]))
+            stalled += sum(count for count, _ in swept)
+            first = first or next((failure for _, failure in swept if failure is not None), None)
         if first is not None:
             raise first
         return stalled
+
+    async def _choose_queues(self) -> Sequence[str]:
+        """Return the queues to sweep now: all of them every minute, and else those that need it."""
+        queues = self._queues if self._queues is not None else await self._storage.queues()
+        now = self._storage.clock.monotonic()
+        if now >= self._sweep_all_at or not isinstance(self._storage, Sweepable):
+            self._sweep_all_at = now + SWEEP_ALL
+            return queues
+        return await self._storage.to_sweep(queues)
+
+    async def _try_to_sweep(self, queue: str) -> tuple[int, JobQueueError | None]:
+        try:
+            return await self._sweep(queue), None
+        except JobQueueError as error:
+            self._report(error, f"sweeping queue {queue!r}", queue)
+            return 0, error
 
     async def _sweep(self, queue: str) -> int:
         stalled = 0

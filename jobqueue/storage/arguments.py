@@ -120,6 +120,12 @@ def check_queue(queue: str) -> None:
         _remember(_known_queues, check_queue_name(queue, "queue"))
 
 
+def check_queues(queues: Sequence[str]) -> None:
+    """Check the names of several queues."""
+    for queue in queues:
+        check_queue(queue)
+
+
 def check_scan(queue: str, state: JobState, limit: int, cursor: str | None) -> None:
     """Check the arguments of `Storage.scan`. Only the store can judge the text of a cursor."""
     check_queue(queue)

@@ -451,6 +451,10 @@ class Engine:
         q = self._peek(queue)
         return q is not None and bool(q.expiry_times) and q.expiry_times[0] <= now
 
+    def to_sweep(self, queues: Sequence[str], now: int) -> list[str]:
+        """Return the queues in which a sweep or a purge would find something."""
+        return [queue for queue in queues if self.has_stalled(queue, now) or self.has_expired(queue, now)]
+
     # -- locks ------------------------------------------------------------------------------------
 
     def acquire(self, lock: str, owner: str, ttl: int, now: int) -> int | None:

@@ -210,6 +210,13 @@ class MemoryStorage:
         with self._lock:
             return self._engine.counts(queue, now)
 
+    async def to_sweep(self, queues: Sequence[str]) -> list[str]:
+        """Return the queues in which a sweep would find something; see `jobqueue.storage.sweeping`."""
+        arguments.check_queues(queues)
+        now = self._now()
+        with self._lock:
+            return self._engine.to_sweep(queues, now)
+
     async def ended(self, queue: str) -> int:
         """Return how many jobs have ended; see `jobqueue.storage.totals`."""
         arguments.check_queue(queue)

@@ -16,7 +16,7 @@ from jobqueue import (
     StorageError,
     StorageUnavailableError,
 )
-from jobqueue.storage.base import NewJob
+from jobqueue.storage.base import NewJob, Swept
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.testing import FakeClock
 from tests.queue.support import (
@@ -27,6 +27,7 @@ from tests.queue.support import (
     WireStorage,
     die,
     echo,
+    opened,
     state,
     until,
     within,
@@ -299,3 +300,32 @@ async def test_a_defect_is_told_and_a_restart_heals_it(
     await clock.settle()
     assert reaper.ready
     assert reaper.is_leader
+
+
+class CountingStorage(MemoryStorage):
+    """Counts the sweeps of each queue."""
+
+    def __init__(self, *, clock: FakeClock) -> None:
+        super().__init__(clock=clock)
+        self.sweeps: list[str] = []
+
+    async def sweep(self, queue: str, limit: int) -> list[Swept]:
+        self.sweeps.append(queue)
+        return await super().sweep(queue, limit)
+
+
+async def test_queues_with_nothing_to_sweep_are_left_alone(clock: FakeClock) -> None:
+    async with opened(CountingStorage(clock=clock)) as storage:
+        for n in range(250):
+            await storage.insert(f"q{n}", [NewJob("a", b"")])
+        await storage.exchange("q7", "w", [], 1, 2_000)
+        async with Reaper(storage, sweep_interval=1.0):
+            await clock.settle()
+            assert sorted(storage.sweeps) == sorted(f"q{n}" for n in range(250))  # the first leaves none out
+            storage.sweeps.clear()
+            await clock.advance(5)
+            assert set(storage.sweeps) == {"q7"}
+            assert (await storage.counts("q7")).queued == 1
+            storage.sweeps.clear()
+            await clock.advance(60)
+            assert set(storage.sweeps) == {f"q{n}" for n in range(250)}

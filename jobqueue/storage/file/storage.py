@@ -257,6 +257,11 @@ class FileStorage:
         arguments.check_queue(queue)
         return await self._read(lambda engine, now: engine.counts(queue, now))
 
+    async def to_sweep(self, queues: Sequence[str]) -> list[str]:
+        """Return the queues in which a sweep would find something; see `jobqueue.storage.sweeping`."""
+        arguments.check_queues(queues)
+        return await self._read(lambda engine, now: engine.to_sweep(queues, now))
+
     async def ended(self, queue: str) -> int:
         """Return how many jobs have ended; see `jobqueue.storage.totals`."""
         arguments.check_queue(queue)

@@ -137,6 +137,11 @@ class Session:
         except RefusedError:
             return {str(self._settings.target): b""}
 
+    @property
+    def clustered(self) -> bool:
+        """Whether keys of different queues may be on different nodes."""
+        return isinstance(self._connector, ClusterNodes)
+
     def _choose_dialect(self, *, modern: bool) -> None:
         self.transport.flags = modern
         if isinstance(self._connector, ClusterNodes):

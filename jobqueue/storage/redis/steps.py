@@ -232,6 +232,12 @@ class Steps:
         dropped, empty = await self._call("purge", queue, b"%d" % limit, b"%d" % WORKER_SEEN_FOR)
         return dropped, bool(empty)
 
+    async def to_sweep(self, queues: Sequence[str]) -> list[str]:
+        code = script("to_sweep")
+        keys = [getattr(queue_keys(self._prefix, queue), key) for queue in queues for key in code.keys]
+        places = await self._transport.call(code, keys, (self._now(),))
+        return [queues[place - 1] for place in places]
+
     async def scan(
         self, queue: str, state: JobState, limit: int, cursor: bytes
     ) -> tuple[list[Record], bytes]:

@@ -287,6 +287,20 @@ class RedisStorage:
         arguments.check_queue(queue)
         return (await self._open_session().steps.counts(queue))[0]
 
+    async def to_sweep(self, queues: Sequence[str]) -> list[str]:
+        """Return the queues in which a sweep would find something; see `jobqueue.storage.sweeping`.
+
+        On a cluster that takes as many calls as sweeping: all are returned.
+        """
+        arguments.check_queues(queues)
+        session = self._open_session()
+        if session.clustered:
+            return list(queues)
+        found: list[str] = []
+        for i in range(0, len(queues), _MOST):
+            found += await session.steps.to_sweep(queues[i : i + _MOST])
+        return found
+
     async def ended(self, queue: str) -> int:
         """Return how many jobs have ended; see `jobqueue.storage.totals`."""
         arguments.check_queue(queue)

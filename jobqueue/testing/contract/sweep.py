@@ -8,6 +8,7 @@ import pytest
 
 from jobqueue.job import STALLED_ERROR, Action, JobState
 from jobqueue.storage.base import Storage, Swept
+from jobqueue.storage.sweeping import Sweepable
 from jobqueue.testing.contract.base import Cases
 from jobqueue.testing.contract.support import LEASE, TTL, Jobs, job
 
@@ -155,3 +156,25 @@ class SweepCases(Cases):
             ("cancelled", JobState.CANCELLED),
         ]
         assert await jobs.claim_ids() == ["back"]
+
+    async def test_the_queues_with_something_to_sweep_are_named(self, jobs: Jobs) -> None:
+        store = jobs.storage
+        if not isinstance(store, Sweepable):
+            pytest.skip("an ability that this store does not have")
+        stalled, expired, waits = jobs.at("stalled"), jobs.at("expired"), jobs.at("waits")
+        await stalled.put("a")
+        await stalled.claim_one(lease=LEASE)
+        await expired.put("a")
+        await expired.complete(await expired.claim_one(), ttl=LEASE)
+        await waits.put("a")
+        await waits.put("b", delay=2 * LEASE)
+        names = ["waits", "expired", "nobody", "stalled"]
+        jobs.clock.move(LEASE / 1000)
+        if await store.to_sweep(["nobody"]):  # this one names them all
+            assert await store.to_sweep(names) == names
+            return
+        assert await store.to_sweep(names) == ["expired", "stalled"]
+        assert len(await store.sweep("stalled", 10)) == 1
+        assert await store.purge("expired", 10) == 1
+        assert await store.to_sweep(names) == []
+        assert await store.to_sweep([]) == []
