@@ -88,7 +88,8 @@ async def slow(server: Server) -> AsyncIterator[ChaosProxy]:
 
 @pytest_asyncio.fixture
 async def storage(slow: ChaosProxy) -> AsyncIterator[RedisStorage]:
-    storage = RedisStorage(slow.url, retry_for=QUICK, reply_timeout=QUICK)
+    # On a busy machine an attempt may be cut off without a reason; one that is right is not, time and again.
+    storage = RedisStorage(slow.url, retry_for=5.0, reply_timeout=QUICK)
     await storage.open()
     yield storage
     slow.rate = 0

@@ -245,13 +245,17 @@ async def test_who_may_listen_again_hears_again(
     await storage.close()
 
 
-async def test_a_worker_that_must_poll_looks_every_second_and_closes_at_once(
-    server: Server, user_url: str
-) -> None:
+async def test_a_worker_that_must_poll_looks_every_second(server: Server, user_url: str) -> None:
     server.command("ACL", "SETUSER", "jobs", "-blmove")
-    storage = RedisStorage(user_url)
+    storage, unblocked = RedisStorage(user_url), list[int]()
     await storage.open()
     for _ in range(2):
         assert await asyncio.wait_for(storage.wait_for_work("q", "w", 30), 10)
     assert not await storage.wait_for_work("q", "w", 0.05)
-    await asyncio.wait_for(storage.close(), 0.9)
+
+    async def unblock(client: int) -> None:
+        unblocked.append(client)
+
+    storage._open_session().signal("q")._unblock = unblock
+    await storage.close()
+    assert unblocked == [], "there is no command to be ended, and none is waited for"
