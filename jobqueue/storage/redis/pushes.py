@@ -4,8 +4,8 @@ A message is a row of frames; ``lua/lib/ended.lua`` describes them. Every user w
 can send one to any mailbox. So a store object draws a secret, which its clones share, and leaves it in the
 store beside the mailbox wherever it waits for a job. A message that begins with this secret is believed.
 
-Every other message is hearsay, which only says where to look. A reply loses its outcome, so that the waiter
-reads the store. A cancel request is passed on if the store says that the run was asked to end; the true
+Every other message is hearsay, which only says where to look. Of a reply only the id is left: its waiters
+read the store. A cancel request is passed on if the store says that the run was asked to end; the true
 ones come this way too, since a script that asks for an end knows the worker by its name only. Hearsay is
 looked at at once, and then every `LOOK_EVERY` seconds at no more than `HEARSAY` bytes of it: a flood costs
 little, and at most delays a cancel request until the lease is renewed.
@@ -35,6 +35,8 @@ HEARSAY = 131_072
 _LONGEST = 300_000
 """Size in bytes that no message of the scripts has."""
 _MOST_ASKED = 500
+_LATER = (1 << 56) - 1
+"""The seq of no job, and later than all."""
 
 _SIGNED, _REPLY, _CANCEL = b"src"
 _BODY = 1 + SECRET_BYTES
@@ -136,27 +138,20 @@ class SinkListener:
         self._hearsay.close()
 
 
+def _unsaid(queue: str, id: str) -> Reply:
+    """Return a reply that makes every waiter for a job read the store, and tells it nothing."""
+    return Reply(queue, id, _LATER, JobState.COMPLETED, None, 0)
+
+
 class _Hearsay:
     """The messages without the secret since the last look."""
-
-    __slots__ = (
-        "_closed",
-        "_confirm",
-        "_looking",
-        "_queue",
-        "_replies",
-        "_requests",
-        "_sink",
-        "_spawn",
-        "_taken",
-    )
 
     def __init__(self, queue: str, sink: Sink, confirm: Confirm, spawn: Spawn) -> None:
         self._queue = queue
         self._sink = sink
         self._confirm = confirm
         self._spawn = spawn
-        self._replies: dict[str, Reply] = {}
+        self._ended: dict[str, None] = {}
         self._requests: dict[CancelRequest, None] = {}
         self._taken = 0
         """Bytes since the last look."""
@@ -175,9 +170,7 @@ class _Hearsay:
 
     def add(self, replies: Sequence[Reply], requests: Sequence[CancelRequest]) -> None:
         """Add the content of a message."""
-        for reply in replies:
-            # The form of a result that is too large to push: the waiter reads the outcome itself.
-            self._replies[reply.id] = reply._replace(state=JobState.COMPLETED, data=None)
+        self._ended.update((reply.id, None) for reply in replies)
         self._requests.update(dict.fromkeys(requests))
 
     def close(self) -> None:
@@ -194,10 +187,10 @@ class _Hearsay:
             self._looking = False
 
     async def _pass_on(self) -> None:
-        replies, self._replies = self._replies, {}
+        ended, self._ended = self._ended, {}
         requests, self._requests = tuple(self._requests), {}
-        if replies:
-            self._sink.deliver(tuple(replies.values()))
+        if ended:
+            self._sink.deliver([_unsaid(self._queue, id) for id in ended])
         for at in range(0, len(requests), _MOST_ASKED):
             some = requests[at : at + _MOST_ASKED]
             confirmed = await self._confirm(self._queue, some)
