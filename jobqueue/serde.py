@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import json.encoder
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
@@ -34,14 +36,18 @@ class JsonSerde:
     """
 
     def __init__(self) -> None:
-        self._chunks = _encoder()
+        self._chunks = _encoder(None)
+        self._careful = _CarefulEncoder()
         decoder: Any = json.JSONDecoder()
         self._decode: Callable[[str], Any] = decoder.decode
         self._scan: Callable[[str, int], tuple[Any, int]] = decoder.scan_once
 
     def dumps(self, value: Any) -> bytes:
         """Return the JSON text of a value."""
-        return b"null" if value is None else "".join(self._chunks(value, 0)).encode()
+        if value is None:
+            return b"null"
+        chunks = self._careful.encode(value) if _may_be_circular(value) else self._chunks(value, 0)
+        return "".join(chunks).encode()
 
     def loads(self, data: bytes) -> Any:
         """Return the value of a JSON text."""
@@ -58,8 +64,29 @@ class JsonSerde:
         return "JsonSerde()"
 
 
-def _encoder() -> Callable[[Any, int], Iterable[str]]:
+class _CarefulEncoder(threading.local):
+    """Refuses a value that contains itself; one for each thread, since it has a memory.
+
+    An encoder without one writes a circular value a thousand times, whatever its size, before it gives up.
+    """
+
+    def __init__(self) -> None:
+        self._chunks = _encoder({})
+
+    def encode(self, value: Any) -> Iterable[str]:
+        """Return the pieces of the JSON text of a value."""
+        try:
+            return self._chunks(value, 0)
+        except BaseException:
+            self._chunks = _encoder({})  # the old one takes the containers of this value for open ones
+            raise
+
+
+def _encoder(open_containers: dict[int, Any] | None) -> Callable[[Any, int], Iterable[str]]:
     """Return what `json.JSONEncoder.iterencode` does, without the C encoder that it makes for every call.
+
+    The encoder keeps the containers that it is in in ``open_containers``, to refuse a circular value;
+    ``None`` spares that.
 
     Measured: 0.9 µs instead of 1.5 µs for a small dict. Where CPython's accelerator is missing, the
     documented method serves.
@@ -68,9 +95,8 @@ def _encoder() -> Callable[[Any, int], Iterable[str]]:
     make: Any = getattr(json.encoder, "c_make_encoder", None)
     if make is None:
         return lambda value, _indent: plain.iterencode(value)
-    # Without markers, a circular value ends in RecursionError instead of ValueError.
     chunks: Callable[[Any, int], Iterable[str]] = make(
-        None,
+        open_containers,
         plain.default,
         json.encoder.encode_basestring,
         None,
@@ -97,6 +123,8 @@ class MsgpackSerde:
 
     def dumps(self, value: Any) -> bytes:
         """Return the MessagePack bytes of a value."""
+        if _may_be_circular(value):
+            _refuse_circle(value, set())
         return self._pack(value, use_bin_type=True)
 
     def loads(self, data: bytes) -> Any:
@@ -105,6 +133,27 @@ class MsgpackSerde:
 
     def __repr__(self) -> str:
         return "MsgpackSerde()"
+
+
+_may_be_circular: Callable[[Any], bool] = getattr(gc, "is_tracked", lambda _value: True)
+"""Whether a value may contain itself. CPython's collector does not track a dict of plain values, which most
+payloads are: these need no search."""
+_CONTAINERS = (dict, list, tuple)
+
+
+def _refuse_circle(value: Any, open_containers: set[int]) -> None:
+    """Raise ``ValueError`` if a value contains itself or one of the containers that it is in."""
+    if not isinstance(value, _CONTAINERS):
+        return
+    me = id(value)
+    if me in open_containers:
+        raise ValueError("Circular reference detected")
+    open_containers.add(me)
+    items: Iterable[Any] = value.values() if isinstance(value, dict) else value
+    for item in items:
+        if _may_be_circular(item):
+            _refuse_circle(item, open_containers)
+    open_containers.remove(me)
 
 
 class TooLargeError(SerializationError):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import time
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -78,6 +81,66 @@ def test_json_reads_what_is_too_deep_as_an_error() -> None:
         deep = [deep]
     with pytest.raises(SerializationError):
         dump(JsonSerde(), deep, "it", 10**6)
+
+
+class Rows(dict[str, Any]):
+    pass
+
+
+def in_itself(kind: str) -> Any:
+    """Return 200 kB of rows that contain themselves somewhere."""
+    rows: list[Any] = [{"name": f"row {n:07d}", "parts": [n]} for n in range(5_000)]
+    whole: dict[str, Any] = {"rows": rows}
+    inner = {
+        "dict": whole,
+        "list": rows,
+        "row": rows[2_500],
+        "tuple": (1, rows),
+        "subclass": Rows(rows=whole),
+    }
+    rows[2_500]["parts"].append(inner[kind])
+    return whole
+
+
+@pytest.mark.parametrize("serde", [JsonSerde(), MsgpackSerde()], ids=repr)
+@pytest.mark.parametrize("kind", ["dict", "list", "row", "tuple", "subclass"])
+def test_a_value_that_contains_itself_is_refused_at_once(serde: Any, kind: str) -> None:
+    value = in_itself(kind)
+    tracemalloc.start()
+    began = time.process_time()
+    try:
+        with pytest.raises(SerializationError, match="Circular reference"):
+            dump(serde, value, "it", 10**9)
+        assert time.process_time() - began < 1
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+    value["rows"][2_500]["parts"].pop()  # what was open when it failed is forgotten
+    assert load(serde, dump(serde, value, "it", 10**9), "it") == value
+
+
+@pytest.mark.parametrize("serde", [JsonSerde(), MsgpackSerde()], ids=repr)
+def test_a_part_that_is_used_twice_is_no_circle(serde: Any) -> None:
+    part = [{"a": []}]
+    value = {"one": part, "two": [part, part]}
+    assert load(serde, dump(serde, value, "it", 1000), "it") == value
+
+
+@pytest.mark.parametrize("serde", [JsonSerde(), MsgpackSerde()], ids=repr)
+def test_what_is_too_deep_is_an_error(serde: Any) -> None:
+    deep: Any = "x" * 10_000
+    for _ in range(100_000):
+        deep = {"a": [deep]}
+    began = time.process_time()
+    with pytest.raises(SerializationError):
+        dump(serde, deep, "it", 10**9)
+    assert time.process_time() - began < 1
+
+
+def test_one_value_may_be_written_by_several_threads() -> None:
+    serde, value = JsonSerde(), [[n] for n in range(20_000)]
+    with ThreadPoolExecutor(4) as threads:
+        assert len(set(threads.map(serde.dumps, [value] * 16))) == 1
 
 
 def test_json_without_the_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
