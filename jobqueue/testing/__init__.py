@@ -1,4 +1,8 @@
-"""Tools for tests of jobs and of stores. Needs the ``test`` extra.
+"""Tools for tests of jobs and of stores.
+
+`make_job` makes the job that a handler gets::
+
+    assert await count_words(make_job("one two")) == 2
 
 `FakeClock` replaces the clock of a store and of every queue, worker and reaper on it::
 
@@ -6,6 +10,8 @@
     queue = Queue(MemoryStorage(clock=clock))
     ...
     await clock.advance(30)      # half a minute passes, and everything happens that was due in it
+
+These two need nothing but jobqueue. What follows needs the ``test`` extra.
 
 `StorageContract` is the conformance suite: every promise of `jobqueue.storage.base` as a test, the same
 for every store. A store of your own is tested like this::
@@ -31,14 +37,27 @@ calls and pushed messages may go by real time; the suite waits for them with rea
 
 from __future__ import annotations
 
-import pytest
+from typing import TYPE_CHECKING, Any
 
 from jobqueue.testing.clock import FakeClock
+from jobqueue.testing.jobs import make_job
 
-# Their asserts are to explain themselves, so they are rewritten: that has to be asked for first.
-pytest.register_assert_rewrite("jobqueue.testing.contract", "jobqueue.testing.model")
+if TYPE_CHECKING:
+    from jobqueue.testing.contract import StorageContract
+    from jobqueue.testing.model import model_test
 
-from jobqueue.testing.contract import StorageContract  # noqa: E402
-from jobqueue.testing.model import model_test  # noqa: E402
+__all__ = ["FakeClock", "StorageContract", "make_job", "model_test"]
 
-__all__ = ["FakeClock", "StorageContract", "model_test"]
+
+def __getattr__(name: str) -> Any:
+    """Load the conformance suite, which needs pytest and hypothesis, when it is asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import pytest
+
+    # Their asserts are to explain themselves, so they are rewritten: that has to be asked for first.
+    pytest.register_assert_rewrite("jobqueue.testing.contract", "jobqueue.testing.model")
+    from jobqueue.testing.contract import StorageContract
+    from jobqueue.testing.model import model_test
+
+    return {"StorageContract": StorageContract, "model_test": model_test}[name]
