@@ -48,7 +48,7 @@ _FRAME_ROOM = 256
 """Largest number of bytes in a frame besides its commands."""
 
 
-_LOOK_EVERY = 1000
+_LOOK_EVERY = 500
 """Milliseconds after which a process that only reads checks the place of the directory again."""
 T = TypeVar("T")
 
@@ -77,14 +77,17 @@ class Write(Generic[T]):
 
 def write(command: Command[T]) -> Write[T]:
     """Pack a call. Raises `InvalidArgumentError` if it has a value that cannot be packed."""
-    name = type(command).__name__.lower()
     try:
         packed = pack_command(command)
     except (struct.error, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise InvalidArgumentError(name, f"has a value that cannot be stored: {error}") from error
+        raise _unfit(command, f"has a value that cannot be stored: {error}") from error
     if len(packed) > MAX_CALL:
-        raise InvalidArgumentError(name, f"must be at most {MAX_CALL} bytes in all, not {len(packed)}")
+        raise _unfit(command, f"must be at most {MAX_CALL} bytes in all, not {len(packed)}")
     return Write(command, packed)
+
+
+def _unfit(command: Command[Any], problem: str) -> InvalidArgumentError:
+    return InvalidArgumentError(type(command).__name__.lower(), problem)
 
 
 Call = Write[Any] | Read[Any]
@@ -203,10 +206,10 @@ class Core:
             state = self.replica.state
             clock = self._clock.read()
             now = max(clock.wall, state.now)
-            if not self._stepped(clock, state) and not any(
+            if not self._clock.step(clock, state.clock_offset) and not any(
                 not isinstance(call, Read) and call.command.wanted(state, now) for call in calls
             ):
-                if not calls or clock.wall >= self._look_at:
+                if clock.wall >= self._look_at:
                     self._home.lock.check_place()
                     self._look_at = clock.wall + _LOOK_EVERY
                 self._clock.note(clock, state.clock_offset)
@@ -286,14 +289,12 @@ class Core:
             self._rotate()
         return answers
 
-    def _stepped(self, clock: Reading, state: State) -> int:
-        return self._clock.step(clock, state.clock_offset)
-
     def _time(self, clock: Reading, state: State, batch: _Batch) -> int:
-        delta = self._stepped(clock, state)
+        delta = self._clock.step(clock, state.clock_offset)
         if not delta:
             return max(clock.wall, state.now, self._home.noted_time)
         _log.warning("the clock was set by %+d ms: leases and TTLs move with it", delta)
+        self._look_at = 0
         _give(Step(delta, state.clock_offset + delta), state, clock.wall, batch)
         return clock.wall
 

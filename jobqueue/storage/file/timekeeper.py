@@ -40,8 +40,10 @@ class OwnClock:
         found = _namespace_offset()
         self._is_shared = found is not None
         self._namespace = found or 0
-        self._last: tuple[int, int] | None = None
-        """The offset read here, and that of the store, at the last comparison."""
+        self._own: int | None = None
+        """The offset read here at the last comparison."""
+        self._known = 0
+        """The offset of the store at the last comparison."""
 
     def read(self) -> Reading:
         """Read both clocks."""
@@ -50,7 +52,7 @@ class OwnClock:
 
     def forget(self) -> None:
         """Forget the last comparison, before another store is opened."""
-        self._last = None
+        self._own = None
 
     def step(self, now: Reading, offset: int) -> int:
         """Return by how much the clock was set without a record of it in the journal; 0 if it was not.
@@ -58,17 +60,18 @@ class OwnClock:
         ``offset``: by how much the store's clock is ahead of the monotonic one, with all that others have
         written.
         """
-        if self._last is None:
+        if self._own is None:
             # With the same monotonic clock as the others, any difference is a step that they have not seen.
-            self._last = (offset if self._is_shared else now.offset, offset)
-        own, known = self._last
-        moved = now.offset - own
-        unwritten = moved - (offset - known)
-        return unwritten if min(abs(moved), abs(unwritten)) > TOLERANCE else 0
+            self._own, self._known = offset if self._is_shared else now.offset, offset
+        moved = now.offset - self._own
+        if -TOLERANCE <= moved <= TOLERANCE:
+            return 0
+        unwritten = moved - (offset - self._known)
+        return unwritten if abs(unwritten) > TOLERANCE else 0
 
     def note(self, now: Reading, offset: int) -> None:
         """Remember this comparison: every step before it is in the journal."""
-        self._last = (now.offset, offset)
+        self._own, self._known = now.offset, offset
 
 
 def _namespace_offset() -> int | None:
