@@ -123,8 +123,11 @@ class FileStorage:
 
     async def open(self) -> None:
         self._check_process()
+        self._leave_dead_loop()
         async with self._opening:
-            if not self._opened:
+            if self._opened:
+                self._check_loop()
+            else:
                 self._loop = asyncio.get_running_loop()
                 pump = self._shared.acquire()
                 try:
@@ -139,13 +142,32 @@ class FileStorage:
     async def close(self) -> None:
         if self._pid not in {0, os.getpid()}:
             return  # a forked child has nothing of its own to close
+        self._leave_dead_loop()
         async with self._opening:
+            if self._opened:
+                self._check_loop()
             until = asyncio.get_running_loop().time() + STUCK_AFTER
             if self._opened == 1:
                 await self._drain(until)
             self._opened = max(0, self._opened - 1)
             if not self._opened and self._pump is not None:
                 await self._close(self._pump, until)
+
+    def _leave_dead_loop(self) -> None:
+        """Count as closed if the event loop has ended without closing this store."""
+        if self._pump is None or self._loop is None or not self._loop.is_closed():
+            return
+        self._pump.remove(self)
+        self._shared.release()
+        self._pump, self._pid, self._opened, self._opening = None, 0, 0, asyncio.Lock()
+        self._calls, self._tickets, self._size, self._watchdog = [], [], 0, None
+        self._in_flight.clear()
+
+    def _check_loop(self) -> None:
+        if self._loop is not asyncio.get_running_loop():
+            raise StorageError(
+                "this file store was opened in another event loop: use it there, or a clone() of it here"
+            )
 
     async def _close(self, pump: Pump, until: float) -> None:
         self._flush()
@@ -324,6 +346,7 @@ class FileStorage:
         self._check_process()
         if not self._opened or self._loop is None:
             raise StorageError("the file store is not open: call open() first")
+        self._check_loop()
         return self._loop
 
     def _read(self, answer: Callable[[Engine, int], T]) -> asyncio.Future[T]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import warnings
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
+from jobqueue.errors import StorageError
 from jobqueue.job import Action
 from jobqueue.storage.base import LeaseStatus, Renewal, Reply, Storage
 from jobqueue.testing.contract.base import Cases
@@ -117,3 +120,35 @@ class ThreadCases(Cases):
         await jobs.insert(job("a", wait=True), reply_to="me")
         await jobs.complete(await jobs.claim_one())
         assert (await box.reply()).id == "a"
+
+    async def test_a_call_from_another_event_loop_is_answered_or_refused(self, jobs: Jobs) -> None:
+        await jobs.put("a")
+
+        def elsewhere() -> int | None:
+            try:
+                return asyncio.run(jobs.storage.counts("q")).queued
+            except StorageError:
+                return None
+
+        assert await asyncio.to_thread(elsewhere) in {1, None}
+        assert (await jobs.storage.counts("q")).queued == 1
+
+    async def test_a_handle_that_a_dead_event_loop_left_open_can_be_used_again(self, jobs: Jobs) -> None:
+        handle = jobs.storage.clone()
+        await jobs.put("a")
+
+        async def use() -> int:
+            await handle.open()
+            try:
+                return (await handle.counts("q")).queued
+            finally:
+                await handle.close()
+
+        def elsewhere() -> int:
+            with warnings.catch_warnings(action="ignore", category=ResourceWarning):  # of what was left open
+                asyncio.run(handle.open())
+                found = asyncio.run(use())
+                gc.collect()
+            return found
+
+        assert await asyncio.to_thread(elsewhere) == 1
