@@ -11,7 +11,6 @@ import asyncio
 import contextvars
 import inspect
 import threading
-import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from typing import Any
 
 from jobqueue.backoff import Backoff
 from jobqueue.errors import ErrorInfo, InvalidArgumentError
+from jobqueue.failures import deciding, error_info
 from jobqueue.generics import P, R
 from jobqueue.job import (
     Aborted,
@@ -39,7 +39,7 @@ from jobqueue.runtime import end_cancellation, make_tuple
 from jobqueue.serde import Serde, dump, unreadable
 from jobqueue.storage.base import Claimed
 
-__all__ = ["AfterExecution", "Execution", "Handler", "Hook", "Job", "Run", "error_info", "is_async"]
+__all__ = ["AfterExecution", "Execution", "Handler", "Hook", "Job", "Run", "is_async"]
 
 Handler = Callable[[Job[P]], Awaitable[R]] | Callable[[Job[P]], R]
 
@@ -134,29 +134,38 @@ class Execution:
         info = error_info(error, with_traceback=self.tracebacks)
         if isinstance(error, asyncio.CancelledError) and not info.message:
             return Raised(replace(info, message=CANCELLED))
-        if isinstance(error, Fatal):
-            return Raised(info, FailureReason.FATAL)
-        if isinstance(error, Retry):
-            if error.delay is None:
+        match deciding(error):
+            case Fatal():
+                return Raised(info, FailureReason.FATAL)
+            case Retry(delay=None):
                 return RetryAsked(info, None)
-            try:
-                return RetryAsked(info, check_seconds("delay", error.delay, zero=True))
-            except InvalidArgumentError as bad:
-                return Raised(error_info(bad, with_traceback=self.tracebacks))
-        return Raised(info)
+            case Retry(delay=delay):
+                try:
+                    return RetryAsked(info, check_seconds("delay", delay, zero=True))
+                except InvalidArgumentError as bad:
+                    return Raised(error_info(bad, with_traceback=self.tracebacks))
+            case _:
+                return Raised(info)
 
     async def _in_thread(self, run: Run, job: Job[Any]) -> Any:
         job.aborted  # noqa: B018 - made here: made later, by two threads at once, it could be two
         run.thread = start_thread(self.handler, job)
-        # Shielded: the thread goes on whatever happens to this task, and its end frees the slot.
-        failed, value = await asyncio.shield(run.thread)
+        try:
+            # Shielded: the thread goes on whatever happens to this task, and its end frees the slot.
+            failed, value = await asyncio.shield(run.thread)
+        except asyncio.CancelledError:
+            run.thread.add_done_callback(_drop_late)
+            raise
         if failed:
             raise value
-        if inspect.isawaitable(value):
-            if inspect.iscoroutine(value):
-                value.close()
-            raise TypeError("the handler returned an awaitable: declare it with `async def`")
-        return value
+        if not inspect.isawaitable(value):
+            return value
+        # A plain function around an asynchronous one: from here on the run is one of the event loop.
+        run.thread = None
+        if run.aborted is not None:
+            _drop(value)
+            raise asyncio.CancelledError
+        return await value
 
     @staticmethod
     def _is_final(outcome: Outcome, claimed: Claimed) -> bool:
@@ -241,28 +250,23 @@ def start_thread(handler: Callable[[Job[Any]], Any], job: Job[Any]) -> asyncio.F
     return future
 
 
+def _drop_late(thread: asyncio.Future[tuple[bool, Any]]) -> None:
+    """Drop what a thread returns after its run has ended."""
+    if not thread.cancelled():
+        _drop(thread.result()[1])
+
+
+def _drop(value: Any) -> None:
+    """Close a coroutine that nobody is going to await, which Python would complain of."""
+    if inspect.iscoroutine(value):
+        value.close()
+
+
 def is_async(handler: Callable[..., Any]) -> bool:
     """Return whether calling the handler gives a coroutine."""
     check_callable("handler", handler)
     call = getattr(handler, "__call__", None)  # noqa: B004 - the method, to look into
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)
-
-
-def error_info(error: BaseException, *, with_traceback: bool = False) -> ErrorInfo:
-    """Turn an exception into text. Never raises, whatever its ``__str__`` does."""
-    kind = type(error)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    try:
-        message = str(error)
-    except BaseException as bad:  # noqa: BLE001
-        message = f"<str() of this exception raised {type(bad).__name__}>"
-    if not with_traceback:
-        return ErrorInfo(name, message)
-    try:
-        text = "".join(traceback.format_exception(error))
-    except BaseException as bad:  # noqa: BLE001
-        text = f"<formatting the traceback raised {type(bad).__name__}>"
-    return ErrorInfo(name, message, text)
 
 
 def _is_closing(run: Run, error: BaseException) -> bool:

@@ -235,3 +235,58 @@ async def test_tracebacks_are_kept_if_asked(lab: Lab) -> None:
         await within(full.enqueue_and_wait("a", "bad"))
     assert "in handler" in (caught.value.error.traceback or "")
     assert "raise error" in (caught.value.error.traceback or "")
+
+
+def group(*errors: BaseException, text: str = "several") -> BaseException:
+    return BaseExceptionGroup(text, list(errors))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        group(Fatal("no way")),
+        group(ValueError("x"), group(KeyError("y"), Fatal("no way"))),
+        group(Retry(), group(Fatal("no way"))),
+        group(asyncio.CancelledError(), Fatal("no way"), Fatal("nor this")),
+    ],
+    ids=["alone", "nested", "with Retry", "twice"],
+)
+async def test_fatal_in_a_group_decides(lab: Lab, error: BaseException) -> None:
+    queue = await lab.start(raiser(error), max_attempts=5)
+    with pytest.raises(JobFailedError) as caught:
+        await within(queue.enqueue_and_wait("a", 1))
+    assert (caught.value.reason, caught.value.attempts) == ("fatal", 1)
+    assert caught.value.error.type in {"ExceptionGroup", "BaseExceptionGroup"}
+    assert caught.value.error.message.startswith(f"{error}: jobqueue.job.Fatal: no way")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [group(Retry(0)), group(group(Retry(0)), ValueError("x")), group(ValueError("x"), Retry(0), Retry(99))],
+    ids=["alone", "nested", "the first counts"],
+)
+async def test_retry_in_a_group_is_obeyed(lab: Lab, error: BaseException) -> None:
+    async def handler(job: Job[Any]) -> int:
+        if job.attempts < 4:
+            raise error
+        return job.attempts
+
+    queue = await lab.start(handler, max_attempts=1)
+    assert await lab.finish(queue.enqueue_and_wait("a", 1)) == 4
+
+
+async def test_the_cause_in_a_task_group_is_kept(lab: Lab) -> None:
+    async def part() -> None:
+        raise ValueError("row 17 is bad")
+
+    async def handler(job: Job[Any]) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(part())
+            tasks.create_task(asyncio.sleep(5))
+
+    queue = await lab.start(handler, max_attempts=1)
+    with pytest.raises(MaxRetriesError) as caught:
+        await within(queue.enqueue_and_wait("a", 1))
+    assert caught.value.error == ErrorInfo(
+        "ExceptionGroup", "unhandled errors in a TaskGroup (1 sub-exception): ValueError: row 17 is bad"
+    )

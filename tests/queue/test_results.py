@@ -12,6 +12,7 @@ import pytest
 
 from jobqueue import (
     Job,
+    JobCancelledError,
     JobFailedError,
     JobQueueError,
     MaxRetriesError,
@@ -20,7 +21,7 @@ from jobqueue import (
 from jobqueue.run import Run
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.testing import FakeClock
-from tests.queue.support import Gate, Lab, Recorder, echo, opened, within
+from tests.queue.support import Gate, Lab, Recorder, echo, opened, until, within
 
 
 def kind(value: object) -> str:
@@ -165,20 +166,89 @@ async def test_threads_run_at_once_up_to_the_concurrency(lab: Lab) -> None:
     assert max(most) == 3
 
 
-async def test_a_thread_that_returns_an_awaitable_is_told_to_be_async(lab: Lab) -> None:
-    async def inner() -> None:
-        """Never runs."""
-
-    queue = await lab.start(lambda job: inner(), max_attempts=1)
-    with pytest.raises(MaxRetriesError, match="async def"):
-        await within(queue.enqueue_and_wait("a", 1))
+async def double(job: Job[Any]) -> Any:
+    await asyncio.sleep(0)
+    return job.payload * 2
 
 
-async def test_a_thread_that_returns_a_future_is_told_to_be_async(lab: Lab) -> None:
-    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+class Doubler:
+    async def __call__(self, job: Job[Any]) -> Any:
+        return await double(job)
+
+    def method(self, job: Job[Any]) -> Any:
+        return self(job)
+
+
+@functools.wraps(double)
+def wrapped(job: Job[Any]) -> Any:
+    return double(job)
+
+
+SHAPES: dict[str, Any] = {
+    "wraps": wrapped,
+    "lambda": lambda job: double(job),  # noqa: PLW0108 - that is what is tested
+    "partial of a wrapper": functools.partial(wrapped),
+    "partial of an object": functools.partial(Doubler()),
+    "method": Doubler().method,
+    "object": Doubler(),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_a_plain_function_around_an_asynchronous_one_is_awaited(lab: Lab, shape: str) -> None:
+    queue = await lab.start(SHAPES[shape], max_attempts=1, concurrency=3)
+    assert await within(asyncio.gather(*(queue.enqueue_and_wait(f"j{n}", n) for n in range(5)))) == [
+        0, 2, 4, 6, 8,
+    ]  # fmt: skip
+
+
+async def test_what_a_plain_function_returns_is_awaited_in_the_event_loop(lab: Lab) -> None:
+    future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     queue = await lab.start(lambda job: future, max_attempts=1)
-    with pytest.raises(MaxRetriesError, match="awaitable"):
-        await within(queue.enqueue_and_wait("a", 1))
+    call = asyncio.create_task(queue.enqueue_and_wait("a", 1))
+    await asyncio.sleep(0)
+    future.set_result("done")
+    assert await within(call) == "done"
+
+
+async def test_what_a_plain_function_returns_fails_and_ends_as_any_run_does(lab: Lab) -> None:
+    gate = Gate()
+
+    async def fails(job: Job[Any]) -> None:
+        raise ValueError("inside")
+
+    queue = await lab.start(lambda job: gate(job) if job.payload == "hangs" else fails(job), max_attempts=1)
+    with pytest.raises(MaxRetriesError, match="ValueError: inside"):
+        await within(queue.enqueue_and_wait("a", "fails"))
+    call = asyncio.create_task(queue.enqueue_and_wait("b", "hangs"))
+    await within(gate.began.wait())
+    await queue.cancel("b", running=True)
+    with pytest.raises(JobCancelledError):
+        await within(call)
+    assert gate.cancelled == 1
+    await queue.enqueue("c", "hangs")
+    gate.began.clear()
+    await within(gate.began.wait())
+    await within(queue.stop(timeout=0))
+    assert await lab.state("c") == "queued"
+
+
+async def test_an_awaitable_that_comes_too_late_is_dropped(lab: Lab) -> None:
+    returned, go = threading.Event(), threading.Event()
+
+    def handler(job: Job[Any]) -> Any:
+        go.wait(10)
+        returned.set()
+        return double(job)  # never awaited, and Python is not to complain of it
+
+    queue = await lab.start(handler, max_attempts=1, job_timeout=0.05)
+    with pytest.raises(MaxRetriesError, match="exceeded job_timeout"):
+        await lab.finish(queue.enqueue_and_wait("a", 1))
+    go.set()
+    assert await asyncio.to_thread(returned.wait, 10)
+    worker = queue._session.worker if queue._session else None
+    assert worker is not None
+    await until(lambda: worker._zombies == 0)
 
 
 async def test_a_thread_that_cannot_start_fails_the_attempt(

@@ -1,0 +1,78 @@
+"""What a handler raised: the exception that decides, and its text."""
+
+from __future__ import annotations
+
+import traceback
+
+from jobqueue.errors import ErrorInfo
+from jobqueue.job import Fatal, Retry
+
+__all__ = ["deciding", "error_info"]
+
+_PARTS = 10
+"""Exceptions of a group that its message names."""
+
+
+def deciding(error: BaseException) -> BaseException:
+    """Return the exception that decides the outcome of a run: of a group, the first `Fatal` in it.
+
+    Without a `Fatal` the first `Retry`, and without that the group as a whole.
+    """
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    parts = _parts(error)
+    asked = [part for kind in (Fatal, Retry) for part in parts if isinstance(part, kind)]
+    return asked[0] if asked else error
+
+
+def error_info(error: BaseException, *, with_traceback: bool = False) -> ErrorInfo:
+    """Turn an exception into text. Never raises, whatever its ``__str__`` does.
+
+    The message of a group goes on with the types and messages of its parts, the deciding one first.
+    """
+    name, message = _name(error), _message(error)
+    if isinstance(error, BaseExceptionGroup):
+        message = f"{message}: {_told(error)}"
+    return ErrorInfo(name, message, _traceback(error) if with_traceback else None)
+
+
+def _parts(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """Return the exceptions of a group and of the groups in it, in order."""
+    parts: list[BaseException] = []
+    left: list[BaseException] = [group]
+    while left:
+        part = left.pop()
+        if isinstance(part, BaseExceptionGroup):
+            inner: BaseExceptionGroup[BaseException] = part
+            left.extend(reversed(inner.exceptions))
+        else:
+            parts.append(part)
+    return parts
+
+
+def _told(group: BaseExceptionGroup[BaseException]) -> str:
+    first = deciding(group)
+    parts = sorted(_parts(group), key=lambda part: part is not first)
+    texts = [f"{_name(part)}: {_message(part)}" for part in parts[:_PARTS]]
+    if len(parts) > _PARTS:
+        texts.append(f"and {len(parts) - _PARTS} more")
+    return "; ".join(texts)
+
+
+def _name(error: BaseException) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException as bad:  # noqa: BLE001 - the user's code
+        return f"<str() of this exception raised {type(bad).__name__}>"
+
+
+def _traceback(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except BaseException as bad:  # noqa: BLE001 - the user's code
+        return f"<formatting the traceback raised {type(bad).__name__}>"
