@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from bench.chart import number
-from jobqueue.cli.client import run_fast
+from jobqueue.cli.running import run_fast
 from jobqueue.runtime import calm_collector
 
 

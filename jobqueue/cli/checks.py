@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +12,7 @@ from jobqueue.cli.exits import Exit, Failure, failure
 from jobqueue.cli.numbers import percentile
 from jobqueue.cli.options import option, output_option, storage_option
 from jobqueue.cli.output import emit_json, rows_table, show
+from jobqueue.cli.running import run
 from jobqueue.errors import StorageError, StorageUnavailableError
 from jobqueue.storage.base import Storage
 from jobqueue.storage.findings import Checkable, Diagnosable, Finding
@@ -36,7 +36,7 @@ def doctor(*, storage: str, output: str, samples: int) -> None:
 
     Exit code 5 if it cannot be reached, 7 if it must not be used as it is.
     """
-    found, code = asyncio.run(_examine(shared_storage(storage), samples))
+    found, code = run(_examine(shared_storage(storage), samples))
     name = redact(storage)
     known = {"storage": name, "healthy": code is Exit.OK, **found}
     if output == "table":
@@ -87,7 +87,7 @@ def fsck(*, storage: str, output: str, repair: bool) -> None:
     store, name = shared_storage(storage), redact(storage)
     if not isinstance(store, Checkable):
         raise Failure.usage(f"{name} is a kind of store without a check of its data: try `jobqueue doctor`")
-    findings = _rows(asyncio.run(_check(store, repair=repair)))
+    findings = _rows(run(_check(store, repair=repair)))
     left = sum(finding["severity"] == ERROR for finding in findings)
     known = {"storage": name, "sound": not left, "findings": findings}
     if output == "table" and findings:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -17,9 +16,7 @@ from jobqueue.storage.base import Storage
 from jobqueue.storage.findings import MadeOnOpening
 from jobqueue.storage.urls import open_storage, redact
 
-__all__ = ["SERDES", "client", "is_missing", "opened", "require_shared", "run_fast", "shared_storage"]
-
-T = TypeVar("T")
+__all__ = ["SERDES", "client", "is_missing", "opened", "require_shared", "shared_storage"]
 
 SERDES: dict[str, type[Serde[Any]]] = {"json": JsonSerde, "msgpack": MsgpackSerde}
 
@@ -73,17 +70,3 @@ async def client(
         click.echo(f"there is no store at {redact(url)} yet: making it", err=True)
     async with Queue[Any, Any](storage, name, payload_serde=kind(), result_serde=kind()) as queue:
         yield queue
-
-
-def run_fast(main: Coroutine[Any, Any, T]) -> T:
-    """Run on uvloop if it is installed, on asyncio if not."""
-    # Chosen before it runs: an error raised while the missing import is handled would show that too.
-    return _runner()(main)
-
-
-def _runner() -> Callable[[Coroutine[Any, Any, T]], T]:
-    try:
-        import uvloop  # noqa: PLC0415 - optional
-    except ImportError:
-        return asyncio.run
-    return uvloop.run

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["heard", "quiet"]
+__all__ = ["heard", "leave", "quiet"]
 
 
 def quiet() -> None:
@@ -18,12 +18,12 @@ def quiet() -> None:
 
     Does nothing where SIGINT is ignored, as in a background job of a shell: it stays so.
     """
-    _replace(signal.default_int_handler, _leave)
+    _replace(signal.default_int_handler, leave)
 
 
 def heard() -> None:
     """Raise `KeyboardInterrupt` on Ctrl-C again: a command begins."""
-    _replace(_leave, signal.default_int_handler)
+    _replace(leave, signal.default_int_handler)
 
 
 def _replace(old: Callable[..., Any], new: Callable[..., Any]) -> None:
@@ -31,5 +31,6 @@ def _replace(old: Callable[..., Any], new: Callable[..., Any]) -> None:
         signal.signal(signal.SIGINT, new)
 
 
-def _leave(number: int, _frame: object) -> None:
+def leave(number: int, _frame: object) -> None:
+    """End the process at once: a handler of signals."""
     os._exit(128 + number)

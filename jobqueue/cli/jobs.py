@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +20,7 @@ from jobqueue.cli.options import (
 )
 from jobqueue.cli.options import payload as as_payload
 from jobqueue.cli.output import as_json, emit_json, fields_table, show, write
+from jobqueue.cli.running import run
 from jobqueue.options import MAX_PRIORITY
 from jobqueue.records import EnqueueStatus, JobStatus
 from jobqueue.storage.base import CancelStatus, Reuse
@@ -67,7 +67,7 @@ def enqueue(
     """
     job_id = None if id == "-" else id
 
-    async def run() -> None:
+    async def call() -> None:
         async with client(storage, queue, serde, make=True) as producer:
             if wait:
                 answer = await producer.enqueue_and_wait(job_id, payload, timeout=timeout, **options)
@@ -79,7 +79,7 @@ def enqueue(
                 fields["result"] = made.result
             _print_fields(fields, output)
 
-    asyncio.run(run())
+    run(call())
 
 
 @click.command()
@@ -92,11 +92,11 @@ def enqueue(
 def wait(*, id: str, storage: str, queue: str, output: str, serde: str, timeout: float) -> None:
     """Wait for the result of job ID and print it as JSON."""
 
-    async def run() -> None:
+    async def call() -> None:
         async with client(storage, queue, serde) as producer:
             _print_result(id, await producer.wait(id, timeout=timeout), output)
 
-    asyncio.run(run())
+    run(call())
 
 
 @click.command()
@@ -108,14 +108,14 @@ def wait(*, id: str, storage: str, queue: str, output: str, serde: str, timeout:
 def status(id: str, storage: str, queue: str, output: str, serde: str) -> None:
     """Show the state, counters and outcome of job ID."""
 
-    async def run() -> None:
+    async def call() -> None:
         async with client(storage, queue, serde) as producer:
             known = await producer.get_status(id)
         if known is None:
             raise Failure(_not_found(id, queue), Exit.NOT_FOUND)
         _print_fields(_status_fields(known), output)
 
-    asyncio.run(run())
+    run(call())
 
 
 @click.command()
@@ -127,11 +127,11 @@ def status(id: str, storage: str, queue: str, output: str, serde: str) -> None:
 def cancel(id: str, storage: str, queue: str, output: str, *, running: bool) -> None:
     """Cancel job ID. Its waiters are told, and the id is free at once."""
 
-    async def run() -> CancelStatus:
+    async def call() -> CancelStatus:
         async with client(storage, queue) as producer:
             return await producer.cancel(id, running=running)
 
-    answer = asyncio.run(run())
+    answer = run(call())
     fields: dict[str, object] = {"id": id, "status": answer}
     text, code = "", Exit.ERROR
     match answer:

@@ -7,12 +7,13 @@ import os
 import click
 
 from jobqueue.cli.banner import reaper_banner
-from jobqueue.cli.client import run_fast, shared_storage
+from jobqueue.cli.client import shared_storage
 from jobqueue.cli.exits import Failure
 from jobqueue.cli.health import health_options
 from jobqueue.cli.logs import configure_logging, log_options
 from jobqueue.cli.notify import notifiers
 from jobqueue.cli.options import option, queue_name, seconds, storage_option
+from jobqueue.cli.running import run_fast
 from jobqueue.cli.serving import Service, serve
 from jobqueue.options import LeaderElection
 from jobqueue.reaper import Reaper

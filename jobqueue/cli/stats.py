@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from jobqueue.cli.client import opened, shared_storage
 from jobqueue.cli.exits import Exit, Failure
 from jobqueue.cli.options import option, output_option, queue_name, seconds, seconds_or_zero, storage_option
 from jobqueue.cli.output import emit_json, fitted, show
+from jobqueue.cli.running import run
 from jobqueue.presence import sweeping_reapers
 from jobqueue.reaper import REAPER_LOCK
 from jobqueue.storage.base import Storage
@@ -41,7 +41,7 @@ def stats(
 ) -> None:
     """Count the jobs of every queue by state; list workers and the reapers that sweep."""
 
-    async def run() -> None:
+    async def call() -> None:
         async with opened(shared_storage(storage)) as store:
             await _require_queues(store, queue, redact(storage))
             rates = Rates(store)
@@ -54,7 +54,7 @@ def stats(
                     return
                 await store.clock.sleep(interval)
 
-    asyncio.run(run())
+    run(call())
 
 
 async def _require_queues(store: Storage, names: Sequence[str], where: str) -> None:

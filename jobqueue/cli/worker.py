@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import Any
 import click
 
 from jobqueue.cli.banner import fleet_banner, store_name, worker_banner
-from jobqueue.cli.client import require_shared, run_fast
+from jobqueue.cli.client import require_shared
 from jobqueue.cli.exits import Failure
 from jobqueue.cli.fleet import Fleet
 from jobqueue.cli.health import health_options
@@ -23,6 +22,7 @@ from jobqueue.cli.notify import Notifier, notifiers
 from jobqueue.cli.opening import announced
 from jobqueue.cli.options import option, seconds_or_zero, storage_option, worker_name
 from jobqueue.cli.reaper import reaper_service
+from jobqueue.cli.running import run, run_fast
 from jobqueue.cli.serving import Service, serve, together
 from jobqueue.options import LeaderElection
 from jobqueue.queue import MAX_CONCURRENCY, Queue
@@ -82,7 +82,7 @@ def worker(
         arguments += [] if reaper else ["--no-reaper"]
         told = notifiers(os.environ)  # before the children get these variables
         fleet = _fleet(arguments, name, processes, working_directory() if reload else None)
-        asyncio.run(_serve_fleet(fleet, processes, told, health_host, health_port))
+        run(_serve_fleet(fleet, processes, told, health_host, health_port))
         return
     queue = load_queue(target)
     own_store = store_name(queue.storage)

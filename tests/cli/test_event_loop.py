@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from jobqueue.cli.client import run_fast
+from jobqueue.cli.running import run_fast
 
 
 async def loop_module() -> str:

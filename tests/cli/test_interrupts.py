@@ -82,3 +82,56 @@ assert names["Queue"] is jobqueue.Queue and "open_storage" in names
 """
     ended = run(program)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+TWICE = """
+import asyncio, os, signal
+from jobqueue.cli.running import {run} as run
+
+async def main():
+    task = asyncio.current_task()
+    asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGINT)
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        print("tidies up", flush=True)
+        {then}
+        print("tidied up", flush=True)
+        raise
+
+try:
+    run(main())
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("runner", ["run", "run_fast"])
+def test_an_interrupt_cancels_the_command(runner: str) -> None:
+    ended = run(TWICE.format(run=runner, then="await asyncio.sleep(0.01)"))
+    assert (ended.stdout.split("\n")[:3], ended.stderr) == (["tidies up", "tidied up", "interrupted"], "")
+
+
+@pytest.mark.parametrize("runner", ["run", "run_fast"])
+def test_a_second_interrupt_ends_it_at_once(runner: str) -> None:
+    ended = run(TWICE.format(run=runner, then="os.kill(os.getpid(), signal.SIGINT)"))
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "tidies up\n", "")
+
+
+@pytest.mark.parametrize("runner", ["run", "run_fast"])
+def test_other_cancellations_and_errors_pass(runner: str) -> None:
+    program = f"""
+import asyncio, signal
+from jobqueue.cli.running import {runner} as run
+
+async def cancelled():
+    raise asyncio.CancelledError
+
+before = signal.getsignal(signal.SIGINT)
+try:
+    run(cancelled())
+except asyncio.CancelledError:
+    print("passed", signal.getsignal(signal.SIGINT) is before)
+"""
+    ended = run(program)
+    assert (ended.stdout, ended.stderr) == ("passed True\n", "")

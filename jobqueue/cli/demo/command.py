@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from jobqueue.cli.client import opened, require_shared, run_fast
+from jobqueue.cli.client import opened, require_shared
 from jobqueue.cli.demo.chaos import run_chaos
 from jobqueue.cli.demo.chaos_view import chaos_table
 from jobqueue.cli.demo.check import direct, judge
@@ -22,6 +22,7 @@ from jobqueue.cli.exits import Failure
 from jobqueue.cli.opening import announced
 from jobqueue.cli.options import option, output_option, storage_option
 from jobqueue.cli.output import console, emit_json, show
+from jobqueue.cli.running import run_fast
 from jobqueue.storage.base import Storage
 from jobqueue.storage.file import FileStorage
 from jobqueue.storage.urls import open_storage, redact

@@ -1,0 +1,59 @@
+"""Runs the coroutine of a command: Ctrl-C cancels it, a second one ends the process."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine
+from types import FrameType
+from typing import Any, TypeVar
+
+from jobqueue.cli import interrupts
+
+__all__ = ["run", "run_fast"]
+
+T = TypeVar("T")
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run on the event loop of asyncio. Raises `KeyboardInterrupt`."""
+    return asyncio.run(_interruptible(main))
+
+
+def run_fast(main: Coroutine[Any, Any, T]) -> T:
+    """Run on uvloop if it is installed, on asyncio if not. Raises `KeyboardInterrupt`."""
+    # Chosen before it runs: an error raised while the missing import is handled would show that too.
+    return _runner()(_interruptible(main))
+
+
+def _runner() -> Callable[[Coroutine[Any, Any, T]], T]:
+    try:
+        import uvloop  # noqa: PLC0415 - optional
+    except ImportError:
+        return asyncio.run
+    return uvloop.run
+
+
+async def _interruptible(main: Coroutine[Any, Any, T]) -> T:
+    # Not the handler of asyncio: its second Ctrl-C raises amid any code, some of which then never ends.
+    loop, task, before = asyncio.get_running_loop(), asyncio.current_task(), signal.getsignal(signal.SIGINT)
+    assert task is not None
+    interrupted = False
+
+    def on_interrupt(_number: int, _frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        signal.signal(signal.SIGINT, interrupts.leave)
+        loop.call_soon_threadsafe(task.cancel)
+
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        return await main
+    except asyncio.CancelledError:
+        if interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if not interrupted:
+            signal.signal(signal.SIGINT, before)
