@@ -138,7 +138,8 @@ class MsgpackSerde:
 _may_be_circular: Callable[[Any], bool] = getattr(gc, "is_tracked", lambda _value: True)
 """Whether a value may contain itself. CPython's collector does not track a dict of plain values, which most
 payloads are: these need no search."""
-_CONTAINERS = (dict, list, tuple)
+_MAPPINGS: tuple[type[Any], ...] = (dict,)
+_CONTAINERS: tuple[type[Any], ...] = (*_MAPPINGS, list, tuple)
 
 
 def _refuse_circle(value: Any, open_containers: set[int]) -> None:
@@ -149,7 +150,7 @@ def _refuse_circle(value: Any, open_containers: set[int]) -> None:
     if me in open_containers:
         raise ValueError("Circular reference detected")
     open_containers.add(me)
-    items: Iterable[Any] = value.values() if isinstance(value, dict) else value
+    items: Iterable[Any] = value.values() if isinstance(value, _MAPPINGS) else value
     for item in items:
         if _may_be_circular(item):
             _refuse_circle(item, open_containers)

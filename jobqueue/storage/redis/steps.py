@@ -235,7 +235,7 @@ class Steps:
     async def to_sweep(self, queues: Sequence[str]) -> list[str]:
         code = script("to_sweep")
         keys = [getattr(queue_keys(self._prefix, queue), key) for queue in queues for key in code.keys]
-        places = await self._transport.call(code, keys, (self._now(),))
+        places: list[int] = await self._transport.call(code, keys, (self._now(),))
         return [queues[place - 1] for place in places]
 
     async def scan(
