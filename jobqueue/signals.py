@@ -1,18 +1,56 @@
-"""Serves until a stop signal: the first drains, the second hurries, the third ends the process at once."""
+"""Serves until a stop signal: the first drains, the second hurries, the third ends the process at once.
+
+All that is served at one time shares the signals. A process that a handler forks does not: it is ended by
+them as any other.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from jobqueue.errors import JobQueueError
+
 __all__ = ["serve_until_signal"]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_before: dict[signal.Signals, Any] = {}
+"""The handlers that ours have replaced, while something is served."""
+
+
+class _Served:
+    """What the signals are for: one call of `serve_until_signal`."""
+
+    def __init__(self, hurry: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._hurry = hurry
+        self.numbers: list[int] = []
+        self.started = False
+        self.told: asyncio.Future[None] = self._loop.create_future()
+        """Done at the first signal. No task, which other code could cancel."""
+
+    @property
+    def patient(self) -> bool:
+        """Whether no third signal has come, or second one before it had started: then it ends at once."""
+        return len(self.numbers) <= (2 if self.started else 1)
+
+    def take(self, number: int) -> None:
+        """Take a signal, in its handler."""
+        self.numbers.append(number)
+        self._loop.call_soon_threadsafe(self._tell if len(self.numbers) == 1 else self._hurry)
+
+    def _tell(self) -> None:
+        if not self.told.done():
+            self.told.set_result(None)
+
+
+_served: list[_Served] = []
 
 
 async def serve_until_signal(
@@ -28,34 +66,26 @@ async def serve_until_signal(
 
     A signal during ``start`` cancels it, and a second one ends the process. Returns the number of the
     signal that kept it from starting, ``None`` if it has started.
+
+    Raises `JobQueueError` outside of the main thread.
     """
-    loop = asyncio.get_running_loop()
-    stopping = asyncio.Event()
-    numbers: list[int] = []
-    started = False
-
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        numbers.append(number)
-        if len(numbers) > (2 if started else 1):
-            os._exit(128 + number)
-        loop.call_soon_threadsafe(stopping.set if len(numbers) == 1 else hurry)
-
-    with _handling(on_signal):
-        told = asyncio.create_task(stopping.wait())
-        try:
-            started = await _start(start, stop, told)
-            if not started:
-                return numbers[0]
-            await _serve(told, stop, broken)
-        finally:
-            told.cancel()
+    if threading.current_thread() is not threading.main_thread():
+        raise JobQueueError(
+            "only the main thread can handle signals: call run() there, and start() and stop() in others"
+        )
+    served = _Served(hurry)
+    with _handling(served):
+        served.started = await _start(start, stop, served.told)
+        if not served.started:
+            return served.numbers[0]
+        await _serve(served.told, stop, broken)
     return None
 
 
 async def _start(
     start: Callable[[], Coroutine[Any, Any, None]],
     stop: Callable[[], Awaitable[None]],
-    told: asyncio.Task[Any],
+    told: asyncio.Future[None],
 ) -> bool:
     """Start, and give it up when ``told`` ends first; return whether it has started."""
     starting = asyncio.create_task(start())
@@ -81,13 +111,16 @@ async def _completed(task: asyncio.Task[None]) -> bool:
 
 
 async def _serve(
-    told: asyncio.Task[Any], stop: Callable[[], Awaitable[None]], broken: Callable[[], Awaitable[None]]
+    told: asyncio.Future[None], stop: Callable[[], Awaitable[None]], broken: Callable[[], Awaitable[None]]
 ) -> None:
     breaking = asyncio.ensure_future(broken())
     try:
         await asyncio.wait({breaking, told}, return_when=asyncio.FIRST_COMPLETED)
+        while breaking.cancelled() and not told.done():  # by other code, which says nothing of the service
+            breaking = asyncio.ensure_future(broken())
+            await asyncio.wait({breaking, told}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        over = breaking.done()
+        over = breaking.done() and not breaking.cancelled()
         breaking.cancel()
         if not over or breaking.exception() is not None:
             await stop()
@@ -95,18 +128,56 @@ async def _serve(
         breaking.result()
 
 
+# -- the handlers -----------------------------------------------------------------------------------
+
+
 @contextmanager
-def _handling(on_signal: Callable[[int, FrameType | None], None]) -> Generator[None]:
-    # Not the event loop's own handlers: those wait for their turn, and a handler that blocks the loop
-    # must not keep a third signal from ending the process.
-    before = {number: signal.signal(number, on_signal) for number in _SIGNALS if not _ignored(number)}
+def _handling(served: _Served) -> Generator[None]:
+    _served.append(served)
     try:
+        if not _before:
+            _install()
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if _served == [served]:
+            _restore()
+        _served.remove(served)
+
+
+def _install() -> None:
+    # Not the event loop's own handlers: those wait for their turn, and a handler that blocks the loop
+    # must not keep a third signal from ending the process.
+    _before.update({number: signal.signal(number, _take) for number in _SIGNALS if not _ignored(number)})
+
+
+def _restore() -> None:
+    for number, handler in _before.items():
+        # None is one that was not made by Python, which cannot put it back.
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    _before.clear()
+
+
+def _take(number: int, _frame: FrameType | None) -> None:
+    for served in tuple(_served):
+        served.take(number)
+    if not any(served.patient for served in _served):
+        os._exit(128 + number)
 
 
 def _ignored(number: signal.Signals) -> bool:
     # A shell starts background jobs with SIGINT ignored: Ctrl-C is not meant for them.
     return number is signal.SIGINT and signal.getsignal(number) is signal.SIG_IGN
+
+
+def _leave_to_child() -> None:
+    """In a forked child: let signals end it, and keep them from the event loop of the parent."""
+    if not _before:
+        return
+    signal.set_wakeup_fd(-1)
+    for number in _before:
+        signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
+    _before.clear()
+    _served.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_child)
