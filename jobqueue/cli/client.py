@@ -15,6 +15,7 @@ from jobqueue.serde import JsonSerde, MsgpackSerde, Serde
 from jobqueue.storage.base import Storage
 from jobqueue.storage.findings import MadeOnOpening
 from jobqueue.storage.urls import open_storage, redact
+from jobqueue.text import printable
 
 __all__ = ["SERDES", "client", "is_missing", "opened", "require_shared", "shared_storage"]
 
@@ -67,6 +68,6 @@ async def client(
     """Start a queue without a handler: it enqueues, asks and waits. Says so if it makes the store."""
     storage, kind = shared_storage(url, make=make), SERDES[serde]
     if is_missing(storage):
-        click.echo(f"there is no store at {redact(url)} yet: making it", err=True)
+        click.echo(printable(f"there is no store at {redact(url)} yet: making it"), err=True)
     async with Queue[Any, Any](storage, name, payload_serde=kind(), result_serde=kind()) as queue:
         yield queue
