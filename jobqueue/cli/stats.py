@@ -100,13 +100,13 @@ async def collect(store: Storage, queues: Sequence[str], rates: Rates) -> dict[s
 
 async def _reapers(store: Storage, now: float) -> list[dict[str, Any]]:
     """Return those that sweep: the leader of all queues, then the others."""
-    leader, seen = await store.holder(REAPER_LOCK), await sweeping_reapers(store)
-    found = [_reaper(known.worker, _age(known.seen_at, now)) for known in seen]
-    if leader is None:
-        return found
-    others = [reaper for reaper in found if reaper["leader"] != leader.owner]
-    age = next((reaper["seen"] for reaper in found if reaper["leader"] == leader.owner), None)
-    return [_reaper(leader.owner, age, leader.term, _left(leader.expires_at, now)), *others]
+    leader = await store.holder(REAPER_LOCK)
+    seen = {known.worker: _age(known.seen_at, now) for known in await sweeping_reapers(store)}
+    found: list[dict[str, Any]] = []
+    if leader is not None:
+        left = _left(leader.expires_at, now)
+        found = [_reaper(leader.owner, seen.pop(leader.owner, None), leader.term, left)]
+    return found + [_reaper(name, age) for name, age in seen.items()]
 
 
 def _reaper(
