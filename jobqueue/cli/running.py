@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable, Coroutine
 from types import FrameType
@@ -38,10 +39,12 @@ async def _interruptible(main: Coroutine[Any, Any, T]) -> T:
     # Not the handler of asyncio: its second Ctrl-C raises amid any code, some of which then never ends.
     loop, task, before = asyncio.get_running_loop(), asyncio.current_task(), signal.getsignal(signal.SIGINT)
     assert task is not None
-    interrupted = False
+    interrupted, owner = False, os.getpid()
 
-    def on_interrupt(_number: int, _frame: FrameType | None) -> None:
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal interrupted
+        if os.getpid() != owner:  # a handler has forked: that process has a life of its own
+            signal.default_int_handler(number, frame)
         interrupted = True
         signal.signal(signal.SIGINT, interrupts.leave)
         loop.call_soon_threadsafe(task.cancel)

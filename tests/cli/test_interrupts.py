@@ -135,3 +135,24 @@ except asyncio.CancelledError:
 """
     ended = run(program)
     assert (ended.stdout, ended.stderr) == ("passed True\n", "")
+
+
+def test_a_forked_child_is_interrupted_as_any_process() -> None:
+    program = """
+import os, signal
+from jobqueue.cli.running import run
+
+async def main():
+    child = os.fork()
+    if not child:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            os._exit(9)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+run(main())
+"""
+    ended = run(program)
+    assert (ended.stdout, ended.stderr) == ("9\n", "")
