@@ -59,23 +59,25 @@ class Announcer:
         """Emit the outcome of a run, once the store has answered its settlement."""
         if status is SettleStatus.LOST:
             self.lost(run)
-            return
-        event = self._event(run, Action.CANCEL if status is SettleStatus.CANCELLED else run.settlement.action)
-        if type(event) in self._emitter.heard:
-            self._emitter.emit(event)
+        else:
+            cancelled = status is SettleStatus.CANCELLED
+            event = self._event(run, Action.CANCEL if cancelled else run.settlement.action)
+            if type(event) in self._emitter.heard:
+                self._emitter.emit(event)
+        run.error = None  # its traceback holds the run, and the variables of the handler
 
     def _event(self, run: Run, action: Action) -> Event:
         id, queue, attempts = run.id, self._queue, run.claimed.attempts
+        seconds = self._clock.monotonic() - run.started_at
         match action:
             case Action.COMPLETE:
-                seconds = self._clock.monotonic() - run.started_at
                 return JobCompleted(id, queue, run.result, attempts, seconds)
             case Action.FAIL:
                 error, reason = decode_error(run.settlement.data)
-                return JobFailed(id, queue, error, attempts, reason)
+                return JobFailed(id, queue, error, attempts, reason, seconds, run.error)
             case Action.RETRY:
                 error, _ = decode_error(run.settlement.data)
-                return JobFailing(id, queue, error, attempts, run.settlement.delay / 1000)
+                return JobFailing(id, queue, error, attempts, run.settlement.delay / 1000, seconds, run.error)
             case Action.CANCEL:
                 return JobCancelled(id, queue)
             case _:  # given back

@@ -1,16 +1,16 @@
-"""The events of queues and reapers, their listeners, and the log, which is one of those."""
+"""The events of queues and reapers, and their listeners."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
 from jobqueue.errors import ErrorInfo, InvalidArgumentError
 from jobqueue.job import FailureReason
+from jobqueue.loggers import get_logger
 from jobqueue.options import check_callable
 from jobqueue.runtime import Clock, all_end
 
@@ -38,7 +38,7 @@ __all__ = [
     "ReaperEventName",
 ]
 
-log = logging.getLogger("jobqueue")
+log = get_logger("jobqueue")
 
 PATIENCE = 5.0
 """Seconds that asynchronous listeners get to end when their queue or reaper stops."""
@@ -114,6 +114,11 @@ class JobFailed(Event):
     error: ErrorInfo
     attempts: int
     reason: FailureReason
+    seconds: float = 0.0
+    """Seconds that the attempt took."""
+    exception: BaseException | None = field(default=None, compare=False, repr=False)
+    """The exception of the attempt, ``None`` if it raised none. It holds the variables of the handler: do not
+    keep it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +131,11 @@ class JobFailing(Event):
     error: ErrorInfo
     attempts: int
     delay: float
+    seconds: float = 0.0
+    """Seconds that the attempt took."""
+    exception: BaseException | None = field(default=None, compare=False, repr=False)
+    """The exception of the attempt, ``None`` if it raised none. It holds the variables of the handler: do not
+    keep it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +270,10 @@ class Emitter:
 
         return unsubscribe
 
+    def has(self, kind: type[Event]) -> bool:
+        """Return whether this emitter has events of a class."""
+        return kind in self._kinds.values()
+
     def _kind(self, event: str | type[Event]) -> type[Event]:
         for name, kind in self._kinds.items():
             if event is kind or event == name:
@@ -304,31 +318,3 @@ async def _logged(name: str, answer: Awaitable[None]) -> None:
         raise
     except BaseException:
         log.exception("a listener of %r raised", name)
-
-
-# -- the log --------------------------------------------------------------------------------------
-
-
-def log_event(event: Event) -> None:
-    """Write one event to the ``jobqueue`` logger: the only place that logs what happens to jobs."""
-    match event:
-        case QueueStarted(queue, worker_id) | QueueStopped(queue, worker_id):
-            log.info("queue %s %s, worker %s", queue, event.name, worker_id)
-        case JobFailing(id, queue, error, attempts, delay):
-            log.warning("job %r of %s failed attempt %d, again in %.3g s: %s: %s",
-                        id, queue, attempts, delay, error.type, error.message)  # fmt: skip
-        case JobFailed(id, queue, error, attempts, reason):
-            log.error("job %r of %s failed (%s) after %d attempts: %s: %s",
-                      id, queue, reason, attempts, error.type, error.message)  # fmt: skip
-        case JobStalled(id, queue, worker_id):
-            log.warning("job %r of %s: worker %s lost its lease", id, queue, worker_id)
-        case JobRequeued(id, queue) | JobCancelled(id, queue):
-            log.info("job %r of %s was %s", id, queue, event.name)
-        case LeadershipAcquired(id, term):
-            log.info("reaper %s leads, term %d", id, term)
-        case LeadershipLost(id, term, why):
-            log.info("reaper %s no longer leads term %d: %s", id, term, why)
-        case ErrorOccurred(error, doing):
-            log.error("%s: %s: %s", doing, type(error).__name__, error)
-        case _:
-            log.debug("%s", event)

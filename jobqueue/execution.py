@@ -91,7 +91,7 @@ class Execution:
             try:
                 payload = self.payload_serde.loads(claimed.payload)
             except BaseException as error:  # noqa: BLE001 - a serde is the user's code
-                outcome: Outcome = self._unserializable(unreadable("the payload", self.payload_serde, error))
+                outcome: Outcome = self._unreadable(run, error)
             else:
                 job = run.job = Job(run, payload, self)
                 try:
@@ -123,14 +123,23 @@ class Execution:
         try:
             return make_tuple(Returned, (dump(self.result_serde, value, "the result", self.max_bytes),))
         except BaseException as error:  # noqa: BLE001
-            return self._unserializable(error)
+            return self._unserializable(run, error)
 
-    def _unserializable(self, error: BaseException) -> Raised:
+    def _unreadable(self, run: Run, error: BaseException) -> Raised:
+        failure = unreadable("the payload", self.payload_serde, error)
+        failure.__cause__ = error
+        return self._unserializable(run, failure)
+
+    def _unserializable(self, run: Run, error: BaseException) -> Raised:
+        run.error = error
         return Raised(error_info(error, with_traceback=self.tracebacks), FailureReason.SERIALIZATION)
 
     def _classify(self, run: Run, error: BaseException) -> Outcome:
         if run.aborted is not None:
+            if run.aborted is AbortedReason.TIMEOUT:
+                run.error = error  # its traceback tells where the time went
             return Aborted(run.aborted)
+        run.error = error
         info = error_info(error, with_traceback=self.tracebacks)
         if isinstance(error, asyncio.CancelledError) and not info.message:
             return Raised(replace(info, message=CANCELLED))
@@ -203,6 +212,7 @@ class Execution:
                 return None, Raised(context.error, reason) if context.error is not error else outcome, ttl
             # Written again even if it is the same object: that may have been changed in place.
             data = dump(self.result_serde, context.result, "the result", self.max_bytes)
+            run.error = None
             return context.result, Returned(data), ttl
         except BaseException as bad:
             if _is_closing(run, bad):

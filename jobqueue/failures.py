@@ -7,7 +7,7 @@ import traceback
 from jobqueue.errors import ErrorInfo
 from jobqueue.job import Fatal, Retry
 
-__all__ = ["deciding", "error_info"]
+__all__ = ["deciding", "error_info", "place"]
 
 _PARTS = 10
 """Exceptions of a group that its message names."""
@@ -36,10 +36,22 @@ def error_info(error: BaseException, *, with_traceback: bool = False) -> ErrorIn
     return ErrorInfo(name, message, _traceback(error) if with_traceback else None)
 
 
-def _parts(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    """Return the exceptions of a group and of the groups in it, in order."""
+def place(error: BaseException) -> str:
+    """Return where an exception was raised, of a group its first part: ``file.py:17 in function``."""
+    first = _parts(error)[0]
+    frames = first.__traceback__
+    if frames is None:
+        return ""
+    while frames.tb_next is not None:
+        frames = frames.tb_next
+    code = frames.tb_frame.f_code
+    return f"{code.co_filename}:{frames.tb_lineno} in {code.co_qualname}"
+
+
+def _parts(error: BaseException) -> list[BaseException]:
+    """Return the exceptions of a group and of the groups in it, in order; of any other exception, itself."""
     parts: list[BaseException] = []
-    left: list[BaseException] = [group]
+    left = [error]
     while left:
         part = left.pop()
         if isinstance(part, BaseExceptionGroup):

@@ -9,17 +9,17 @@ only when it lets go.
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 import threading
 import traceback
 from contextlib import suppress
 
+from jobqueue.loggers import get_logger
 from jobqueue.runtime import Clock
 
 __all__ = ["LoopWatch"]
 
-log = logging.getLogger("jobqueue")
+log = get_logger("jobqueue")
 
 SECOND_CHANCE = 0.05
 """Seconds a loop that looks blocked gets to answer: after a pause of the whole process it wakes late."""

@@ -15,21 +15,16 @@ from jobqueue.errors import (
     QueueFullError,
     own_copy,
 )
+from jobqueue.eventlog import EventLog
 from jobqueue.events import (
     Emitter,
-    ErrorOccurred,
     JobCancelled,
     JobEnqueued,
-    JobFailed,
-    JobFailing,
-    JobRequeued,
-    JobStalled,
     Listener,
     QueueEvent,
     QueueEventName,
     QueueStarted,
     QueueStopped,
-    log_event,
 )
 from jobqueue.execution import Execution, Handler, Hook, is_async
 from jobqueue.generics import P, R
@@ -82,16 +77,6 @@ Answer = TypeVar("Answer", bound=Awaitable[None] | None)
 
 MAX_CONCURRENCY = 100_000
 
-_LOGGED = (
-    QueueStarted,
-    QueueStopped,
-    JobFailing,
-    JobFailed,
-    JobRequeued,
-    JobCancelled,
-    JobStalled,
-    ErrorOccurred,
-)
 _EVENTS = get_args(QueueEvent)
 
 
@@ -176,8 +161,7 @@ class Queue(Generic[P, R]):
         self._tracebacks = check_bool("tracebacks", tracebacks)
         self._storage = as_storage(storage)
         self._emitter = Emitter(*_EVENTS)
-        for kind in _LOGGED:
-            self._emitter.on(kind, log_event)
+        self._log = EventLog(self._emitter)
         self._handler: Handler[P, R] | None = None
         self._threaded = False
         self._session: Session | None = None
@@ -244,6 +228,7 @@ class Queue(Generic[P, R]):
                 if self._session.in_child:
                     self._started()  # raises
                 return
+            self._log.log_jobs()
             await self._storage.open()
             session = Session(
                 self._storage, self.name, self._identity.name, self._max_length, self._emitter,

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any, Self, TypeVar, get_args, overload
 
 from jobqueue.errors import InvalidArgumentError, JobQueueError
+from jobqueue.eventlog import EventLog
 from jobqueue.events import (
     Emitter,
     ErrorOccurred,
@@ -21,7 +22,6 @@ from jobqueue.events import (
     Listener,
     ReaperEvent,
     ReaperEventName,
-    log_event,
 )
 from jobqueue.forks import tell_in_child
 from jobqueue.identity import Identity
@@ -94,8 +94,7 @@ class Reaper:
         self._election = leader_election
         self._identity = Identity()
         self._emitter = Emitter(*_EVENTS)
-        for kind in _EVENTS:
-            self._emitter.on(kind, log_event)
+        EventLog(self._emitter)
         self._supervisor: Supervisor | None = None
         self._leadership: Leadership | None = None
         self._presence: Presence | None = None

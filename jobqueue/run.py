@@ -46,6 +46,8 @@ class Run:
     task: asyncio.Task[None] | None = None
     thread: asyncio.Future[Any] | None = None
     result: Any = None
+    error: BaseException | None = None
+    """The exception of a failed attempt, until its event has been emitted."""
     settlement: Settlement
     """The write to hand in; set when the run has ended."""
     due = 0.0

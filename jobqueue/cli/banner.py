@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from jobqueue.cli.client import is_missing
+from jobqueue.loggers import get_logger
 from jobqueue.queue import Queue
 from jobqueue.storage.base import Storage
 from jobqueue.storage.file import FileStorage
@@ -18,7 +18,7 @@ from jobqueue.storage.urls import STORAGE_VARIABLE, redact
 
 __all__ = ["fleet_banner", "reaper_banner", "store_name", "worker_banner"]
 
-log = logging.getLogger("jobqueue.cli")
+log = get_logger("jobqueue.cli")
 
 
 def worker_banner(target: str, queue: Queue[Any, Any], own_store: str, *, reaper: bool) -> None:

@@ -9,7 +9,6 @@ of their own: Ctrl-C reaches them once, through the parent.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import socket
@@ -20,11 +19,12 @@ from pathlib import Path
 from jobqueue.cli.exits import Exit, Failure
 from jobqueue.cli.notify import LINK_VARIABLE
 from jobqueue.cli.sources import changes
+from jobqueue.loggers import get_logger
 from jobqueue.runtime import SYSTEM_CLOCK
 
 __all__ = ["Fleet", "exit_text", "restart_delay"]
 
-log = logging.getLogger("jobqueue.cli")
+log = get_logger("jobqueue.cli")
 
 STABLE = 10.0
 """Seconds after which a child counts as having run well, so that its next failure is a first one."""

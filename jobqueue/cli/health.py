@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
@@ -12,11 +11,12 @@ import click
 
 from jobqueue.cli.exits import Failure
 from jobqueue.cli.options import option
+from jobqueue.loggers import get_logger
 
 __all__ = ["health_options", "health_server"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-log = logging.getLogger("jobqueue.cli")
+log = get_logger("jobqueue.cli")
 
 MAX_REQUEST = 8192
 """Largest size of a request's head, in bytes."""

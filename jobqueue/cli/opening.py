@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
@@ -13,6 +12,7 @@ import click
 
 from jobqueue.cli.notify import LINK_VARIABLE
 from jobqueue.cli.output import console
+from jobqueue.loggers import get_logger
 from jobqueue.runtime import SYSTEM_CLOCK, Clock
 from jobqueue.storage.base import Storage
 from jobqueue.storage.findings import Loading
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Reading", "announced"]
 
-log = logging.getLogger("jobqueue.cli")
+log = get_logger("jobqueue.cli")
 
 SILENT = 0.3
 """Seconds of loading before anything is shown."""

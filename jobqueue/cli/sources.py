@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -19,11 +18,12 @@ from watchdog.events import (
 )
 from watchdog.observers import Observer
 
+from jobqueue.loggers import get_logger
 from jobqueue.runtime import SYSTEM_CLOCK
 
 __all__ = ["changes", "is_source", "source_trees"]
 
-log = logging.getLogger("jobqueue.cli")
+log = get_logger("jobqueue.cli")
 
 SETTLE = 0.2
 """Seconds that one save may take: an editor writes, renames and removes, and that is one change."""

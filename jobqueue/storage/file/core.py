@@ -11,7 +11,6 @@ Not thread-safe: `jobqueue.storage.file.pump` owns it.
 from __future__ import annotations
 
 import contextlib
-import logging
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from jobqueue.errors import (
     StorageError,
     StorageUnavailableError,
 )
+from jobqueue.loggers import get_logger
 from jobqueue.runtime import Clock
 from jobqueue.storage.base import InsertStatus
 from jobqueue.storage.engine import Effects, Engine
@@ -41,7 +41,7 @@ from jobqueue.storage.file.timekeeper import OwnClock, Reading
 
 __all__ = ["MAX_CALL", "Call", "Core", "Read", "Turn", "Write", "write"]
 
-_log = logging.getLogger("jobqueue.storage.file")
+_log = get_logger("jobqueue.storage.file")
 MAX_CALL = 1 << 30
 """Largest size of a call in bytes: lengths in the files are numbers of 32 bits, some of them signed."""
 _FRAME_ROOM = 256

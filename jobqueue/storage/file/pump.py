@@ -7,7 +7,6 @@ come while a turn waits for the disk make up the next one.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import select
 import threading
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from jobqueue.errors import JobQueueError, StorageError
+from jobqueue.loggers import get_logger
 from jobqueue.storage.engine import Effects
 from jobqueue.storage.file.core import Call, Core, Turn
 from jobqueue.storage.file.files import fault
@@ -27,7 +27,7 @@ from jobqueue.storage.file.watch import Bell
 
 __all__ = ["MOST_BYTES", "MOST_CALLS", "Bundle", "Client", "Pump"]
 
-_log = logging.getLogger("jobqueue.storage.file")
+_log = get_logger("jobqueue.storage.file")
 MOST_CALLS = 1000
 """Largest number of calls in a turn, so that nobody holds the lock for long."""
 MOST_BYTES = 4 << 20

@@ -5,10 +5,10 @@ All of this is done with the lock held, but for `Home.page` and `Home.load`.
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from jobqueue.errors import StorageError, StorageUnavailableError
+from jobqueue.loggers import get_logger
 from jobqueue.storage.file.commands import Restart, Seal, pack_command
 from jobqueue.storage.file.directory import Directory
 from jobqueue.storage.file.files import Files, fault
@@ -25,7 +25,7 @@ from jobqueue.storage.file.users import Users
 
 __all__ = ["FENCE_GAP", "Home"]
 
-_log = logging.getLogger("jobqueue.storage.file")
+_log = get_logger("jobqueue.storage.file")
 FENCE_GAP = 1 << 24
 """Fences to skip when claims may have been lost: more than could have been given without one sync, and
 not so many that fences get ahead of the clock that they are counted from (see `Begin`)."""

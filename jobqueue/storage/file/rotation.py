@@ -8,12 +8,12 @@ removes them. If it dies, the next one starts over.
 
 from __future__ import annotations
 
-import logging
 import subprocess
 import threading
 from pathlib import Path
 
 from jobqueue.errors import StorageError
+from jobqueue.loggers import get_logger
 from jobqueue.storage.file.directory import Directory
 from jobqueue.storage.file.frames import HEADER_SIZE
 from jobqueue.storage.file.journal import Journal, journal_name
@@ -24,7 +24,7 @@ from jobqueue.storage.file.snapshot import snapshot_name, write_snapshot
 
 __all__ = ["ROTATE_AT", "Compaction", "compact", "prepare_rotation", "rotate", "rotation_due"]
 
-_log = logging.getLogger("jobqueue.storage.file")
+_log = get_logger("jobqueue.storage.file")
 ROTATE_AT = 32 << 20
 """Smallest size of a journal, in bytes, at which the next one is begun."""
 _left: list[subprocess.Popen[bytes]] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from typing import Any, Self, TypeVar
 
 from jobqueue.errors import InvalidArgumentError, StorageError, StorageUnavailableError
 from jobqueue.job import Action, JobState, Settlement
+from jobqueue.loggers import get_logger
 from jobqueue.options import check_bool, check_callable, check_count
 from jobqueue.runtime import SYSTEM_CLOCK, Clock
 from jobqueue.storage import arguments
@@ -50,7 +50,7 @@ from jobqueue.storage.hints import Hints
 
 __all__ = ["STUCK_AFTER", "FileStorage"]
 
-_log = logging.getLogger("jobqueue.storage.file")
+_log = get_logger("jobqueue.storage.file")
 STUCK_AFTER = 30.0
 """Seconds after which a call is given up if the disk, or the holder of the lock, does not answer."""
 _Future = asyncio.Future[Any]

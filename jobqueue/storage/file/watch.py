@@ -8,18 +8,18 @@ Wake-ups are hints: `RESCAN` bounds what a lost one costs.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from jobqueue.loggers import get_logger
 from jobqueue.storage.file.directory import Directory
 
 __all__ = ["POLL", "RESCAN", "Bell", "Watcher", "watch"]
 
-_log = logging.getLogger("jobqueue.storage.file")
+_log = get_logger("jobqueue.storage.file")
 RESCAN = 1.0
 """Seconds after which others' writes are looked for without a wake-up."""
 POLL = 0.02

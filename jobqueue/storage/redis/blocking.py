@@ -25,6 +25,7 @@ from contextlib import suppress
 from typing import Any
 
 from jobqueue.errors import JobQueueError
+from jobqueue.loggers import get_logger
 from jobqueue.runtime import SYSTEM_CLOCK, Clock
 from jobqueue.storage.base import Claimed
 from jobqueue.storage.redis import codec
@@ -42,7 +43,7 @@ from jobqueue.storage.redis.transport import Connector
 
 __all__ = ["WorkSignal", "resolve", "wake"]
 
-log = logging.getLogger("jobqueue.redis")
+log = get_logger("jobqueue.redis")
 
 _POLL = 1.0
 """Seconds between two looks for work where the server refuses to let anybody wait for it."""

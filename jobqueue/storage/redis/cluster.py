@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-import logging
 import os
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from jobqueue.loggers import get_logger
 from jobqueue.storage.redis.confirm import Confirm
 from jobqueue.storage.redis.connection import Connection, Login, ReplyError, connect
 from jobqueue.storage.redis.connector import Timeouts
@@ -27,7 +27,7 @@ from jobqueue.storage.redis.url import Address, Target
 
 __all__ = ["ClusterNodes", "ClusterTransport", "ShardRoute", "slot_of"]
 
-log = logging.getLogger("jobqueue.redis")
+log = get_logger("jobqueue.redis")
 
 SLOTS = 16384
 _MOST_REDIRECTS = 5

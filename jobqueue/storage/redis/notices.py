@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
+from jobqueue.loggers import get_logger
 
 __all__ = ["warn_once"]
 
-log = logging.getLogger("jobqueue.redis")
+log = get_logger("jobqueue.redis")
 
 _MOST = 1000
 _told: set[str] = set()

@@ -20,6 +20,7 @@ from collections.abc import Collection, Coroutine, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
 from jobqueue.errors import StorageUnavailableError
+from jobqueue.loggers import get_logger
 from jobqueue.runtime import SYSTEM_CLOCK
 from jobqueue.storage.redis.connection import Connection, ReplyError
 from jobqueue.storage.redis.faults import (
@@ -35,7 +36,7 @@ from jobqueue.storage.redis.url import Address
 
 __all__ = ["Listener", "OneServer", "PubSub", "Route", "Words"]
 
-log = logging.getLogger("jobqueue.redis")
+log = get_logger("jobqueue.redis")
 
 _PING_EVERY, _PONG_WITHIN = 10.0, 5.0
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0

@@ -20,13 +20,14 @@ from itertools import compress
 from typing import Any, NamedTuple
 
 from jobqueue.job import JobState
+from jobqueue.loggers import get_logger
 from jobqueue.runtime import SYSTEM_CLOCK
 from jobqueue.storage.base import Reply, Sink
 from jobqueue.storage.redis.keys import SECRET_BYTES
 
 __all__ = ["HEARSAY", "LOOK_EVERY", "CancelRequest", "SinkListener", "read_message"]
 
-log = logging.getLogger("jobqueue.redis")
+log = get_logger("jobqueue.redis")
 
 LOOK_EVERY = 0.05
 """Seconds between two looks at the messages without the secret."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from jobqueue.errors import JobQueueError, StorageError
 from jobqueue.forks import tell_in_child
 from jobqueue.job import Action, Settlement
+from jobqueue.loggers import get_logger
 from jobqueue.runtime import Clock, random_secret
 from jobqueue.storage.base import Claimed, Sink
 from jobqueue.storage.redis.blocking import WorkSignal
@@ -39,7 +39,7 @@ __all__ = ["Session", "Settings"]
 
 _START_FOR = 3.0
 
-log = logging.getLogger("jobqueue.redis")
+log = get_logger("jobqueue.redis")
 
 
 class Settings:
