@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from jobqueue.errors import JobQueueError
+from jobqueue.options import fitting_lock_name
 from jobqueue.runtime import process_name
 from jobqueue.storage.base import LockInfo, Storage
 
@@ -31,7 +32,7 @@ class NameWatch:
         self._queue = queue
         self._worker = worker
         self._report = report
-        self._lock = f"worker:{queue}:{worker}"
+        self._lock = fitting_lock_name("worker", f"{queue}:{worker}")
         self._owner = process_name()
         self._seen: LockInfo | None = None
         self._reported = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ __all__ = [
     "check_priority",
     "check_queue_name",
     "check_seconds",
+    "fitting_lock_name",
     "instant",
     "millis",
     "shown",
@@ -62,6 +64,14 @@ def check_id(value: object, argument: str = "id") -> str:
     if _CONTROL.search(value):
         raise InvalidArgumentError(argument, "must not contain control characters")
     return value
+
+
+def fitting_lock_name(kind: str, subject: str) -> str:
+    """Return ``kind:subject``, with a digest in place of a subject too long for the name of a lock."""
+    name = f"{kind}:{subject}"
+    if len(name.encode()) <= MAX_ID_BYTES:
+        return name
+    return f"{kind}:{hashlib.sha256(subject.encode()).hexdigest()}"
 
 
 def check_queue_name(value: object, argument: str = "name") -> str:

@@ -27,7 +27,7 @@ from jobqueue.forks import tell_in_child
 from jobqueue.identity import Identity
 from jobqueue.job import JobState
 from jobqueue.leadership import Leadership
-from jobqueue.options import LeaderElection, check_queue_name, check_seconds
+from jobqueue.options import LeaderElection, check_queue_name, check_seconds, fitting_lock_name
 from jobqueue.presence import Presence
 from jobqueue.signals import serve_until_signal
 from jobqueue.storage.base import Storage
@@ -60,7 +60,7 @@ E = TypeVar("E", bound=ReaperEvent)
 
 def lock_name(queues: Sequence[str] | None) -> str:
     """Return the name of the lock for reapers of these queues. Reapers of others do other work."""
-    return REAPER_LOCK if queues is None else f"{REAPER_LOCK}:{','.join(sorted(set(queues)))}"
+    return REAPER_LOCK if queues is None else fitting_lock_name(REAPER_LOCK, ",".join(sorted(set(queues))))
 
 
 class Reaper:

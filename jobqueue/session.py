@@ -116,12 +116,14 @@ class Session:
 
     async def close(self) -> None:
         """Answer the calls in flight and end all tasks. Call it after `stop_worker`."""
-        for batcher in self._batchers:
-            await self._in_time(batcher.drain(), "answering the last calls")
-            await batcher.close()
         gone = JobQueueError(f"queue {self._queue!r} was stopped during this call; its job goes on elsewhere")
-        self.waiters.fail_all(self.defect or gone)
-        await self.supervisor.stop()
+        try:
+            for batcher in self._batchers:
+                await self._in_time(batcher.drain(), "answering the last calls")
+                await batcher.close()
+        finally:  # even if this is cancelled: nobody else ends the tasks
+            self.waiters.fail_all(self.defect or gone)
+            await self.supervisor.stop()
         await asyncio.gather(
             self._in_time(self.waiters.unsubscribe(), "unsubscribing"),
             self._in_time(self._leave(), "leaving the list of workers"),

@@ -55,6 +55,16 @@ async def test_one_of_two_leads_and_sweeps(wire: WireStorage, clock: FakeClock, 
     assert second.of("stalled") == []
 
 
+async def test_reapers_of_many_queues_elect_one_of_them(clock: FakeClock, reapers: Reapers) -> None:
+    names = [letter * 64 for letter in "abcdefgh"]
+    one, _ = await reapers.start(queues=names, leader_election=ELECTION)
+    await clock.settle()
+    two, _ = await reapers.start(queues=names[::-1], leader_election=ELECTION)
+    others, _ = await reapers.start(queues=names[1:], leader_election=ELECTION)
+    await clock.advance(10)
+    assert (one.is_leader, two.is_leader, others.is_leader) == (True, False, True)
+
+
 async def test_a_leader_that_stops_is_followed_at_once(
     wire: WireStorage, clock: FakeClock, reapers: Reapers
 ) -> None:

@@ -50,6 +50,21 @@ async def test_the_name_of_one_that_stopped_is_free_at_once(wire: WireStorage) -
     assert await wire.holder("worker:q:web") is None
 
 
+async def test_the_longest_name_is_watched_and_released(wire: WireStorage) -> None:
+    lab = Lab(wire)
+    queue, longest = "q" * 64, "é" * 128
+    first = await lab.start(echo, name=queue, worker_id=longest)
+    second = await lab.start(echo, name=queue, worker_id=longest)
+    events = [Recorder(first), Recorder(second)]
+    await lab.clock.advance(LONG)
+    (problem,) = [event for recorder in events for event in recorder.of("error")]
+    assert "too: it is" in str(problem.error)
+    await within(first.stop())
+    await within(second.stop())
+    assert sum(len(recorder.of("error")) for recorder in events) == 1
+    await lab.close()
+
+
 async def test_other_names_producers_and_other_queues_are_no_namesakes(wire: WireStorage) -> None:
     lab = Lab(wire)
     queues = [

@@ -348,6 +348,31 @@ async def test_a_stop_after_a_hurry_does_not_wait(lab: Lab) -> None:
     assert (gate.cancelled, await lab.state("a")) == (1, "queued")
 
 
+async def test_a_stop_cancelled_while_the_store_is_silent_ends_the_tasks_and_the_waits(
+    wire: WireStorage,
+) -> None:
+    lab = Lab(wire)
+    before = left_tasks()
+    queue = await lab.start()
+    await queue.enqueue("a", 1)
+    waiting = asyncio.create_task(queue.wait("a"))
+    hold = Hold()
+    wire.fault("insert", before=hold)
+    inserting = asyncio.create_task(queue.enqueue("b", 1))
+    await within(hold.reached.wait())
+    stopping = asyncio.create_task(queue.stop())
+    await asyncio.sleep(0)
+    stopping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await within(stopping)
+    with pytest.raises(JobQueueError, match="stopped during this call"):
+        await within(waiting)
+    hold.go.set()
+    await asyncio.wait([inserting])
+    await until(lambda: left_tasks() == before)
+    await lab.close()
+
+
 async def test_a_stop_cancelled_half_way_ends_what_it_began(lab: Lab) -> None:
     before = left_tasks()
     gate = Gate()
