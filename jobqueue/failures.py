@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from typing import TypeGuard
 
 from jobqueue.errors import ErrorInfo
 from jobqueue.job import Fatal, Retry
@@ -18,7 +19,7 @@ def deciding(error: BaseException) -> BaseException:
 
     Without a `Fatal` the first `Retry`, and without that the group as a whole.
     """
-    if not isinstance(error, BaseExceptionGroup):
+    if not _is_group(error):
         return error
     parts = _parts(error)
     asked = [part for kind in (Fatal, Retry) for part in parts if isinstance(part, kind)]
@@ -31,7 +32,7 @@ def error_info(error: BaseException, *, with_traceback: bool = False) -> ErrorIn
     The message of a group goes on with the types and messages of its parts, the deciding one first.
     """
     name, message = _name(error), _message(error)
-    if isinstance(error, BaseExceptionGroup):
+    if _is_group(error):
         message = f"{message}: {_told(error)}"
     return ErrorInfo(name, message, _traceback(error) if with_traceback else None)
 
@@ -54,12 +55,15 @@ def _parts(error: BaseException) -> list[BaseException]:
     left = [error]
     while left:
         part = left.pop()
-        if isinstance(part, BaseExceptionGroup):
-            inner: BaseExceptionGroup[BaseException] = part
-            left.extend(reversed(inner.exceptions))
+        if _is_group(part):
+            left.extend(reversed(part.exceptions))
         else:
             parts.append(part)
     return parts
+
+
+def _is_group(error: BaseException) -> TypeGuard[BaseExceptionGroup[BaseException]]:
+    return isinstance(error, BaseExceptionGroup)
 
 
 def _told(group: BaseExceptionGroup[BaseException]) -> str:

@@ -7,7 +7,8 @@ import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar
 
 from jobqueue.errors import InvalidArgumentError
 
@@ -22,6 +23,7 @@ __all__ = [
     "check_count",
     "check_id",
     "check_instant",
+    "check_member",
     "check_millis",
     "check_number",
     "check_priority",
@@ -32,6 +34,8 @@ __all__ = [
     "millis",
     "shown",
 ]
+
+M = TypeVar("M", bound=StrEnum)
 
 MAX_ID_BYTES = 256
 MAX_PRIORITY = 1000
@@ -145,6 +149,15 @@ def check_bool(argument: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise InvalidArgumentError(argument, f"must be True or False, not {_kind(value)}")
     return value
+
+
+def check_member(argument: str, kind: type[M], value: object) -> M:
+    """Return the member of an enum, given itself or by its value."""
+    try:
+        return kind(value)  # type: ignore[arg-type]  # what is no member is refused below
+    except ValueError:
+        allowed = ", ".join(repr(member.value) for member in kind)
+        raise InvalidArgumentError(argument, f"must be one of {allowed}, not {shown(value)}") from None
 
 
 def check_callable(argument: str, value: object) -> None:

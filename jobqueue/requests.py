@@ -11,10 +11,10 @@ from jobqueue.options import (
     check_count,
     check_id,
     check_instant,
+    check_member,
     check_priority,
     check_seconds,
     millis,
-    shown,
 )
 from jobqueue.records import EnqueueRequest
 from jobqueue.runtime import make_tuple, unique_id
@@ -77,7 +77,7 @@ class Requests:
                 self.max_attempts if max_attempts is None else check_count("max_attempts", max_attempts),
                 self.max_stalls,
                 self.ttl if result_ttl is None else millis(check_seconds("result_ttl", result_ttl)),
-                reuse if type(reuse) is Reuse else _check_reuse(reuse),
+                reuse if type(reuse) is Reuse else check_member("reuse", Reuse, reuse),
                 wait,
             )
         except TooLargeError as error:
@@ -102,11 +102,3 @@ def _check_run_at(run_at: object, delay: float | None) -> int:
     if delay is not None:
         raise InvalidArgumentError("run_at", "give either delay or run_at, not both")
     return check_instant("run_at", run_at)
-
-
-def _check_reuse(value: object) -> Reuse:
-    try:
-        return Reuse(value)  # type: ignore[arg-type]
-    except ValueError:
-        allowed = ", ".join(repr(known.value) for known in Reuse)
-        raise InvalidArgumentError("reuse", f"must be one of {allowed}, not {shown(value)}") from None

@@ -9,7 +9,7 @@ from typing import Any
 
 from jobqueue.generics import P
 from jobqueue.job import AbortedReason
-from jobqueue.options import check_count, check_id, check_instant, check_queue_name
+from jobqueue.options import check_count, check_id, check_instant, check_member, check_queue_name
 from jobqueue.run import Job, Run
 from jobqueue.runtime import SYSTEM_CLOCK
 from jobqueue.storage.base import Claimed
@@ -55,5 +55,5 @@ def make_job(
     claimed = Claimed(check_id(id), b"", check_count("fence", fence), count, limit, 0, created)
     run = Run(claimed, SYSTEM_CLOCK.monotonic())
     if aborted is not None:
-        run.abort(AbortedReason(aborted))
+        run.abort(check_member("aborted", AbortedReason, aborted))
     return Job(run, payload, _Alone(check_queue_name(queue, "queue"), check_id(worker_id), on_progress))

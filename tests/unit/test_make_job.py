@@ -34,7 +34,14 @@ async def test_a_job_may_have_been_asked_to_end() -> None:
 
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("id", ""), ("attempts", 0), ("queue", "a b"), ("fence", -1), ("max_attempts", "3")],
+    [
+        ("id", ""),
+        ("attempts", 0),
+        ("queue", "a b"),
+        ("fence", -1),
+        ("max_attempts", "3"),
+        ("aborted", "soon"),
+    ],
 )
 def test_bad_arguments_are_named(argument: str, value: object) -> None:
     with pytest.raises(InvalidArgumentError, match=argument):
