@@ -60,8 +60,10 @@ class Batcher(Generic[T, R]):
         future = self._future()
         self._queued.append((item, future))
         if self._sender is None:
-            self._sender = asyncio.create_task(self._run(), name="jobqueue-batch")
-            self._sender.add_done_callback(self._gone)
+            sender = asyncio.create_task(self._run(), name="jobqueue-batch")
+            if not sender.done():  # an eager task may have ended before it is returned
+                self._sender = sender
+                sender.add_done_callback(self._gone)
         return future
 
     async def drain(self) -> None:

@@ -265,7 +265,7 @@ class Worker:
             run.task = create_task(perform(run, ended))
         if self._draining:  # brought by an exchange that was on its way when the stop began
             for claimed in jobs:
-                runs[claimed.fence].abort(AbortedReason.SHUTDOWN)
+                self.abort(claimed.fence, AbortedReason.SHUTDOWN)
 
     def _begin_again(self, fence: int) -> None:
         """Begin a run whose task was cancelled before its first step: it could not even say so."""
