@@ -21,6 +21,7 @@ from jobqueue.errors import ErrorInfo, InvalidArgumentError
 from jobqueue.failures import deciding, error_info
 from jobqueue.generics import P, R
 from jobqueue.job import (
+    TIMED_OUT,
     Aborted,
     AbortedReason,
     FailureReason,
@@ -31,13 +32,13 @@ from jobqueue.job import (
     RetryAsked,
     Returned,
     Settlement,
+    is_final,
     settle,
 )
 from jobqueue.options import check_callable, check_seconds, millis
 from jobqueue.run import Job, Run
 from jobqueue.runtime import end_cancellation, make_tuple
 from jobqueue.serde import Serde, dump, unreadable
-from jobqueue.storage.base import Claimed
 
 __all__ = ["AfterExecution", "Execution", "Handler", "Hook", "Job", "Run", "is_async"]
 
@@ -105,7 +106,7 @@ class Execution:
                 else:
                     outcome = self._returned(run, value)
             ttl = claimed.ttl
-            if self.hook is not None and self._is_final(outcome, claimed):
+            if self.hook is not None and is_final(claimed, outcome):
                 value, outcome, ttl = await self._after(run, value, outcome)
             run.result = value
             settlement = settle(claimed, outcome, ttl, self._delay)
@@ -176,25 +177,13 @@ class Execution:
             raise asyncio.CancelledError
         return await value
 
-    @staticmethod
-    def _is_final(outcome: Outcome, claimed: Claimed) -> bool:
-        match outcome:
-            case Returned():
-                return True
-            case Raised():
-                return not outcome.retryable or claimed.attempts >= claimed.max_attempts
-            case Aborted(AbortedReason.TIMEOUT):
-                return claimed.attempts >= claimed.max_attempts
-            case _:
-                return False
-
     async def _after(self, run: Run, value: Any, outcome: Outcome) -> tuple[Any, Outcome, int]:
         original = value, outcome, run.claimed.ttl
         # A job that succeeded and is failed here is not tried again: this call decides what is final.
         job, error, reason = run.job, None, FailureReason.FATAL
         if isinstance(outcome, Aborted):
-            value, error, reason = None, TIMED_OUT, FailureReason.TIMEOUT
-        elif isinstance(outcome, Raised):
+            outcome = TIMED_OUT
+        if isinstance(outcome, Raised):
             value, error, reason = None, outcome.error, outcome.reason
         if job is None:  # the payload could not be read
             job = Job(run, None, self)
@@ -207,8 +196,7 @@ class Execution:
                 await answer
             ttl = millis(check_seconds("ttl", context.ttl))
             if context.error is not None:
-                if type(context.error) is not ErrorInfo:
-                    raise InvalidArgumentError("error", "must be an ErrorInfo or None")
+                _check_error(context.error)
                 return None, Raised(context.error, reason) if context.error is not error else outcome, ttl
             # Written again even if it is the same object: that may have been changed in place.
             data = dump(self.result_serde, context.result, "the result", self.max_bytes)
@@ -228,10 +216,19 @@ class Execution:
             return 1000
 
 
+def _check_error(error: object) -> None:
+    """Refuse what is no `ErrorInfo` of texts, before it is to be stored."""
+    if type(error) is not ErrorInfo:
+        raise InvalidArgumentError("error", "must be an ErrorInfo or None")
+    for field in ("type", "message", "traceback"):
+        text: object = getattr(error, field)
+        if not isinstance(text, str) and not (field == "traceback" and text is None):
+            raise InvalidArgumentError(f"error.{field}", f"must be a str, not {type(text).__name__}")
+
+
 CANCELLED = (
     "the run was cancelled, but not by its queue: by the handler itself, or by other code of this process"
 )
-TIMED_OUT = ErrorInfo("TimeoutError", "the attempt exceeded job_timeout")
 
 
 def start_thread(handler: Callable[[Job[Any]], Any], job: Job[Any]) -> asyncio.Future[tuple[bool, Any]]:

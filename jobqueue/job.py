@@ -23,11 +23,13 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from jobqueue.errors import ErrorInfo
+from jobqueue.options import millis
 from jobqueue.runtime import make_tuple
 
 __all__ = [
     "ENDED",
     "STALLED_ERROR",
+    "TIMED_OUT",
     "TRANSITIONS",
     "WAITING",
     "Aborted",
@@ -46,9 +48,11 @@ __all__ = [
     "Settlement",
     "decode_error",
     "encode_error",
+    "is_final",
     "settle",
 ]
 
+MAX_TYPE = 512
 MAX_MESSAGE = 4096
 MAX_TRACEBACK = 32_768
 
@@ -133,6 +137,9 @@ class FailureReason(StrEnum):
     """The job failed, and its error expired before it was read, or the stored bytes are no error."""
 
 
+_REASONS: tuple[str, ...] = tuple(FailureReason)
+
+
 class AbortedReason(StrEnum):
     """Why a running handler is asked to end; ``Job.aborted_reason``."""
 
@@ -176,6 +183,10 @@ class Raised(NamedTuple):
     def retryable(self) -> bool:
         """Whether another attempt could end differently."""
         return self.reason in {FailureReason.ERROR, FailureReason.TIMEOUT}
+
+
+TIMED_OUT = Raised(ErrorInfo("TimeoutError", "the attempt exceeded job_timeout"), FailureReason.TIMEOUT)
+"""The outcome of a run that was aborted because of its timeout."""
 
 
 class RetryAsked(NamedTuple):
@@ -241,6 +252,19 @@ class CheckedSettlement(Settlement):
     _make = Settlement._make  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
 
+def is_final(attempt: Attempt, outcome: Outcome) -> bool:
+    """Return whether a run ends its job with a result, or with an error that is not tried again."""
+    match outcome:
+        case Returned():
+            return True
+        case Raised():
+            return not outcome.retryable or attempt.attempts >= attempt.max_attempts
+        case Aborted(AbortedReason.TIMEOUT):
+            return is_final(attempt, TIMED_OUT)
+        case _:
+            return False
+
+
 def settle(attempt: Attempt, outcome: Outcome, ttl: int, backoff: Callable[[int], int]) -> Settlement | None:
     """Turn the outcome of a run into the write for the store, or ``None`` if the lease is gone.
 
@@ -252,28 +276,27 @@ def settle(attempt: Attempt, outcome: Outcome, ttl: int, backoff: Callable[[int]
         return make_tuple(CheckedSettlement, (id, fence, _COMPLETE, outcome.result, ttl, 0))
     match outcome:
         case RetryAsked(error, delay):
-            wait = backoff(attempt.attempts) if delay is None else max(0, round(delay * 1000))
+            wait = backoff(attempt.attempts) if delay is None else millis(delay)
             data = encode_error(error, FailureReason.ERROR)
             return CheckedSettlement(id, fence, Action.RETRY, data, ttl, wait)
         case Raised(error, reason):
             data = encode_error(error, reason)
-            if outcome.retryable and attempt.attempts < attempt.max_attempts:
-                return CheckedSettlement(id, fence, Action.RETRY, data, ttl, backoff(attempt.attempts))
-            return CheckedSettlement(id, fence, Action.FAIL, data, ttl)
+            if is_final(attempt, outcome):
+                return CheckedSettlement(id, fence, Action.FAIL, data, ttl)
+            return CheckedSettlement(id, fence, Action.RETRY, data, ttl, backoff(attempt.attempts))
         case Aborted(AbortedReason.CANCELLED):
             return CheckedSettlement(id, fence, Action.CANCEL, b"", ttl)
         case Aborted(AbortedReason.SHUTDOWN):
             return CheckedSettlement(id, fence, Action.RELEASE, b"", ttl)
         case Aborted(AbortedReason.TIMEOUT):
-            info = ErrorInfo("TimeoutError", "the attempt exceeded job_timeout")
-            return settle(attempt, Raised(info, FailureReason.TIMEOUT), ttl, backoff)
+            return settle(attempt, TIMED_OUT, ttl, backoff)
         case Aborted():  # the lease is lost: whatever this run did belongs to nobody
             return None
 
 
 def encode_error(error: ErrorInfo, reason: str) -> bytes:
     """Return an error as bounded JSON, readable in any store's own tools."""
-    fields = {"type": error.type[:512], "message": error.message[:MAX_MESSAGE], "reason": reason}
+    fields = {"type": error.type[:MAX_TYPE], "message": error.message[:MAX_MESSAGE], "reason": reason}
     if error.traceback is not None:
         fields["traceback"] = error.traceback[-MAX_TRACEBACK:]
     # ASCII escapes carry even a lone surrogate, which UTF-8 would refuse.
@@ -281,18 +304,19 @@ def encode_error(error: ErrorInfo, reason: str) -> bytes:
 
 
 def decode_error(data: bytes) -> tuple[ErrorInfo, FailureReason]:
-    """Read the bytes of `encode_error`. Foreign bytes become an error that says so; this never raises."""
+    """Read the bytes of `encode_error`. Never raises: foreign bytes become an error that says so."""
     try:
         fields: Any = json.loads(data)
         traceback = fields.get("traceback")
         info = ErrorInfo(
-            str(fields["type"]),
-            str(fields["message"]),
-            None if traceback is None else str(traceback),
+            str(fields["type"])[:MAX_TYPE],
+            str(fields["message"])[:MAX_MESSAGE],
+            None if traceback is None else str(traceback)[-MAX_TRACEBACK:],
         )
-        return info, FailureReason(fields["reason"])
+        reason = fields.get("reason")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return ErrorInfo("unknown", "the stored error cannot be read"), FailureReason.UNKNOWN
+    return info, FailureReason(reason) if reason in _REASONS else FailureReason.UNKNOWN
 
 
 STALLED_ERROR = encode_error(

@@ -104,6 +104,20 @@ async def test_it_may_complete_a_job_that_failed(lab: Lab) -> None:
     assert events.of("failed") == []
 
 
+@pytest.mark.parametrize(
+    "error",
+    [ErrorInfo(5, "m"), ErrorInfo("T", None), ErrorInfo("T", "m", b"t")],  # type: ignore[arg-type]
+)
+async def test_an_error_that_is_no_text_is_refused_and_the_outcome_stands(lab: Lab, error: ErrorInfo) -> None:
+    def hook(context: AfterExecution) -> None:
+        context.error = error
+
+    queue = await lab.start(echo, after_execution=hook)
+    events = Recorder(queue)
+    assert await within(queue.enqueue_and_wait("a", 1)) == 1
+    assert isinstance(events.of("error")[0].error, InvalidArgumentError)
+
+
 async def test_it_may_replace_the_error_but_not_the_reason(lab: Lab) -> None:
     def hook(context: AfterExecution) -> None:
         context.error = ErrorInfo("Hidden", "see the log")

@@ -127,7 +127,6 @@ def test_stored_errors_are_bounded() -> None:
         b"\xff",
         b"5",
         b'{"type":"x"}',
-        b'{"type":1,"message":2,"reason":"none"}',
         b"[" * 99_999,
     ],
     ids=lambda data: ascii(data)[:20],
@@ -135,6 +134,18 @@ def test_stored_errors_are_bounded() -> None:
 def test_foreign_errors_are_read_as_unknown(data: bytes) -> None:
     info, reason = decode_error(data)
     assert (info.type, reason) == ("unknown", "unknown")
+
+
+@pytest.mark.parametrize("reason", ["expired", None, 5, ["error"], {}])
+def test_a_reason_of_another_version_hides_nothing_else(reason: object) -> None:
+    data = json.dumps({"type": "ValueError", "message": "bad", "reason": reason}).encode()
+    assert decode_error(data) == (ErrorInfo("ValueError", "bad"), FailureReason.UNKNOWN)
+
+
+def test_foreign_errors_are_bounded() -> None:
+    data = json.dumps(dict.fromkeys(("type", "message", "traceback"), "x" * 100_000)).encode()
+    info, _ = decode_error(data)
+    assert (len(info.type), len(info.message), len(info.traceback or "")) == (512, 4096, 32_768)
 
 
 def test_what_is_not_text_becomes_text() -> None:
