@@ -15,6 +15,7 @@ from jobqueue.errors import InvalidArgumentError
 __all__ = [
     "MAX_ID_BYTES",
     "MAX_INSTANT",
+    "MAX_MILLIS",
     "MAX_PRIORITY",
     "MAX_SECONDS",
     "LeaderElection",
@@ -43,6 +44,8 @@ MAX_PRIORITY = 1000
 sequence number into the 53 bits that a double holds exactly."""
 MAX_SECONDS = 100 * 365 * 86400.0
 """A hundred years: no duration is longer."""
+MAX_MILLIS = int(MAX_SECONDS * 1000)
+"""The same in milliseconds."""
 MAX_INSTANT = 253_402_300_799_999
 """The last millisecond of the year 9999, and so of `datetime`."""
 
@@ -119,7 +122,7 @@ def check_count(argument: str, value: object, *, low: int = 1, high: int = 2**31
 
 def check_millis(argument: str, value: object, *, low: int = 0) -> int:
     """Return a duration in whole milliseconds, of at most 100 years."""
-    return check_count(argument, value, low=low, high=int(MAX_SECONDS * 1000))
+    return check_count(argument, value, low=low, high=MAX_MILLIS)
 
 
 def check_priority(value: object) -> int:

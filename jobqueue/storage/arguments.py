@@ -17,6 +17,7 @@ from jobqueue.errors import InvalidArgumentError
 from jobqueue.job import Action, CheckedSettlement, JobState, Settlement
 from jobqueue.options import (
     MAX_INSTANT,
+    MAX_MILLIS,
     check_bool,
     check_callable,
     check_count,
@@ -52,6 +53,10 @@ MAX_LIMIT = 2**31 - 1
 
 _SETTLING = frozenset({Action.COMPLETE, Action.FAIL, Action.RETRY, Action.RELEASE, Action.CANCEL})
 _MOST_KNOWN = 10_000
+_BATCHES = frozenset({list, tuple})
+_NONE: frozenset[type] = frozenset()
+_CHECKED_JOBS = frozenset({CheckedJob})
+_CHECKED_SETTLEMENTS = frozenset({CheckedSettlement})
 
 
 # -- jobs ------------------------------------------------------------------------------------------
@@ -64,7 +69,7 @@ def check_insert(queue: str, jobs: Sequence[NewJob], reply_to: str | None, max_l
         _check_known_name("reply_to", reply_to)
     if max_length is not None:
         check_count("max_length", max_length, low=0)
-    _check_items("jobs", jobs, _check_job, CheckedJob)
+    _check_items("jobs", jobs, _check_job, _CHECKED_JOBS)
 
 
 def check_get(queue: str, ids: Sequence[str], reply_to: str | None, payload: bool) -> None:  # noqa: FBT001
@@ -95,9 +100,11 @@ def check_exchange(
     """Check the arguments of `Storage.exchange`."""
     check_queue(queue)
     _check_known_name("worker", worker)
-    _check_items("settlements", settlements, _check_settlement, CheckedSettlement)
-    _check_limit(limit)
-    check_millis("lease", lease, low=1)
+    _check_items("settlements", settlements, _check_settlement, _CHECKED_SETTLEMENTS)
+    if limit.__class__ is not int or not 0 <= limit <= MAX_LIMIT:
+        _check_limit(limit)
+    if lease.__class__ is not int or not 0 < lease <= MAX_MILLIS:
+        check_millis("lease", lease, low=1)
 
 
 def check_extend(queue: str, worker: str, leases: Sequence[Renewal], lease: int) -> None:
@@ -180,13 +187,16 @@ def check_wait_for_lock(lock: str, timeout: float) -> None:
 
 
 def _check_items(
-    argument: str, items: Sequence[Any], check: Callable[[Any], object], checked: type[Any] | None = None
+    argument: str, items: Sequence[Any], check: Callable[[Any], object], checked: frozenset[type] = _NONE
 ) -> None:
-    """Check every item of a batch, unless all are of the type ``checked``."""
-    if isinstance(items, str | bytes) or not isinstance(items, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
+    """Check every item of a batch, except those of the types ``checked``."""
+    if type(items) in _BATCHES:
+        if not items or checked.issuperset(map(type, items)):
+            return
+    elif isinstance(items, str | bytes) or not isinstance(items, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidArgumentError(argument, f"must be a list or a tuple, not {type(items).__name__}")
     for place, item in enumerate(items):
-        if item.__class__ is checked:
+        if type(item) in checked:
             continue
         try:
             check(item)

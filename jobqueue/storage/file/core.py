@@ -229,11 +229,10 @@ class Core:
         page = self._home.page()
         if page is None:
             return False
-        if not self._precedes(page):
-            self._reload(page)
-            return True
-        where = (page.generation, page.end)
-        return where == self.replica.where or self._follow(page)
+        if self._precedes(page):
+            return self._follow(page)
+        self._reload(page)
+        return True
 
     def _precedes(self, page: Published) -> bool:
         """Return whether the page goes on from the state in memory, and was not put back with the files."""
@@ -245,8 +244,11 @@ class Core:
         )
 
     def _follow(self, page: Published) -> bool:
+        where = (page.generation, page.end)
+        if where == self.replica.where:
+            return True
         try:
-            reached = self.replica.follow((page.generation, page.end))
+            reached = self.replica.follow(where)
         except FileNotFoundError:
             self._reload(page)
             return True

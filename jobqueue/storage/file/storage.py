@@ -343,11 +343,14 @@ class FileStorage:
             raise _forked()
 
     def _check_open(self) -> asyncio.AbstractEventLoop:
-        self._check_process()
-        if not self._opened or self._loop is None:
+        loop = self._loop
+        if self._pid != os.getpid():
+            self._check_process()  # raises, except for a store that is not open
+        if not self._opened or loop is None:
             raise StorageError("the file store is not open: call open() first")
-        self._check_loop()
-        return self._loop
+        if loop is not asyncio.get_running_loop():
+            self._check_loop()  # raises
+        return loop
 
     def _read(self, answer: Callable[[Engine, int], T]) -> asyncio.Future[T]:
         return self._call(Read(answer))
