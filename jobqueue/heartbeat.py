@@ -160,6 +160,8 @@ class Heartbeat:
     async def _beat_forever(self, storage: Storage) -> None:
         while True:
             await self._clock.sleep(self._pause())
+            if self._owner is None or self._owner.is_closed():  # its runs have ended with it
+                return
             if self._watch is not None:
                 await self._watch.look()
             await self._beat(storage)

@@ -30,6 +30,7 @@ from jobqueue.execution import Execution, Handler, Hook, is_async
 from jobqueue.generics import P, R
 from jobqueue.identity import Identity
 from jobqueue.job import ENDED, JobState
+from jobqueue.loops import Home
 from jobqueue.options import (
     MAX_SECONDS,
     check_bool,
@@ -50,7 +51,7 @@ from jobqueue.records import (
 )
 from jobqueue.requests import Requests
 from jobqueue.run import Job
-from jobqueue.runtime import make_tuple
+from jobqueue.runtime import apart, make_tuple
 from jobqueue.serde import JsonSerde, Serde, load
 from jobqueue.session import Session
 from jobqueue.signals import serve_until_signal
@@ -165,6 +166,8 @@ class Queue(Generic[P, R]):
         self._handler: Handler[P, R] | None = None
         self._threaded = False
         self._session: Session | None = None
+        self._home: Home | None = None
+        """The event loop of the current or last start."""
         self._changing = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -223,15 +226,17 @@ class Queue(Generic[P, R]):
 
         Raises `StorageUnavailableError` or `StorageError` if the store cannot be used.
         """
+        self._check_loop()
         async with self._changing:
             if self._session is not None:
                 if self._session.in_child:
                     self._started()  # raises
                 return
             self._log.log_jobs()
-            await self._storage.open()
+            self._home = Home()
+            await apart(self._storage.open(), "open")
             session = Session(
-                self._storage, self.name, self._identity.name, self._max_length, self._emitter,
+                self._storage, self._home, self.name, self._identity.name, self._max_length, self._emitter,
                 named=self._identity.given,
             )  # fmt: skip
             try:
@@ -257,6 +262,7 @@ class Queue(Generic[P, R]):
             check_seconds("timeout", timeout, zero=True)
         if self._session is not None and self._session.runs(asyncio.current_task()):
             raise JobQueueError("a handler cannot stop its own queue: stop() would wait for itself")
+        self._check_loop()
         async with self._changing:
             session = self._session
             if session is None:
@@ -307,6 +313,7 @@ class Queue(Generic[P, R]):
         session = self._session
         if session is None:
             return
+        self._check_loop()
         if session.defect is None:
             await session.over.wait()
         if session.defect is not None:
@@ -334,6 +341,7 @@ class Queue(Generic[P, R]):
             raise JobQueueError(
                 f"queue {self.name!r} has a handler already: use another queue for another job"
             )
+        self._check_loop()
         session = None if self._session is None else self._started()
         self._handler = handler
         self._threaded = threaded
@@ -396,7 +404,10 @@ class Queue(Generic[P, R]):
         """
         session = self._started()
         new = self._requests.one(id, payload, max_attempts, result_ttl, delay, run_at, priority, reuse)
-        inserted = await session.insert_one(new)
+        if session.merges:
+            inserted = await session.insert_merged(new)
+        else:
+            (inserted,) = await session.insert_now((new,))
         return self._enqueued(new.id, inserted)
 
     async def enqueue_many(
@@ -437,9 +448,7 @@ class Queue(Generic[P, R]):
         or another has its id now, and its outcome was not heard of), `ResultExpiredError`, and what
         `enqueue` raises.
         """
-        session = self._session
-        if session is None or session.defect is not None:
-            session = self._started()
+        session = self._started()
         if timeout.__class__ is not float or not 0.0 < timeout < MAX_SECONDS:  # else: checked in full
             check_seconds("timeout", timeout)
         new = self._requests.one(
@@ -451,7 +460,10 @@ class Queue(Generic[P, R]):
         try:
             if not waiters.subscribed:
                 await waiters.subscribe()
-            inserted = await session.insert_one(new)
+            if session.merges:
+                inserted = await session.insert_merged(new)
+            else:
+                (inserted,) = await session.insert_now((new,))
             status, seq, state, _, _ = inserted
             if status is not _CREATED:
                 self._refuse_full(inserted)
@@ -550,11 +562,26 @@ class Queue(Generic[P, R]):
 
     def _started(self) -> Session:
         session = self._session
-        if session is None:
-            raise JobQueueError(f"queue {self.name!r} is not started: use `async with queue:` or start()")
-        if session.defect is not None:
+        if session is not None and session.defect is None and session.is_here():
+            return session
+        self._check_loop()
+        session = self._session
+        if session is not None and session.defect is not None:
             raise own_copy(session.defect)
-        return session
+        raise JobQueueError(f"queue {self.name!r} is not started: use `async with queue:` or start()")
+
+    def _check_loop(self) -> None:
+        """Raise `JobQueueError` in another event loop than that of the start; forget one that has ended."""
+        home, session = self._home, self._session
+        if home is None or home.is_here() or (session is not None and session.in_child):
+            return
+        if home.is_gone:
+            self._home, self._session, self._changing = None, None, asyncio.Lock()
+        elif session is not None or self._changing.locked():
+            raise JobQueueError(
+                f"queue {self.name!r} was started in another event loop: use it there, "
+                "or make another Queue, on a store of its own, in this one"
+            )
 
     def _enqueued(self, id: str, inserted: Inserted) -> EnqueueResult[R]:
         if inserted.status is _CREATED:

@@ -27,8 +27,10 @@ from jobqueue.forks import tell_in_child
 from jobqueue.identity import Identity
 from jobqueue.job import JobState
 from jobqueue.leadership import Leadership
+from jobqueue.loops import Home
 from jobqueue.options import LeaderElection, check_queue_name, check_seconds, fitting_lock_name
 from jobqueue.presence import Presence
+from jobqueue.runtime import apart
 from jobqueue.signals import serve_until_signal
 from jobqueue.storage.base import Storage
 from jobqueue.storage.sweeping import Sweepable
@@ -102,6 +104,8 @@ class Reaper:
         self._sweep_all_at = 0.0
         self._defect: BaseException | None = None
         self._over = asyncio.Event()
+        self._home: Home | None = None
+        """The event loop of the current or last start."""
         self._changing = asyncio.Lock()
         self._in_child = False
 
@@ -139,6 +143,7 @@ class Reaper:
 
     async def start(self) -> None:
         """Open the store and sweep. Does nothing if started. Raises `StorageError`."""
+        self._check_loop()
         async with self._changing:
             if self._supervisor is not None:
                 if self._in_child:
@@ -147,12 +152,19 @@ class Reaper:
                         "make a new Reaper, on a new store, in the child"
                     )
                 return
-            await self._storage.open()
+            self._home = Home()
+            await apart(self._storage.open(), "open")
             tell_in_child(self)
             self._over, self._defect = asyncio.Event(), None
             self._swept = False
-            self._supervisor = Supervisor(self._break)
-            await self._supervisor.start()
+            supervisor = Supervisor(self._break)
+            try:
+                await supervisor.start()
+            except BaseException:
+                await supervisor.stop()
+                await self._storage.close()
+                raise
+            self._supervisor = supervisor
             self._presence = Presence(
                 self._storage, self.id,
                 sweeps=lambda: self.is_leader,
@@ -172,6 +184,7 @@ class Reaper:
 
     async def stop(self) -> None:
         """Cancel the current sweep and give leadership up. Does nothing if not started."""
+        self._check_loop()
         async with self._changing:
             supervisor, self._supervisor = self._supervisor, None
             if supervisor is None or self._in_child:  # what a child finds is the parent's
@@ -267,6 +280,20 @@ class Reaper:
                 self._swept = False
             await clock.sleep(max(0.0, due - clock.monotonic()))
 
+    def _check_loop(self) -> None:
+        """Raise `JobQueueError` in another event loop than that of the start; forget one that has ended."""
+        home = self._home
+        if home is None or home.is_here() or self._in_child:
+            return
+        if home.is_gone:
+            self._home, self._supervisor, self._leadership = None, None, None
+            self._changing = asyncio.Lock()
+        elif self._supervisor is not None or self._changing.locked():
+            raise JobQueueError(
+                "this reaper was started in another event loop: use it there, "
+                "or make another Reaper, on a store of its own, in this one"
+            )
+
     def forked(self) -> None:
         """Neither sweep nor stop: tasks, sockets and event loop are the parent's."""
         self._in_child = self._supervisor is not None
@@ -284,6 +311,7 @@ class Reaper:
 
         Returns when the reaper is stopped.
         """
+        self._check_loop()
         if self._supervisor is not None:
             await self._over.wait()
         if self._defect is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from jobqueue.events import Emitter, ErrorOccurred
 from jobqueue.execution import Execution
 from jobqueue.forks import tell_in_child
 from jobqueue.job import AbortedReason
+from jobqueue.loops import Home
 from jobqueue.namesakes import NameWatch
 from jobqueue.run import Job
 from jobqueue.storage.base import CancelStatus, Inserted, NewJob, Record, Storage
@@ -33,6 +34,7 @@ class Session:
     def __init__(
         self,
         storage: Storage,
+        home: Home,
         queue: str,
         worker_id: str,
         max_length: int | None,
@@ -41,6 +43,8 @@ class Session:
         named: bool,
     ) -> None:
         self._storage = storage
+        self.is_here = home.is_here
+        """Return whether the caller runs in the event loop of this session."""
         self._queue = queue
         self._worker_id = worker_id
         self._emitter = emitter
@@ -57,11 +61,11 @@ class Session:
         self._hurried = False
         self._stopping = False
         self._max_length = max_length
-        self._inserts: Batcher[NewJob, Inserted] = Batcher(self._insert, size=_size)
-        self.insert_one: Callable[[NewJob], Awaitable[Inserted]] = (
-            self._inserts.call if storage.batched else self._insert_one
-        )
+        self._inserts: Batcher[NewJob, Inserted] = Batcher(self.insert_now, size=_size)
+        self.insert_merged = self._inserts.call
         """Insert a job, together with those that others insert at this moment."""
+        self.merges = storage.batched
+        """Whether `insert_merged` pays; else `insert_now` does."""
         self._reads: Batcher[str, Record | None] = Batcher(self._get)
         self._cancels: dict[bool, Batcher[str, CancelStatus]] = {
             running: Batcher(partial(storage.cancel, queue, running=running)) for running in (False, True)
@@ -157,7 +161,8 @@ class Session:
 
     # -- calls of the store, merged where merging pays --------------------------------------------------
 
-    def _insert(self, jobs: Sequence[NewJob]) -> Coroutine[Any, Any, list[Inserted]]:
+    def insert_now(self, jobs: Sequence[NewJob]) -> Coroutine[Any, Any, list[Inserted]]:
+        """Insert jobs in one call of the store."""
         # A plain method: one coroutine less than awaiting here, and a fifth of what a partial takes.
         return self._storage.insert(
             self._queue, jobs, reply_to=self.waiters.address, max_length=self._max_length
@@ -167,11 +172,8 @@ class Session:
         """Insert many jobs."""
         answers: list[Inserted] = []
         while batch := jobs[len(answers) : len(answers) + MOST_ITEMS]:
-            answers += await self._insert(batch[: fitting(map(_size, batch))])
+            answers += await self.insert_now(batch[: fitting(map(_size, batch))])
         return answers
-
-    async def _insert_one(self, job: NewJob) -> Inserted:
-        return (await self._insert((job,)))[0]
 
     async def read(self, id: str) -> Record | None:
         """Read one record."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from typing import Any
 
 from jobqueue.errors import JobQueueError
@@ -17,6 +18,8 @@ class Supervisor:
     They are built to go on whatever happens, so one that ends with an exception, or that other code
     cancels, is a defect: all others are cancelled too, and ``on_crash`` gets the exception. Nothing goes
     on half alive.
+
+    Each runs in an empty context: what was started in a request must not go on in its name.
     """
 
     def __init__(self, on_crash: Callable[[BaseException], None]) -> None:
@@ -30,7 +33,7 @@ class Supervisor:
     async def start(self) -> None:
         """Open the task group. Call it before `spawn`."""
         ready = asyncio.Event()
-        self._main = asyncio.create_task(self._run(ready), name="jobqueue-supervisor")
+        self._main = asyncio.create_task(self._run(ready), name="jobqueue-supervisor", context=Context())
         self._main.add_done_callback(lambda _: ready.set())
         await ready.wait()
         if self._group is None:
@@ -39,7 +42,7 @@ class Supervisor:
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run ``work`` until it ends, is dismissed, or the supervisor stops."""
         assert self._group is not None, "spawn() before start()"
-        task = self._group.create_task(work, name=f"jobqueue-{name}")
+        task = self._group.create_task(work, name=f"jobqueue-{name}", context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
@@ -86,4 +89,7 @@ class Supervisor:
 
 def _cancelled(task: asyncio.Task[Any] | None) -> JobQueueError:
     name = "the task" if task is None else f"the task {task.get_name()}"
-    return JobQueueError(f"{name} was cancelled by other code of this process: cancel tasks of your own only")
+    return JobQueueError(
+        f"{name} was cancelled by other code, or its event loop ended before stop(): "
+        "cancel tasks of your own only"
+    )

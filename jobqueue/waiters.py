@@ -18,7 +18,7 @@ from typing import Any, cast
 from jobqueue.errors import JobNotFoundError, JobQueueError, WaitTimeoutError, own_copy
 from jobqueue.explain import unfinished
 from jobqueue.job import ENDED, JobState
-from jobqueue.runtime import all_end
+from jobqueue.runtime import all_end, apart
 from jobqueue.storage.base import Record, Reply, Storage
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.timers import Lane, Timers
@@ -204,7 +204,7 @@ class Waiters:
         while not self.subscribed:
             if self._subscribing is None or self._subscribing.done():
                 # A task of its own: several callers want it, and any one of them may be cancelled.
-                self._subscribing = asyncio.create_task(self._subscribe(), name="jobqueue-subscribe")
+                self._subscribing = apart(self._subscribe(), "subscribe")
             subscribing = self._subscribing
             await asyncio.wait([subscribing])
             if not subscribing.cancelled():

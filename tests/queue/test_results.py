@@ -17,6 +17,7 @@ from jobqueue import (
     JobQueueError,
     MaxRetriesError,
     Queue,
+    Reaper,
 )
 from jobqueue.run import Run
 from jobqueue.storage.memory import MemoryStorage
@@ -134,7 +135,53 @@ async def test_an_unreadable_payload_fails_the_job_without_a_run(lab: Lab) -> No
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 
 
-async def test_a_plain_function_runs_in_a_thread_with_the_context_of_the_start(lab: Lab) -> None:
+async def test_an_async_handler_runs_in_a_context_of_its_own(lab: Lab) -> None:
+    seen: list[str] = []
+
+    async def handler(job: Job[Any]) -> None:
+        seen.append(variable.get())
+        variable.set(job.id)
+        await asyncio.sleep(0)
+        seen.append(variable.get())
+
+    variable.set("of a request")
+    queue = await lab.start(handler)
+    for id in ("a", "b"):
+        await within(queue.enqueue_and_wait(id, 1))
+    assert seen == ["unset", "a", "unset", "b"]
+
+
+async def test_a_handler_that_comes_after_the_start_runs_in_a_context_of_its_own(lab: Lab) -> None:
+    async def handler(job: Job[Any]) -> str:
+        return variable.get()
+
+    queue = await lab.start()
+    variable.set("of a request")
+    queue.execute(handler)
+    assert await within(queue.enqueue_and_wait("a", 1)) == "unset"
+
+
+async def test_a_store_is_opened_in_a_context_of_its_own() -> None:
+    seen: list[str] = []
+
+    class Store(MemoryStorage):
+        async def open(self) -> None:
+            seen.append(variable.get())
+            await super().open()
+
+        async def subscribe(self, queue: str, address: str, sink: Any) -> None:
+            seen.append(variable.get())
+            await super().subscribe(queue, address, sink)
+
+    variable.set("of a request")
+    queue: Queue[Any, Any] = Queue(Store(), "q")
+    queue.execute(echo)
+    async with queue, Reaper(Store()):
+        assert await within(queue.enqueue_and_wait("a", 1)) == 1
+    assert set(seen) == {"unset"}
+
+
+async def test_a_plain_function_runs_in_a_thread_in_a_context_of_its_own(lab: Lab) -> None:
     seen: list[Any] = []
 
     def handler(job: Job[Any]) -> str:
@@ -142,12 +189,12 @@ async def test_a_plain_function_runs_in_a_thread_with_the_context_of_the_start(l
         variable.set("changed")
         return "from a thread"
 
-    variable.set("outside")
+    variable.set("of a request")
     queue = await lab.start(handler)
     for id in ("a", "b"):
         assert await within(queue.enqueue_and_wait(id, 1)) == "from a thread"
     assert [where for where, _, _ in seen if where == threading.get_ident()] == []
-    assert [(value, daemon) for _, value, daemon in seen] == [("outside", True)] * 2
+    assert [(value, daemon) for _, value, daemon in seen] == [("unset", True)] * 2
 
 
 async def test_threads_run_at_once_up_to_the_concurrency(lab: Lab) -> None:
