@@ -2,23 +2,29 @@
 -- cancel: end waiting jobs as cancelled; ask the workers of running ones to end them.
 --
 -- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled meta
--- ARGV: now running channel queue, then ids
+-- ARGV: now caller number running channel queue, then ids
 --   running  "1" to ask for running jobs too
--- Returns: one status per id: "X" cancelled, "N" not found, "P" processing, "A" asked, "C" completed,
---   "F" failed
+-- Returns: one status per id, of the first at least: "X" cancelled, "N" not found, "P" processing, "A" asked,
+--   "C" completed, "F" failed
 -- Invariants: a cancelled job is in no live index; an element in the middle of the list becomes a blank,
 --   and blanks are never most of the list.
 
 -- include: base
 local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, meta =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
-local ask, channel, queue = ARGV[2] == '1', ARGV[3], ARGV[4]
+local caller, number = ARGV[2], ARGV[3]
+local ask, channel, queue = ARGV[4] == '1', ARGV[5], ARGV[6]
 -- include: meta
+-- include: seen
+-- include: calls
 -- include: record
 -- include: ready
 -- include: search
 -- include: ended
 
+if ahead == 0 then return sub(noted, 19) end
+
+local changed, bytes = false, 0
 local function leave_ready(job, id)
   local element = spack('>I7', job.mark) .. id
   if priority_of(job) ~= 0 then
@@ -40,10 +46,12 @@ local function cancel(id)
     job.cancelling = 1
     call('HSET', running, id, build(job))
     post_cancel(job.worker, id, job.fence)
+    changed = true
     return 'A'
   end
   local record = call('HGET', jobs, id)
   if not record or expired(record) then return 'N' end
+  bytes = bytes + #record
   local job = parse(record)
   if job.state == 'Q' then
     leave_ready(job, id)
@@ -56,17 +64,23 @@ local function cancel(id)
   end
   finish_cancelled(job, id)
   call('HSET', jobs, id, build(job))
+  changed = true
   return 'X'
 end
 
 unstage()
 local status = {}
-for i = 5, #ARGV do status[#status + 1] = cancel(ARGV[i]) end
-if blanks * 2 > call('LLEN', ready) then
-  call('LREM', ready, 0, '')
-  blanks = 0
-  if call('ZCARD', prio) > 0 then wake() end
+for i = 7, #ARGV do
+  if bytes >= BUDGET then break end
+  status[#status + 1] = cancel(ARGV[i])
 end
-publish()
-save_meta()
+if changed then
+  if blanks * 2 > call('LLEN', ready) then
+    call('LREM', ready, 0, '')
+    blanks = 0
+    if call('ZCARD', prio) > 0 then wake() end
+  end
+  publish()
+  remember(table.concat(status))
+end
 return table.concat(status)

@@ -10,10 +10,12 @@
 -- include: base
 local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, meta =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
+local caller = ''
 -- include: meta
 -- include: record
 -- include: ready
 -- include: packs
+-- include: count
 
 -- Completed jobs are what is left: their index holds packs, which have no number.
 local function completed_count()
@@ -22,7 +24,7 @@ local function completed_count()
   return math.max(0, count - count_ids(call('ZCOUNT', completed, '-inf', now)))
 end
 
-local function unexpired(key) return call('ZCOUNT', key, string.format('(%.0f', now), '+inf') end
+local function unexpired(key) return call('ZCOUNT', key, '(' .. string.format(WHOLE, now), '+inf') end
 
 local oldest
 local function look(element)
@@ -53,5 +55,5 @@ end
 return {
   call('ZCARD', scheduled), ready_count(), call('HLEN', running), call('ZCARD', failing),
   completed_count(), unexpired(failed), unexpired(cancelled),
-  oldest and string.format('%.0f', oldest) or -1, string.format('%.0f', ended_ever),
+  oldest and string.format(WHOLE, oldest) or -1, string.format(WHOLE, ended_ever),
 }

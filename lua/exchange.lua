@@ -1,62 +1,81 @@
 #!lua flags=allow-oom
 -- exchange: hand in finished runs, promote what is due, claim jobs. Never blocks.
 --
--- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled workers meta
--- ARGV: now worker nonce limit lease_ms channel queue runs fences, then the ids, then the data
---   nonce    6 bytes that name the call; a repeated call gets the answer of the first
+-- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled meta
+-- ARGV: now caller number lost worker limit lease_ms channel queue runs fences, then the ids, then the data
+--   lost     number of the first of the caller's last calls whose answers never came: what they have claimed
+--            goes back, since nobody runs it; 0: the last answer came
 --   channel  what precedes an address in the name of its pub/sub channel
 --   runs     for each run of settlements alike: how many 2, action 1 ("c" complete, "f" fail, "r" retry,
 --            "l" release, "x" cancel), ttl 6, delay 6
 --   fences   7 bytes per settlement
--- Returns: {named, one status per settlement, ms until the next due job or -1, fences of the claimed jobs (7
---   bytes each), then for each of them: id, its record before the claim}
+-- Returns: {named, one status per settlement, ms until the next due job or -1, "1" if jobs are left although
+--   fewer than limit were claimed, fences of the claimed jobs (7 bytes each), then for each of them: id, its
+--   record before the claim}
 --   status   "A" accepted, "X" ended as cancelled, "L" lost
 -- Invariants: a settlement writes only if its fence is that of the running record; a settled job leaves
 --   running first, a write that needs no memory; what is claimed gets a new, larger fence and is in
---   running when it has left ready; no step touches more than PROMOTE + limit + settlements jobs.
+--   running when it has left ready; no step touches more than PROMOTE + MOST + settlements jobs, and none
+--   claims more than one job beyond BUDGET bytes.
 
 -- include: base
-local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, workers, meta =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11],
-  KEYS[12]
-local worker, nonce, limit, lease_ms, channel, queue =
-  ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6], ARGV[7]
-local runs, fences = ARGV[8], ARGV[9]
+local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, meta =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
+local caller, number = ARGV[2], ARGV[3]
+local lost, worker, limit, lease_ms, channel, queue =
+  ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8], ARGV[9]
+local runs, fences = ARGV[10], ARGV[11]
 -- include: meta
+-- include: seen
+-- include: calls
 -- include: record
 -- include: ready
+-- include: front
 -- include: ended
 -- include: packs
 -- include: settle
 -- include: promote
 
-local RUN, FIXED, PROMOTE, CHUNK, MOST_BYTES = 15, 9, 1000, 128, 8388608
+local RUN, FIXED, PROMOTE, CHUNK, MOST = 15, 11, 1000, 128, 2000
 local count = (#ARGV - FIXED) / 2
-if #runs % RUN ~= 0 or #fences ~= 7 * count or #nonce ~= 6 then
+if #runs % RUN ~= 0 or #fences ~= 7 * count then
   return redis.error_reply('ERR exchange: bad arguments')
 end
 
--- A repeated call: answer from what the first one noted with the worker. seen 6, nonce 6, first fence 7,
--- claimed 2, statuses.
-local noted = call('HGET', workers, worker)
-if noted and sub(noted, 7, 12) == nonce then
-  local due = next_due()
-  local answer = { counters[3] or '', sub(noted, 22), due and string.format('%.0f', math.max(0, due - now)) or -1, '' }
-  local from, claims = sunpack('>I7I2', noted, 13)
-  if claims > 0 then
-    local all, again = call('HGETALL', running), {}
-    for i = 1, #all, 2 do
-      local fence = sunpack('>I7', all[i + 1], 24)
-      if fence >= from and fence < from + claims then again[#again + 1] = { fence, all[i] } end
-    end
-    table.sort(again, function(a, b) return a[1] < b[1] end)
-    for _, job in ipairs(again) do
-      answer[4] = answer[4] .. spack('>I7', job[1])
-      answer[#answer + 1] = job[2]
-      answer[#answer + 1] = call('HGET', jobs, job[2])
+-- A record as the answer has it: of one that was claimed before, only what the worker needs.
+local function bare(record)
+  local state = byte(record)
+  if state == 113 or state == 119 then return record end
+  local job = parse(record)
+  job.waiters, job.progress, job.data = '', nil, nil
+  return build(job)
+end
+
+-- Noted of the caller's last call is: first fence 7, how many it has claimed 2, statuses.
+lost = sunpack('>I6', lost)
+if ahead == 0 or (lost > 0 and before >= lost) then
+  local from, had = sunpack('>I7I2', noted, 19)
+  local all, claims = had > 0 and call('HGETALL', running) or {}, {}
+  for i = 1, #all, 2 do
+    local fence = sunpack('>I7', all[i + 1], 24)
+    if fence >= from and fence < from + had then
+      claims[#claims + 1] = { id = all[i], fence = fence, record = all[i + 1] }
     end
   end
-  return answer
+  if ahead > 0 then -- nobody runs them
+    for _, claim in ipairs(claims) do settle(claim.id, parse(claim.record), 'l') end
+  else
+    table.sort(claims, function(a, b) return a.fence < b.fence end)
+    local due = next_due()
+    local answer = { named, sub(noted, 28), due and string.format(WHOLE, math.max(0, due - now)) or -1, '', '' }
+    for _, claim in ipairs(claims) do
+      answer[4] = '1' -- maybe
+      answer[5] = answer[5] .. spack('>I7', claim.fence)
+      answer[#answer + 1] = claim.id
+      answer[#answer + 1] = bare(call('HGET', jobs, claim.id))
+    end
+    return answer
+  end
 end
 
 -- 1. Settlements. Plain completions, nearly all of them, are collected and written together.
@@ -109,7 +128,7 @@ if count > 0 then
     call('HSET', jobs, unpack(fields))
     local filed = 0
     for at = 1, #packs, 2 do
-      file(string.format('%.0f', packs[at]), done, filed + 1, packs[at + 1])
+      file(string.format(WHOLE, packs[at]), done, filed + 1, packs[at + 1])
       filed = packs[at + 1]
     end
     ended_ever = ended_ever + n
@@ -154,29 +173,34 @@ if limit > 0 and due and due <= now then
 end
 
 -- 3. Claims, highest priority first.
-local answer, given = { counters[3] or '', '', due and string.format('%.0f', math.max(0, due - now)) or -1, '' }, {}
-local first_fence, claimed, bytes = tick + 1, 0, 0
+local answer = { named, '', due and string.format(WHOLE, math.max(0, due - now)) or -1, '', '' }
+local given, first_fence, claimed, most, bytes = {}, tick + 1, 0, math.min(limit, MOST), 0
+local stride = 1 -- how many records are read together: few until it is known how large they are
 local until_ = now + lease_ms
 local opening = { [113] = 'P' .. spack('>BI6I7I4I4', 0, now, until_, 1, 0) }
 opening[119] = 'P' .. spack('>BI6I7I4I4', 2, now, until_, 1, 0)
 local closing = spack('>I4I4I2', 0, 0, #worker)
 
+-- Claim what elements name; return with which of them it stopped, because the answer has become large.
 local function claim(elements)
-  local names, n = {}, 0
+  local names, from, n = {}, {}, 0
   for i = 1, #elements do
     if elements[i] == '' then
       blanks = blanks - 1
     else
       n = n + 1
-      names[n] = sub(elements[i], 8)
+      names[n], from[n] = sub(elements[i], 8), i
     end
   end
   if n == 0 then return end
   local records = call('HMGET', jobs, unpack(names))
-  local fields, at, size = {}, 0, #answer
+  local fields, at, size, stopped = {}, 0, #answer, nil
   for i = 1, n do
     local id, record = names[i], records[i]
-    if record then
+    if bytes >= BUDGET then
+      stopped = from[i]
+      break
+    elseif record then
       tick = tick + 1
       claimed = claimed + 1
       local state, hot, fence = byte(record), nil, spack('>I7', tick)
@@ -189,7 +213,7 @@ local function claim(elements)
         local job = parse(record)
         job.state, job.fence, job.updated, job.mark, job.cancelling = 'P', tick, now, until_, 0
         job.attempts, job.worker, job.progress, job.payload = job.attempts + 1, worker, nil, ''
-        hot = build(job)
+        hot, record = build(job), bare(record)
       end
       bytes = bytes + #record
       at = at + 2
@@ -198,24 +222,29 @@ local function claim(elements)
       answer[size + at - 1], answer[size + at] = id, record
     end
   end
-  if at > 0 then call('HSET', running, unpack(fields)) end
+  if at > 0 then
+    call('HSET', running, unpack(fields))
+    stride = math.max(1, math.min(CHUNK, 16 * stride, math.floor((BUDGET - bytes) * claimed / bytes)))
+  end
+  return stopped
 end
 
 local function claim_others(low, high)
-  while claimed < limit and bytes < MOST_BYTES do
-    local elements = call('ZRANGEBYSCORE', prio, low, high, 'LIMIT', 0, math.min(CHUNK, limit - claimed))
+  while claimed < most and bytes < BUDGET do
+    local elements = call('ZRANGEBYSCORE', prio, low, high, 'LIMIT', 0, math.min(stride, most - claimed))
     if #elements == 0 then return end
-    call('ZREM', prio, unpack(elements))
-    claim(elements)
+    local stopped = claim(elements)
+    call('ZREM', prio, unpack(elements, 1, stopped and stopped - 1 or #elements))
   end
 end
 
 local others = call('ZCARD', prio)
 if others > 0 then claim_others('-inf', '(0') end
-while claimed < limit and bytes < MOST_BYTES do
-  local elements = call('LPOP', ready, math.min(CHUNK, limit - claimed))
+while claimed < most and bytes < BUDGET do
+  local elements = call('LPOP', ready, string.format('%d', math.min(stride, most - claimed)))
   if not elements then break end
-  claim(elements)
+  local stopped = claim(elements)
+  for i = #elements, stopped or #elements + 1, -1 do call('LPUSH', ready, elements[i]) end
 end
 if others > 0 then
   claim_others('(0', '+inf')
@@ -224,7 +253,7 @@ end
 if retried and due and due >= retried then wake() end
 
 publish()
-answer[2], answer[4] = table.concat(status), table.concat(given)
-call('HSET', workers, worker, spack('>I6', now) .. nonce .. spack('>I7I2', first_fence, claimed) .. answer[2])
-save_meta()
+if claimed < limit and (claimed == most or bytes >= BUDGET) and ready_count() > 0 then answer[4] = '1' end
+answer[2], answer[5] = table.concat(status), table.concat(given)
+remember(spack('>I7I2', first_fence, claimed) .. answer[2])
 return answer

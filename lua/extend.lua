@@ -1,17 +1,18 @@
 #!lua flags=allow-oom
 -- extend: renew leases and store progress.
 --
--- KEYS: running workers
--- ARGV: now worker lease_ms, then for each lease: id head progress
+-- KEYS: running meta
+-- ARGV: now caller lease_ms, then for each lease: id head progress
 --   head  fence 7, "1" if progress is given
 -- Returns: one status per lease: "H" held, "C" held and asked to cancel, "L" lost
 -- Invariants: nothing changes where the fence is not that of the running record. A worker that renews
 -- nothing for 0 ms leaves.
 
 -- include: base
-local running, workers = KEYS[1], KEYS[2]
-local worker, until_ = ARGV[2], now + tonumber(ARGV[3])
+local running, meta = KEYS[1], KEYS[2]
+local caller, until_ = ARGV[2], now + tonumber(ARGV[3])
 -- include: record
+-- include: seen
 
 local status = {}
 for i = 4, #ARGV, 3 do
@@ -31,10 +32,13 @@ for i = 4, #ARGV, 3 do
   end
 end
 if #ARGV == 3 and until_ == now then
-  call('HDEL', workers, worker)
+  local mine = string.match(caller, '^.*%z%w+')
+  local fields = call('HGETALL', meta)
+  for i = 1, #fields, 2 do
+    local field, noted = fields[i], fields[i + 1]
+    if sub(field, 1, #mine) == mine then call('HSET', meta, field, sub(noted, 1, 6) .. LEFT .. sub(noted, 13)) end
+  end
 else
-  -- What exchange notes behind the time stays.
-  local last = call('HGET', workers, worker)
-  call('HSET', workers, worker, spack('>I6', now) .. (last and sub(last, 7) or ''))
+  call('HSET', meta, caller, seen_now(call('HGET', meta, caller)))
 end
 return table.concat(status)

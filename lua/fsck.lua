@@ -1,7 +1,7 @@
 #!lua flags=no-writes,allow-oom
 -- fsck: check that records and indexes say the same, a page at a time.
 --
--- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled workers meta
+-- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled meta
 -- ARGV: now source cursor
 --   source  the name of the key whose entries are checked, or "totals"
 --   cursor  "0" for the first page, else what the page before gave
@@ -9,15 +9,16 @@
 -- Invariants: reads only; each page is one moment, so that a live queue can be checked.
 
 -- include: base
-local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, workers, meta =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11],
-  KEYS[12]
+local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, meta =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
 local source, cursor = ARGV[2], ARGV[3]
+local caller = ''
 -- include: meta
 -- include: record
 -- include: ready
 -- include: search
 -- include: packs
+-- include: count
 
 local PAGE = 200
 local PACKS = 16
@@ -37,7 +38,7 @@ local function in_list(position, element)
 end
 
 local function in_pack(id, expires)
-  expires = string.format('%.0f', expires)
+  expires = string.format(WHOLE, expires)
   for _, pack in ipairs(call('ZRANGEBYSCORE', completed, expires, expires)) do
     if string.find('\n' .. pack .. '\n', '\n' .. id .. '\n', 1, true) then return true end
   end
@@ -121,7 +122,7 @@ elseif source == 'ready' then
   for i = 1, #page do
     if page[i] ~= '' then check(sub(page[i], 8)) end
   end
-  if #page == PAGE then answer[1] = string.format('%.0f', cursor + PAGE) end
+  if #page == PAGE then answer[1] = string.format(WHOLE, cursor + PAGE) end
 elseif source == 'completed' then
   local page = call('ZSCAN', completed, cursor, 'COUNT', PACKS)
   answer[1] = page[1]

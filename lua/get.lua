@@ -5,16 +5,18 @@
 -- ARGV: now reply_to payload, then ids
 --   reply_to  address to register; "" for none
 --   payload   "1" to have the payloads
--- Returns: for each id its full record, "" where absent
+-- Returns: for each id, of the first at least, its full record, "" where absent
 -- Invariants: only the waiters of live records change.
 
 -- include: base
 local jobs, running = KEYS[1], KEYS[2]
 local reply_to, payload = ARGV[2], ARGV[3] == '1'
 -- include: record
+-- include: waiters
 
-local answer = {}
+local answer, bytes = {}, 0
 for i = 4, #ARGV do
+  if bytes >= BUDGET then break end
   local id = ARGV[i]
   local record = call('HGET', jobs, id)
   if not record or expired(record) then
@@ -35,7 +37,9 @@ for i = 4, #ARGV do
     elseif live then
       job.payload = parse(record).payload
     end
+    job.waiters = ''
     answer[i - 3] = build(job)
+    bytes = bytes + #answer[i - 3]
   end
 end
 return answer

@@ -2,9 +2,7 @@
 -- insert: create the jobs whose id is absent or may be replaced; describe the others.
 --
 -- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled meta
--- ARGV: now nonce reply_to max_length confirm runs, then the ids, then the payloads
---   nonce       6 bytes that name the call; a repeated call answers "created" for what it created
---               (and, of an id given twice, "found" as created for one that was found ended and then replaced)
+-- ARGV: now caller number reply_to max_length confirm runs, then the ids, then the payloads
 --   reply_to    address to register for the jobs that wait; "" for none
 --   max_length  most jobs that may wait, "" for no limit
 --   confirm     "1" if the caller goes on to WAIT, which looks at the last write of its connection: there is
@@ -12,27 +10,39 @@
 --   runs        for each run of jobs with equal options: how many 2, reuse 1 ("r" return, "f" rerun failed,
 --               "a" rerun), wait 1 ("1" yes), due kind 1 ("d" delay, "a" instant), due 6, priority 2,
 --               max_attempts 4, max_stalls 4, ttl 6
--- Returns: {named, seq of the first created, one status per job, then a record per "f" and "r"}
---   status      "q" created ready, "s" created scheduled, "F" full, "f" found, "r" created by an earlier
---               send of this call
+-- Returns: {named, seq of the first created, one status per job, then a record per "f"}: of the first jobs only,
+--   where what is found is more than BUDGET bytes
+--   status      "q" created ready, "s" created scheduled, "F" full, "f" found, "m" found by an earlier send of
+--               this call, to be read
 -- Invariants: nothing is written unless every argument was read; a job is put in exactly one index;
 --   a replaced one leaves its old index; on the way twice as many expired records as jobs are dropped.
 
 -- include: base
 local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, meta =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
-local nonce, reply_to, max_length, confirm, runs = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5] == '1', ARGV[6]
+local caller, number = ARGV[2], ARGV[3]
+local reply_to, max_length, confirm, runs = ARGV[4], tonumber(ARGV[5]), ARGV[6] == '1', ARGV[7]
 -- include: meta
+-- include: seen
+-- include: calls
 -- include: record
+-- include: waiters
 -- include: ready
 -- include: packs
 
-local RUN, FIXED = 27, 6
+local RUN, FIXED, CHUNK = 27, 7, 128
 local ended_keys = { C = true, F = failed, X = cancelled }
 local count = (#ARGV - FIXED) / 2
 local waiter = reply_to ~= '' and string.char(#reply_to) .. reply_to or ''
-if #runs % RUN ~= 0 or count % 1 ~= 0 or #nonce ~= 6 then return redis.error_reply('ERR insert: bad arguments') end
-local records = call('HMGET', jobs, unpack(ARGV, FIXED + 1, FIXED + count))
+local told = 0
+for at = 1, #runs, RUN do told = told + sunpack('>I2', runs, at) end
+if told ~= count then return redis.error_reply('ERR insert: bad arguments') end
+
+-- Noted is: seq of the first created 7, statuses.
+if ahead == 0 then
+  if confirm then save_meta() end
+  return { named, string.format(WHOLE, sunpack('>I7', noted, 19)), (string.gsub(sub(noted, 26), 'f', 'm')) }
+end
 
 local room = math.huge
 if max_length then
@@ -40,7 +50,7 @@ if max_length then
 end
 
 local first, created = tick + 1, 0
-local status, found = {}, {}
+local status, found, bytes = {}, {}, 0
 local fields, places, size = {}, {}, 0 -- what to HSET; where a job of this call stands in it
 local pushed, prioritised, planned, freed = {}, {}, {}, {}
 local unfiled = {} -- replaced completed jobs, by expiry
@@ -59,14 +69,10 @@ end
 local function find(i, id, record, reuse, wait)
   local state = sub(record, 1, 1)
   local key = ended_keys[state]
-  local live = not key and not places[id] and call('HGET', running, id)
-  local core = (state == 'q' or state == 'w' or state == 's') and 1 or 30
-  local mine = sub(record, core + 17, core + 22) == nonce and sub(record, core + 35, core + 36) == spack('>I2', i)
-  if key and not mine then
-    if state == 'X' or reuse == 'a' or (reuse == 'f' and state == 'F') or expired(record) then
-      return false
-    end
+  if key and (state == 'X' or reuse == 'a' or (reuse == 'f' and state == 'F') or expired(record)) then
+    return false
   end
+  local live = not key and not places[id] and call('HGET', running, id)
   local job = parse(live or record)
   if wait and not key then
     local waiters = with_waiter(job.waiters, reply_to)
@@ -80,26 +86,37 @@ local function find(i, id, record, reuse, wait)
       end
     end
   end
-  job.payload = ''
+  job.waiters, job.progress, job.payload = '', nil, ''
+  if not key then job.data = nil end
   found[#found + 1] = build(job)
-  status[i] = mine and 'r' or 'f'
+  bytes = bytes + #found[#found]
+  status[i] = 'f'
   return true
 end
 
 local i = 0
+local read, stride = 0, 8 -- how many records were read, and are read together: few until it is known how large they are
+local records
 for at = 1, #runs, RUN do
   local reuse, wait = sub(runs, at + 2, at + 2), waiter ~= '' and byte(runs, at + 3) == 49
   local due, priority = sunpack('>I6h', runs, at + 5)
   if byte(runs, at + 4) == 100 then due = now + due end
   local later = due > now
   local letter = later and 's' or wait and 'w' or 'q'
-  local opening = letter .. sub(runs, at + 11, at + 26) .. nonce .. spack('>I6I6', now, due)
+  local opening = letter .. sub(runs, at + 11, at + 26) .. '\0\0\0\0\0\0' .. spack('>I6I6', now, due)
   local closing = wait and spack('>I3', #waiter) .. waiter or spack('>I3', 0)
   letter = later and 's' or 'q'
   for _ = 1, (sunpack('>I2', runs, at)) do
+    if bytes >= BUDGET then break end
+    if i == read then
+      records = call('HMGET', jobs, unpack(ARGV, FIXED + i + 1, FIXED + math.min(count, i + stride)))
+      local size = 0
+      for _, one in ipairs(records) do size = size + (one and #one or 0) end
+      read, stride = i + #records, size < BUDGET / 8 and CHUNK or 8
+    end
     i = i + 1
     local id = ARGV[FIXED + i]
-    local place, record = places[id], records[i]
+    local place, record = places[id], records[#records - read + i]
     if place then record = fields[place] end
     if record and find(i, id, record, reuse, wait) then
       -- answered
@@ -121,7 +138,7 @@ for at = 1, #runs, RUN do
       local seq = spack('>I7', tick + created)
       size = size + 2
       fields[size - 1], fields[size], places[id] =
-        id, opening .. spack('>I2', i) .. seq .. closing .. ARGV[FIXED + count + i], size
+        id, opening .. '\0\0' .. seq .. closing .. ARGV[FIXED + count + i], size
       if later then
         planned[#planned + 1] = due
         planned[#planned + 1] = seq .. id
@@ -135,7 +152,6 @@ for at = 1, #runs, RUN do
     end
   end
 end
-if i ~= count then return redis.error_reply('ERR insert: bad runs') end
 tick = tick + created
 
 -- Writes. The first may be refused for lack of memory; after it the server refuses none.
@@ -151,21 +167,21 @@ if created > 0 then
   end
   if #planned > 0 then
     local function head(key) return tonumber(call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]) or math.huge end
-    local before = math.min(head(scheduled), head(failing))
+    local earliest = math.min(head(scheduled), head(failing))
     call('ZADD', scheduled, unpack(planned))
-    if head(scheduled) < before then wake() end
+    if head(scheduled) < earliest then wake() end
   end
   local most, gone = 2 * created + 8, nil
   if us % 4 > 0 then
     gone = unfile_expired(most)
   else
     local expiring = us % 8 > 0 and failed or cancelled
-    gone = call('ZRANGEBYSCORE', expiring, '-inf', now, 'LIMIT', 0, most)
+    gone = call('ZRANGEBYSCORE', expiring, '-inf', string.format(WHOLE, now), 'LIMIT', '0', string.format('%d', most))
     if #gone > 0 then call('ZREM', expiring, unpack(gone)) end
   end
   if #gone > 0 then call('HDEL', jobs, unpack(gone)) end
-  save_meta()
+  remember(spack('>I7', first) .. table.concat(status))
 elseif confirm and #found > 0 then
   save_meta()
 end
-return { counters[3] or '', string.format('%.0f', first), table.concat(status), unpack(found) }
+return { named, string.format(WHOLE, first), table.concat(status), unpack(found) }

@@ -15,7 +15,7 @@ local KEPT = 86400000 -- garbage collection only: a later term is larger without
 local held = call('HMGET', lock, 'owner', 'term', 'until')
 local valid = held[1] and tonumber(held[3]) > now
 if valid and held[1] ~= owner then return -1 end
-local term = valid and held[2] or string.format('%.0f', math.max((tonumber(held[2]) or 0) + 1, us))
-call('HSET', lock, 'owner', owner, 'term', term, 'until', string.format('%.0f', now + ttl))
-call('PEXPIRE', lock, string.format('%.0f', ttl + KEPT))
+local term = valid and held[2] or string.format(WHOLE, math.max((tonumber(held[2]) or 0) + 1, us))
+call('HSET', lock, 'owner', owner, 'term', term, 'until', string.format(WHOLE, now + ttl))
+call('PEXPIRE', lock, string.format(WHOLE, ttl + KEPT))
 return term

@@ -13,6 +13,6 @@ local KEPT = 86400000 -- garbage collection only: a later term is larger without
 
 local held = call('HMGET', lock, 'owner', 'until')
 if held[1] ~= owner or tonumber(held[2]) <= now then return 0 end
-call('HSET', lock, 'until', string.format('%.0f', now + ttl))
-call('PEXPIRE', lock, string.format('%.0f', ttl + KEPT))
+call('HSET', lock, 'until', string.format(WHOLE, now + ttl))
+call('PEXPIRE', lock, string.format(WHOLE, ttl + KEPT))
 return 1

@@ -22,19 +22,20 @@ local BIAS = 4503599627370496 -- 2^52
 local from, behind -- the cursor
 if cursor ~= '' then from, behind = sunpack('>I7', cursor) - BIAS, sub(cursor, 8) end
 
-local answer, keys = { '' }, {}
+local answer, keys, bytes = { '' }, {}, 0
 local function add(id, record, score, member)
   if record then
     local job = parse(record)
-    job.payload = ''
+    job.payload, job.waiters = '', ''
     if job.state == 'C' then job.data = nil end
     answer[#answer + 1] = id
     answer[#answer + 1] = build(job)
+    bytes = bytes + #answer[#answer]
     keys[#keys + 1] = spack('>I7', BIAS + score) .. member
   end
 end
--- One more than asked for tells whether there is another page.
-local function full() return #keys > limit end
+-- One more than the page holds tells whether there is another page.
+local function full() return #keys > limit or (bytes > BUDGET and #keys > 1) end
 
 -- The order of bytes, as sorted sets have it. That of `<` is the one of the server's locale.
 local function precedes(one, other)
@@ -47,7 +48,7 @@ end
 
 -- The rank of the first member behind the cursor.
 local function rank_behind(key)
-  local score = string.format('%.0f', from)
+  local score = string.format(WHOLE, from)
   local low, high = call('ZCOUNT', key, '-inf', '(' .. score), call('ZCOUNT', key, '-inf', score)
   while low < high do
     local middle = math.floor((low + high) / 2)
@@ -56,13 +57,13 @@ local function rank_behind(key)
   return low
 end
 
--- List the members with a score from `low` to below `high`; `id_at` is where in a member its id begins.
+-- List the members with a score from `low` (if not nil) to below `high`; `id_at` is where in a member its id begins.
 local function list_set(key, id_at, low, high)
-  local rank
-  if from and from >= low then
+  local rank = 0
+  if from and (not low or from >= low) then
     rank = rank_behind(key)
-  else
-    rank = call('ZCOUNT', key, '-inf', string.format('(%.0f', low))
+  elseif low then
+    rank = call('ZCOUNT', key, '-inf', '(' .. string.format(WHOLE, low))
   end
   while not full() do
     local one = call('ZRANGE', key, rank, rank + 63, 'WITHSCORES')
@@ -83,7 +84,7 @@ local function list_completed()
   local least = now + 1 -- what has expired may be much, and is not listed
   if from and from > least then least = from end
   while not full() do
-    local one = call('ZRANGEBYSCORE', completed, string.format('%.0f', least), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+    local one = call('ZRANGEBYSCORE', completed, string.format(WHOLE, least), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
     if #one == 0 then return end
     local ids, expires = {}, tonumber(one[2])
     for _, pack in ipairs(call('ZRANGEBYSCORE', completed, one[2], one[2])) do open_pack(pack, ids) end
@@ -119,26 +120,29 @@ local function list_running()
     if not from or fence > from then list[#list + 1] = { fence, all[i], all[i + 1] } end
   end
   table.sort(list, function(a, b) return a[1] < b[1] end)
-  for i = 1, math.min(limit + 1, #list) do add(list[i][2], list[i][3], list[i][1], '') end
+  for _, one in ipairs(list) do
+    if full() then return end
+    add(one[2], one[3], one[1], '')
+  end
 end
 
 if state == 'Q' then
   -- Priorities above 0, then 0, then below: minus the priority is the score.
   while call('LMOVE', staged, ready, 'RIGHT', 'LEFT') do end
-  if not from or from < 0 then list_set(prio, 8, -math.huge, 0) end
+  if not from or from < 0 then list_set(prio, 8, nil, 0) end
   if not full() and (not from or from <= 0) then list_ready() end
   if not full() then list_set(prio, 8, 1, math.huge) end
 elseif state == 'P' then
   list_running()
 elseif state == 'S' or state == 'R' then
-  list_set(state == 'S' and scheduled or failing, 8, -math.huge, math.huge)
+  list_set(state == 'S' and scheduled or failing, 8, nil, math.huge)
 elseif state == 'C' then
   list_completed()
 else
   list_set(state == 'F' and failed or cancelled, 1, now + 1, math.huge)
 end
 if full() then
-  answer[1] = keys[limit]
+  answer[1] = keys[#keys - 1]
   answer[#answer], answer[#answer - 1] = nil, nil
 end
 return answer

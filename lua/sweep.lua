@@ -2,50 +2,76 @@
 -- sweep: take away those of the given jobs whose lease has expired.
 --
 -- KEYS: jobs running ready staged prio completed failed cancelled meta
--- ARGV: now channel queue stalled_error, then ids, oldest claim first
--- Returns: for each job taken: id, state ("Q" recovered, "F" abandoned, "X" cancelled), attempts, stalls, worker
+-- ARGV: now caller number channel queue stalled_error, then ids, oldest claim first
+-- Returns: {how many of the ids were looked at, from the last on; then for each job taken: id, state ("Q" recovered, "F" abandoned,
+--   "X" cancelled), attempts, stalls, worker}
 -- Invariants: idempotent; a swept job gets a new fence, so that its former holder's writes are refused.
 
 -- include: base
 local jobs, running, ready, staged, prio, completed, failed, cancelled, meta =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local channel, queue, stalled_error = ARGV[2], ARGV[3], ARGV[4]
+local caller, number = ARGV[2], ARGV[3]
+local channel, queue, stalled_error = ARGV[4], ARGV[5], ARGV[6]
 -- include: meta
+-- include: seen
+-- include: calls
 -- include: record
 -- include: ready
+-- include: front
 -- include: ended
 
-local answer, swept, recovered = {}, {}, {}
-for i = 5, #ARGV do
+-- Noted is the answer: its parts, each after its length.
+if ahead == 0 then
+  local parts, at = {}, 19
+  while at <= #noted do
+    local size = sunpack('>I4', noted, at)
+    parts[#parts + 1] = sub(noted, at + 4, at + 3 + size)
+    at = at + 4 + size
+  end
+  return parts
+end
+
+-- From the last on, since each call puts what it recovers in front of what the calls before have.
+local looked, bytes, found = 0, 0, {}
+for i = #ARGV, 7, -1 do
+  if bytes >= BUDGET then break end
+  looked = looked + 1
   local id = ARGV[i]
   local record = call('HGET', running, id)
   local job = record and parse(record)
   if job and job.mark <= now then
-    local worker = job.worker
-    call('HDEL', running, id)
-    tick = tick + 1
-    job.id, job.fence, job.stalls, job.updated = id, tick, job.stalls + 1, now
-    local most_stalls, ttl = sunpack('>I4I6', job.core, 7)
-    if job.cancelling ~= 0 then
-      finish_cancelled(job, id)
-    else
-      local before = call('HGET', jobs, id)
-      job.payload = before and parse(before).payload or ''
-      if job.stalls > most_stalls then
-        finish(job, id, 'F', stalled_error, now + ttl)
-      else
-        recovered[#recovered + 1] = job
-      end
-    end
-    swept[#swept + 1] = job
-    local state = job.state == 'P' and 'Q' or job.state
-    for _, value in ipairs({ id, state, job.attempts, job.stalls, worker }) do
-      answer[#answer + 1] = value
-    end
+    local queued = job.cancelling == 0 and call('HGET', jobs, id)
+    job.id, job.payload = id, queued and parse(queued).payload or ''
+    bytes = bytes + #record + #job.payload
+    found[#found + 1] = job
+  end
+end
+
+local answer, recovered = { tostring(looked) }, {}
+for i = #found, 1, -1 do
+  local job = found[i]
+  local id, worker = job.id, job.worker
+  call('HDEL', running, id)
+  tick = tick + 1
+  job.fence, job.stalls, job.updated = tick, job.stalls + 1, now
+  local most_stalls, ttl = sunpack('>I4I6', job.core, 7)
+  if job.cancelling ~= 0 then
+    finish_cancelled(job, id)
+  elseif job.stalls > most_stalls then
+    finish(job, id, 'F', stalled_error, now + ttl)
+  else
+    recovered[#recovered + 1] = job
+  end
+  for _, value in ipairs({ id, job.state == 'P' and 'Q' or job.state, job.attempts, job.stalls, worker }) do
+    answer[#answer + 1] = tostring(value)
   end
 end
 if #recovered > 0 then put_front(recovered) end
-for _, job in ipairs(swept) do call('HSET', jobs, job.id, build(job)) end
+for _, job in ipairs(found) do call('HSET', jobs, job.id, build(job)) end
 publish()
-if #swept > 0 then save_meta() end
+if #found > 0 then
+  local parts = {}
+  for i, part in ipairs(answer) do parts[i] = spack('>I4', #part) .. part end
+  remember(table.concat(parts))
+end
 return answer

@@ -12,21 +12,6 @@ local function file(expires, ids, from, to)
   end
 end
 
--- How many ids there are in the first `packs` packs.
-local function count_ids(packs)
-  local ids = 0
-  for from = 0, packs - 1, 64 do
-    -- By rank: a LIMIT would be counted off from the first entry for each page.
-    for _, pack in ipairs(call('ZRANGE', completed, from, math.min(packs, from + 64) - 1)) do
-      local at = 0
-      repeat
-        ids, at = ids + 1, string.find(pack, '\n', at + 1, true)
-      until not at
-    end
-  end
-  return ids
-end
-
 -- The ids of a pack, added to `list`.
 local function open_pack(pack, list)
   for id in string.gmatch(pack, '[^\n]+') do list[#list + 1] = id end
@@ -34,7 +19,7 @@ end
 
 -- Take out jobs, given as a set of ids that expire at `expires`.
 local function unfile(expires, gone)
-  expires = string.format('%.0f', expires)
+  expires = string.format(WHOLE, expires)
   for _, pack in ipairs(call('ZRANGEBYSCORE', completed, expires, expires)) do
     local ids, left = {}, {}
     open_pack(pack, ids)
@@ -52,8 +37,8 @@ end
 local function unfile_expired(most)
   local gone, page = {}, 1 -- pages grow: packs may be full, or of one id each
   while #gone < most do
-    local packs, opened = call('ZRANGEBYSCORE', completed, '-inf', now, 'WITHSCORES',
-      'LIMIT', 0, math.min(page, most - #gone)), {}
+    local packs, opened = call('ZRANGEBYSCORE', completed, '-inf', string.format(WHOLE, now), 'WITHSCORES',
+      'LIMIT', '0', string.format('%d', math.min(page, most - #gone))), {}
     if #packs == 0 then break end
     for at = 1, #packs, 2 do
       if #gone == most then break end

@@ -2,10 +2,23 @@
 --
 -- scheduled and failing hold seq (7 bytes) .. id, scored by the due time.
 
+-- Put a job behind all others of its priority; the caller stores the record.
+local function put_back(job, id)
+  tick = tick + 1
+  job.state, job.mark = 'Q', tick
+  local element, priority = spack('>I7', job.mark) .. id, priority_of(job)
+  if priority == 0 then
+    call('RPUSH', ready, element)
+  else
+    call('ZADD', prio, -priority, element)
+    wake()
+  end
+end
+
 -- When the next job is due; nil if none is scheduled.
 local function next_due()
-  local one = call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')[2]
-  local two = call('ZRANGE', failing, 0, 0, 'WITHSCORES')[2]
+  local one = call('ZRANGE', scheduled, '0', '0', 'WITHSCORES')[2]
+  local two = call('ZRANGE', failing, '0', '0', 'WITHSCORES')[2]
   one, two = one and tonumber(one), two and tonumber(two)
   return one and two and math.min(one, two) or one or two
 end

@@ -24,35 +24,3 @@ end
 local function ready_count()
   return call('LLEN', ready) + call('LLEN', staged) - blanks + call('ZCARD', prio)
 end
-
--- Put a job behind all others of its priority; the caller stores the record.
-local function put_back(job, id)
-  tick = tick + 1
-  job.state, job.mark = 'Q', tick
-  local element, priority = spack('>I7', job.mark) .. id, priority_of(job)
-  if priority == 0 then
-    call('RPUSH', ready, element)
-  else
-    call('ZADD', prio, -priority, element)
-    wake()
-  end
-end
-
--- Put jobs, given with their `id`, before all others of their priority in the order of their fences.
-local function put_front(list)
-  unstage()
-  table.sort(list, function(a, b) return a.fence > b.fence end)
-  local others = false
-  for _, job in ipairs(list) do
-    tick = tick + 1
-    job.state, job.mark, job.worker = 'Q', FRONT - tick, ''
-    local element, priority = spack('>I7', job.mark) .. job.id, priority_of(job)
-    if priority == 0 then
-      call('LPUSH', ready, element)
-    else
-      call('ZADD', prio, -priority, element)
-      others = true
-    end
-  end
-  if others then wake() end
-end

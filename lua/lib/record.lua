@@ -1,6 +1,6 @@
 -- The record of a job: packed bytes, big-endian. Needs: base.
 --
--- core (43): priority h2, max_attempts 4, max_stalls 4, ttl 6, nonce 6, created 6, due 6, index 2, seq 7
+-- core (43): priority h2, max_attempts 4, max_stalls 4, ttl 6, spare 6, created 6, due 6, spare 2, seq 7
 -- short, a job that was never claimed ("q" ready, "w" ready with waiters, "s" scheduled):
 --     state 1, core 43, size of waiters 3 | waiters, payload
 -- full ("Q" ready, "S" scheduled, "R" failing, "P" processing, "C" completed, "F" failed, "X" cancelled):
@@ -9,8 +9,8 @@
 --
 -- flags: 1 asked to cancel, 2 has waiters, 4 has progress. The sizes of progress and data are one too large,
 -- so that 0 means absent. `mark` is the position of a ready job, the end of the lease of a processing one,
--- the expiry of an ended one. A short ready job's position is its seq. `nonce` and `index` name the call
--- that inserted the job and its place in it. The waiters (see ended) stand each after their length in one byte.
+-- the expiry of an ended one. A short ready job's position is its seq. The waiters (see ended) stand each after
+-- their length in one byte.
 -- What changes together stands together: the scripts cut records into few pieces.
 local function parse(rec)
   local state = sub(rec, 1, 1)
@@ -54,22 +54,4 @@ local function seq_of(job) return sub(job.core, 37, 43) end
 local function expired(rec)
   local state = byte(rec)
   return (state == 67 or state == 70 or state == 88) and sunpack('>I7', rec, 9) <= now
-end
-
--- Add an address to a set of waiters.
-local function with_waiter(waiters, address)
-  local at, size = 1, #waiters
-  while at <= size do
-    local length = byte(waiters, at)
-    if sub(waiters, at + 1, at + length) == address then return waiters end
-    at = at + 1 + length
-  end
-  return waiters .. string.char(#address) .. address
-end
-
--- Store a live job's record with its waiters, in the short form if it has that.
-local function rebuild(rec, job)
-  local state = sub(rec, 1, 1)
-  if state ~= 'q' and state ~= 'w' and state ~= 's' then return build(job) end
-  return (state == 's' and 's' or 'w') .. job.core .. spack('>I3', #job.waiters) .. job.waiters .. job.payload
 end

@@ -15,7 +15,7 @@ local function settle(id, job, action, data, ttl, delay)
   job.updated = now
   if action == 'c' then
     finish(job, id, 'C', data, now + ttl)
-    file(string.format('%.0f', now + ttl), { id }, 1, 1)
+    file(string.format(WHOLE, now + ttl), { id }, 1, 1)
   elseif action == 'x' then
     finish_cancelled(job, id)
   else

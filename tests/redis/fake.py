@@ -2,7 +2,8 @@
 
 fakeredis (2.40) runs the store's scripts by Lua 5.1, as Redis does. It lacks:
 
-* ``struct`` in Lua, and script flags (``#!lua``). It calls itself 6.2, so that the store sends none.
+* ``struct`` and ``redis.sha1hex`` in Lua, and script flags (``#!lua``). It calls itself 6.2, so that the
+  store sends none.
 * ``INFO``.
 * a ``BLMOVE`` that blocks: with nothing to move, fakeredis answers at once.
 * a connection that outlives an error: its own TCP server closes it after each, so after ``NOSCRIPT`` too.
@@ -12,6 +13,7 @@ fakeredis (2.40) runs the store's scripts by Lua 5.1, as Redis does. It lacks:
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -56,6 +58,10 @@ def _unpack(form: bytes, data: bytes, at: int = 1) -> tuple[int, ...]:
     return (*numbers, start + 1)
 
 
+def _sha1hex(data: bytes) -> bytes:
+    return hashlib.sha1(data, usedforsecurity=False).hexdigest().encode()
+
+
 _MORE = {
     # fakeredis declares its tuples of types too narrowly.
     "info": Signature("info", "info", (), (bytes,)),  # type: ignore[arg-type]
@@ -92,6 +98,7 @@ class _Socket(AsyncFakeSocket):
         new = not hasattr(server, "_lua_runtime")
         lua = super()._get_server_runtime(server)
         if new:
+            lua.globals()[b"redis"][b"sha1hex"] = _sha1hex
             lua.globals()[b"struct"] = lua.table_from({b"pack": _pack, b"unpack": _unpack})
             server._lua_expected_globals.add(b"struct")
         return lua

@@ -20,6 +20,8 @@ SELECTED = [
     "tests/redis/test_faults.py",
     "tests/redis/test_pushes.py",
     "tests/redis/test_security.py",
+    "tests/redis/test_repeats.py",
+    "tests/redis/test_locale.py",
 ]
 
 
@@ -58,12 +60,12 @@ MUTANTS = [
     Mutant(
         "sweeps keep the fence",
         "sweep.lua",
-        "job.id, job.fence, job.stalls, job.updated = id, tick,",
-        "job.id, job.fence, job.stalls, job.updated = id, job.fence,",
+        "job.fence, job.stalls, job.updated = tick,",
+        "job.fence, job.stalls, job.updated = job.fence,",
     ),
     Mutant(
         "released jobs go to the back",
-        "lib/ready.lua",
+        "lib/front.lua",
         "call('LPUSH', ready, element)",
         "call('RPUSH', ready, element)",
     ),
@@ -76,14 +78,14 @@ MUTANTS = [
     Mutant(
         "a repeated claim claims again",
         "exchange.lua",
-        "if noted and sub(noted, 7, 12) == nonce then",
-        "if false then",
+        "if ahead == 0 or (lost > 0 and before >= lost) then",
+        "if lost > 0 and before >= lost then",
     ),
     Mutant(
         "a repeated insert finds its own jobs",
         "insert.lua",
-        "status[i] = mine and 'r' or 'f'",
-        "status[i] = 'f'",
+        "if ahead == 0 then",
+        "if false then",
     ),
     Mutant(
         "waiters are not registered by get",
@@ -156,6 +158,50 @@ MUTANTS = [
         "lib/ended.lua",
         "redis.pcall(PUBLISH",
         "call(PUBLISH",
+    ),
+    Mutant(
+        "a late copy of a call is carried out",
+        "lib/calls.lua",
+        "if ahead < 0 then",
+        "if false then",
+    ),
+    Mutant(
+        "claims whose answer was lost stay with nobody",
+        "exchange.lua",
+        "if ahead == 0 or (lost > 0 and before >= lost) then",
+        "if ahead == 0 then",
+    ),
+    Mutant("a repeated cancel cancels again", "cancel.lua", "if ahead == 0 then", "if false then"),
+    Mutant("a repeated keep keeps again", "keep.lua", "if ahead == 0 then", "if false then"),
+    Mutant("a repeated sweep tells nothing", "sweep.lua", "if ahead == 0 then", "if false then"),
+    Mutant(
+        "a repeated release releases again", "lock_release.lua", "if held[3] == nonce then", "if false then"
+    ),
+    Mutant(
+        "callers are never forgotten", "lib/calls.lua", "call('HDEL', meta, some[i])", "call('HLEN', meta)"
+    ),
+    Mutant("claims have no budget", "exchange.lua", "if bytes >= BUDGET then", "if false then"),
+    Mutant(
+        "what a claim has no budget for is lost",
+        "exchange.lua",
+        "do call('LPUSH', ready, elements[i]) end",
+        "do call('LLEN', ready) end",
+    ),
+    Mutant("more is never said", "exchange.lua", "answer[4] = '1' end", "answer[4] = '' end"),
+    Mutant(
+        "the set of waiters is not bounded", "lib/waiters.lua", "while from <= excess do", "while false do"
+    ),
+    Mutant(
+        "a sweep in parts turns the order around",
+        "sweep.lua",
+        "for i = #ARGV, 7, -1 do",
+        "for i = 7, #ARGV do",
+    ),
+    Mutant(
+        "positions are compared as the locale has it",
+        "lib/search.lua",
+        "sunpack('>I7', probe) < position",
+        "probe < spack('>I7', position)",
     ),
     Mutant("stalls are not limited", "sweep.lua", "if job.stalls > most_stalls then", "if false then"),
     Mutant(

@@ -1,38 +1,37 @@
-"""A store whose server forgets the scripts again and again, and whose replies get lost."""
+"""A store whose server forgets the scripts again and again, and whose replies get lost.
+
+Calls also arrive once more much later, as from a lost connection that still had them on its way.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
+from jobqueue.errors import StorageError
 from jobqueue.storage.redis import RedisStorage
 from jobqueue.storage.redis.confirm import Confirm
 from jobqueue.storage.redis.scripts import Script
 from jobqueue.storage.redis.transport import Transport
 
-FLUSH_EVERY, LOSE_EVERY = 499, 7
-INSERT_FIXED = 6
-"""Arguments of insert before the ids."""
-REPEATABLE = {"insert", "exchange", "extend", "get", "scan", "counts", "keep", "lock_acquire", "lock_renew"}
-"""Scripts that give the same answer when they are sent again. The others only have no further effect."""
-
-
-def _answers_alike(script: Script, args: Sequence[bytes]) -> bool:
-    """Whether a call that is sent again has the very same answer.
-
-    Not so for an insert that names an id twice: its first may find an ended job, which its second replaces.
-    Sent again, the first finds the new job, as it would have a moment later.
-    """
-    ids = args[INSERT_FIXED : (INSERT_FIXED + len(args)) // 2]
-    return script.name in REPEATABLE and (script.name != "insert" or len(set(ids)) == len(ids))
+FLUSH_EVERY, LOSE_EVERY, DELAY_EVERY = 499, 7, 5
+DELAYED = 3
+"""Calls that are made before a copy of an earlier one arrives."""
+NOT_REPEATABLE = {"purge"}
+"""Scripts that give another answer when they are sent again: how much was left to do."""
+REMEMBERED = {"insert", "exchange", "cancel", "keep", "sweep"}
+"""Scripts whose late copies have no effect."""
 
 
 class RestlessTransport:
-    """Flushes the scripts before some calls, and loses the first reply of others."""
+    """Flushes the scripts before some calls, loses the first reply of others, delivers others late."""
 
     def __init__(self, inner: Transport) -> None:
         self._inner = inner
         self._calls = 0
+        self._sent: deque[tuple[Script, Sequence[bytes], Sequence[bytes]]] = deque(maxlen=DELAYED)
         self.flags = inner.flags
 
     async def call(
@@ -45,8 +44,13 @@ class RestlessTransport:
         self._calls += 1
         if self._calls % FLUSH_EVERY == 0:
             await self._inner.command(b"SCRIPT", b"FLUSH", b"ASYNC")
-        if self._calls % LOSE_EVERY == 0 and _answers_alike(script, args):
+        if self._calls % DELAY_EVERY == 0 and len(self._sent) == DELAYED:
+            with suppress(StorageError):
+                await self._inner.call(*self._sent[0])
+        if self._calls % LOSE_EVERY == 0 and script.name not in NOT_REPEATABLE:
             await self._inner.call(script, keys, args, confirm)
+        if script.name in REMEMBERED:
+            self._sent.append((script, keys, args))
         return await self._inner.call(script, keys, args, confirm)
 
     async def command(self, *command: bytes, key: bytes | None = None) -> Any:

@@ -122,7 +122,7 @@ async def test_an_emptied_queue_leaves_no_key(server: Server, storage: RedisStor
     await storage.insert("q", [NewJob("a", b"", ttl=0), NewJob("b", b"", priority=3, ttl=0)])
     jobs = (await storage.exchange("q", "w", [], 5, LEASE)).jobs
     await storage.exchange("q", "w", [Settlement(j.id, j.fence, Action.COMPLETE) for j in jobs], 5, LEASE)
-    server.command("HDEL", "{jq:q}:workers", "w")  # as if it had not been seen for a minute
+    server.command("DEL", "{jq:q}:meta")  # as if nobody had used it for ten minutes
     assert await storage.purge("q", 100) == 2
     assert await storage.queues() == []
     assert server.command("DBSIZE") == 0

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import struct
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 from jobqueue.errors import StorageError
 from jobqueue.job import Action, JobState, Settlement
-from jobqueue.runtime import make_tuple, unique_id
+from jobqueue.runtime import make_tuple
 from jobqueue.storage.base import Claimed, Inserted, InsertStatus, NewJob, Record, Reuse
 
 __all__ = [
     "LETTERS",
-    "chunks",
+    "as_found",
     "claimed",
     "element",
     "fence_bytes",
     "insert_args",
     "inserted",
-    "make_nonce",
     "record",
     "settlement_args",
 ]
@@ -51,31 +49,8 @@ _SHORT = struct.Struct(">BhII6s6s6s6sH7s3s")
 _SHORT_READY = frozenset(b"qw")
 _CANCELLING = 1
 _FLOOR = 1_750_000_000_000_000
-_BATCH, _BATCH_BYTES = 500, 8_388_608
 
 _int = int.from_bytes
-_T = TypeVar("_T")
-
-
-def make_nonce() -> bytes:
-    """Return six bytes that identify one call."""
-    return hashlib.blake2b(unique_id().encode(), digest_size=6).digest()
-
-
-def chunks(items: Sequence[_T], sizes: Sequence[int]) -> Iterator[Sequence[_T]]:
-    """Cut a batch into pieces for one script call each, bounded in number and in bytes."""
-    if len(items) <= _BATCH and sum(sizes) <= _BATCH_BYTES:
-        if items:
-            yield items
-        return
-    start = total = 0
-    for index, size in enumerate(sizes):
-        if index > start and (index - start >= _BATCH or total + size > _BATCH_BYTES):
-            yield items[start:index]
-            start, total = index, 0
-        total += size
-    if start < len(items):
-        yield items[start:]
 
 
 # -- insert ---------------------------------------------------------------------------------------
@@ -125,12 +100,12 @@ def _options(
     )
 
 
-def inserted(reply: Sequence[Any]) -> list[Inserted]:
-    """Read the answer of insert."""
+def inserted(reply: Sequence[Any]) -> list[Inserted | None]:
+    """Read the answer of insert; ``None`` for a job that was found and has to be read."""
     seq = int(reply[1])
     statuses: bytes = reply[2]
     found = iter(reply[3:])
-    answers: list[Inserted] = []
+    answers: list[Inserted | None] = []
     created, queued = InsertStatus.CREATED, JobState.QUEUED
     for status in statuses:
         if status == 113:  # "q": what most are
@@ -141,13 +116,18 @@ def inserted(reply: Sequence[Any]) -> list[Inserted]:
             seq += 1
         elif status == ord("F"):
             answers.append(Inserted(InsertStatus.FULL, 0, JobState.QUEUED))
+        elif status == ord("m"):
+            answers.append(None)
         else:
-            job = record("", next(found))
-            how = InsertStatus.CREATED if status == ord("r") else InsertStatus.FOUND
-            data = job.result if job.state is JobState.COMPLETED else job.error
-            ended = job.expires_at is not None
-            answers.append(Inserted(how, job.seq, job.state, data if ended else None, job.attempts))
+            answers.append(as_found(record("", next(found))))
     return answers
+
+
+def as_found(job: Record) -> Inserted:
+    """Describe a job that an insert has found."""
+    data = job.result if job.state is JobState.COMPLETED else job.error
+    ended = job.expires_at is not None
+    return Inserted(InsertStatus.FOUND, job.seq, job.state, data if ended else None, job.attempts)
 
 
 # -- exchange -------------------------------------------------------------------------------------

@@ -120,7 +120,8 @@ async def _live_through(session: Session, prefix: str, queue: str) -> list[str]:
         for channel in channels:
             await session.pubsub.subscribe(channel, pushed)
         await steps.insert(queue, [NewJob("probe", b"", ttl=0, wait=True)], "doctor", None)
-        await session.register(queue)
+        session.names.used(queue, marked=False)
+        await session.names.added(queue)
         try:
             keys = steps.keys(queue)
             wake_up = (b"BLMOVE", keys.ready, keys.staged, b"LEFT", b"RIGHT", b"0.01")
@@ -141,10 +142,10 @@ async def _live_through(session: Session, prefix: str, queue: str) -> list[str]:
         for channel in channels:
             session.pubsub.unsubscribe(channel, pushed)
         with suppress(JobQueueError):
-            await steps.purge(queue, 1)
-            await session.forget(queue)
             lock = lock_key(prefix, queue)
+            await session.transport.command(b"DEL", *steps.keys(queue), key=steps.keys(queue).jobs)
             await session.transport.command(b"DEL", lock, key=lock)
+            await session.names.remove(queue)
     return late
 
 

@@ -26,7 +26,9 @@ from jobqueue.storage.redis.confirm import Confirm, check_server
 from jobqueue.storage.redis.connector import SingleConnector, Timeouts
 from jobqueue.storage.redis.faults import REFUSALS, RefusedError, code_of
 from jobqueue.storage.redis.keys import SECRET_BYTES, queues_key
+from jobqueue.storage.redis.names import QueueNames
 from jobqueue.storage.redis.notices import warn_once
+from jobqueue.storage.redis.pieces import chunks
 from jobqueue.storage.redis.pubsub import OneServer, PubSub
 from jobqueue.storage.redis.pushes import SinkListener
 from jobqueue.storage.redis.sentinel import SentinelConnector
@@ -105,6 +107,7 @@ class Session:
         self._retries = Retries(settings.retry_for)
         self.transport, self._connector = _connect_by(settings, self._retries)
         self.steps = Steps(self.transport, settings.prefix, now, settings.secret)
+        self.names = QueueNames(self.transport, self.steps, settings.prefix)
         self.pubsub = PubSub(OneServer(self._connector), settings.timeouts.connect + settings.timeouts.reply)
         self.locks = Unlocks(self.pubsub, self.steps, settings.clock)
         self._signals: dict[str, WorkSignal] = {}
@@ -173,7 +176,7 @@ class Session:
         findings, self._findings = self._findings, []
         for finding in findings:
             if finding.severity is Severity.WARNING:
-                warn_once(f"{self._settings.target}: {finding.text}")
+                self.warn_once(finding.text)
 
     def check_loop(self) -> None:
         """Raise `StorageError` in another event loop than that of the connections."""
@@ -189,6 +192,7 @@ class Session:
             await asyncio.wait(self._background, timeout=1.0)
         for task in self._background:
             task.cancel()
+        await self.names.close()
         await self.pubsub.close()
         await self.transport.close()
 
@@ -230,8 +234,8 @@ class Session:
                 raise
             finally:
                 signal.end_exchange(claimed)
-        if not answer.named and (answer.jobs or answer.settled):
-            await self.register(queue)
+        if answer.named or answer.jobs or answer.settled:
+            self.names.used(queue, marked=answer.named)
         return answer
 
     async def _give_back(
@@ -239,8 +243,8 @@ class Session:
     ) -> None:
         answer = await claiming
         releases = [Settlement(job.id, job.fence, Action.RELEASE) for job in answer.jobs]
-        if releases:
-            await self.steps.exchange(queue, worker, releases, 0, lease)
+        for piece in chunks(releases, [0] * len(releases)):
+            await self.steps.exchange(queue, worker, piece, 0, lease)
 
     async def expired(self, queue: str, limit: int) -> list[bytes]:
         """Return up to ``limit`` ids of jobs whose lease has ended, oldest claim first."""
@@ -257,19 +261,9 @@ class Session:
         """Return the listener that hands messages about a queue to a sink."""
         return SinkListener(queue, sink, self._settings.secret, self.steps.asked, self.run)
 
-    async def register(self, queue: str) -> None:
-        """Add a queue to the set of queues, and note that in the queue."""
-        names = queues_key(self._settings.prefix)
-        await self.transport.command(b"SADD", names, queue.encode(), key=names)
-        meta = self.steps.keys(queue).meta
-        await self.transport.command(b"HSET", meta, b"named", b"1", key=meta)
-
-    async def forget(self, queue: str) -> None:
-        """Remove a queue without records from the set of queues."""
-        names, jobs = queues_key(self._settings.prefix), self.steps.keys(queue).jobs
-        await self.transport.command(b"SREM", names, queue.encode(), key=names)
-        if await self.transport.command(b"EXISTS", jobs, key=jobs):  # somebody was faster
-            await self.transport.command(b"SADD", names, queue.encode(), key=names)
+    def warn_once(self, text: str) -> None:
+        """Log a warning about the server, once in a process."""
+        warn_once(f"{self._settings.target}: {text}")
 
     def run(self, work: Coroutine[Any, Any, None], what: str) -> None:
         """Run a coroutine in the background; a failure is logged."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from jobqueue.errors import StorageError
 from jobqueue.job import STALLED_ERROR, JobState, Settlement
+from jobqueue.runtime import unique_id
 from jobqueue.storage.base import (
     WORKER_SEEN_FOR,
     CancelStatus,
@@ -25,6 +26,7 @@ from jobqueue.storage.base import (
     WorkerInfo,
 )
 from jobqueue.storage.redis import codec
+from jobqueue.storage.redis.callers import Callers
 from jobqueue.storage.redis.confirm import Confirm, Reached
 from jobqueue.storage.redis.keys import (
     QueueKeys,
@@ -38,7 +40,7 @@ from jobqueue.storage.redis.pushes import CancelRequest
 from jobqueue.storage.redis.scripts import script
 from jobqueue.storage.redis.transport import Transport
 
-__all__ = ["Exchange", "Insertion", "Steps"]
+__all__ = ["Exchange", "Insertion", "Purged", "Steps"]
 
 _SETTLED = {"A": SettleStatus.ACCEPTED, "X": SettleStatus.CANCELLED, "L": SettleStatus.LOST}
 _LEASES = {"H": LeaseStatus.HELD, "C": LeaseStatus.CANCELLING, "L": LeaseStatus.LOST}
@@ -63,13 +65,14 @@ class Insertion(NamedTuple):
 
     named: bool
     """True if the queue is in the set of queues."""
-    answers: list[Inserted]
+    answers: list[Inserted | None]
+    """Answers for the first jobs, one at least; ``None`` for a job that was found and has to be read."""
     reached: Reached | None
     """The confirmation reached, if one was asked for."""
 
     def lacks(self, confirm: Confirm) -> bool:
         """Return whether a stored job lacks the confirmation asked for."""
-        stored = any(answer.status is not InsertStatus.FULL for answer in self.answers)
+        stored = any(a is None or a.status is not InsertStatus.FULL for a in self.answers)
         return stored and self.reached is not None and not self.reached.suffices(confirm)
 
 
@@ -79,7 +82,18 @@ class Exchange(NamedTuple):
     named: bool
     settled: list[SettleStatus]
     next_due: int | None
+    more: bool
     jobs: list[Claimed]
+
+
+class Purged(NamedTuple):
+    """The answer of one purge script."""
+
+    dropped: int
+    empty: bool
+    """Whether the queue holds nothing any more."""
+    shared: list[str]
+    """Names of workers that two processes use at once."""
 
 
 class Steps:
@@ -93,6 +107,7 @@ class Steps:
         self._now = now
         self._secret = secret
         self._channel = channel_base(prefix)
+        self._callers = Callers()
         self.sharded = False
         """True if messages go to shard channels."""
         self._keys: dict[str, QueueKeys] = {}
@@ -135,16 +150,18 @@ class Steps:
         max_length: int | None,
         confirm: Confirm | None = None,
     ) -> Insertion:
-        reply = await self._call(
-            "insert",
-            queue,
-            codec.make_nonce(),
-            self._waiter(reply_to),
-            b"" if max_length is None else b"%d" % max_length,
-            b"" if confirm is None else b"1",
-            *codec.insert_args(jobs),
-            confirm=confirm,
-        )
+        with self._callers.call(queue) as call:
+            reply = await self._call(
+                "insert",
+                queue,
+                call.caller,
+                call.number,
+                self._waiter(reply_to),
+                b"" if max_length is None else b"%d" % max_length,
+                b"" if confirm is None else b"1",
+                *codec.insert_args(jobs),
+                confirm=confirm,
+            )
         reached = None
         if confirm is not None:
             reply, waited = reply
@@ -154,29 +171,34 @@ class Steps:
     async def exchange(
         self, queue: str, worker: str, settlements: Sequence[Settlement], limit: int, lease: int
     ) -> Exchange:
-        reply = await self._call(
-            "exchange",
-            queue,
-            worker.encode(),
-            codec.make_nonce(),
-            b"%d" % limit,
-            b"%d" % lease,
-            self.channel_base(queue),
-            queue.encode(),
-            *codec.settlement_args(settlements),
-        )
-        due = int(reply[2])
-        settled = [_SETTLED[status] for status in reply[1].decode()]
-        return Exchange(bool(reply[0]), settled, None if due < 0 else due, codec.claimed(reply[3], reply, 4))
+        with self._callers.call(queue, worker) as call:
+            reply = await self._call(
+                "exchange",
+                queue,
+                call.caller,
+                call.number,
+                call.lost,
+                worker.encode(),
+                b"%d" % limit,
+                b"%d" % lease,
+                self.channel_base(queue),
+                queue.encode(),
+                *codec.settlement_args(settlements),
+            )
+        named, statuses, due, more, fences, *_ = reply
+        settled = [_SETTLED[status] for status in statuses.decode()]
+        next_due = None if int(due) < 0 else int(due)
+        return Exchange(bool(named), settled, next_due, bool(more), codec.claimed(fences, reply, 5))
 
     async def get(
         self, queue: str, ids: Sequence[str], reply_to: str | None, *, payload: bool
     ) -> list[Record | None]:
+        """Read the first of these jobs, one at least."""
         payloads = b"1" if payload else b"0"
         reply = await self._call("get", queue, self._waiter(reply_to), payloads, *(id.encode() for id in ids))
         return [
             codec.record(id, data, payload=payload) if data else None
-            for id, data in zip(ids, reply, strict=True)
+            for id, data in zip(ids, reply, strict=False)
         ]
 
     async def extend(
@@ -186,7 +208,7 @@ class Steps:
         for id, fence, progress in leases:
             given = b"0" if progress is None else b"1"
             args += (id.encode(), codec.fence_bytes(fence) + given, progress or b"")
-        reply = await self._call("extend", queue, worker.encode(), b"%d" % lease, *args)
+        reply = await self._call("extend", queue, self._callers.name(worker), b"%d" % lease, *args)
         return [_LEASES[status] for status in reply.decode()]
 
     async def expired(self, queue: str, cursor: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]]:
@@ -194,24 +216,38 @@ class Steps:
         behind, *found = await self._call("expired", queue, cursor)
         return behind, [(entry[:7], entry[7:]) for entry in found]
 
-    async def sweep(self, queue: str, ids: Sequence[bytes]) -> list[Swept]:
-        reply = await self._call(
-            "sweep", queue, self.channel_base(queue), queue.encode(), STALLED_ERROR, *ids
-        )
-        return [
-            Swept(reply[i].decode(), _SWEPT[reply[i + 1]], reply[i + 2], reply[i + 3], reply[i + 4].decode())
-            for i in range(0, len(reply), 5)
+    async def sweep(self, queue: str, ids: Sequence[bytes]) -> tuple[int, list[Swept]]:
+        """Sweep the last of these jobs, one at least: how many were looked at, and which were taken."""
+        with self._callers.call(queue) as call:
+            looked, *taken = await self._call(
+                "sweep",
+                queue,
+                call.caller,
+                call.number,
+                self.channel_base(queue),
+                queue.encode(),
+                STALLED_ERROR,
+                *ids,
+            )
+        swept = zip(*(taken[i::5] for i in range(5)), strict=True)
+        return int(looked), [
+            Swept(id.decode(), _SWEPT[state], int(attempts), int(stalls), worker.decode())
+            for id, state, attempts, stalls, worker in swept
         ]
 
     async def cancel(self, queue: str, ids: Sequence[str], *, running: bool) -> list[CancelStatus]:
-        reply = await self._call(
-            "cancel",
-            queue,
-            b"1" if running else b"0",
-            self.channel_base(queue),
-            queue.encode(),
-            *(id.encode() for id in ids),
-        )
+        """Cancel the first of these jobs, one at least."""
+        with self._callers.call(queue) as call:
+            reply = await self._call(
+                "cancel",
+                queue,
+                call.caller,
+                call.number,
+                b"1" if running else b"0",
+                self.channel_base(queue),
+                queue.encode(),
+                *(id.encode() for id in ids),
+            )
         return [_CANCELS[status] for status in reply.decode()]
 
     async def asked(self, queue: str, runs: Sequence[CancelRequest]) -> list[bool]:
@@ -222,15 +258,17 @@ class Steps:
         return [status == ord("A") for status in reply]
 
     async def keep(self, queue: str, ttls: Sequence[tuple[str, int]]) -> list[UpdateTtlStatus]:
+        """Keep the first of these jobs, one at least."""
         args: list[bytes] = []
         for id, ttl in ttls:
             args += (id.encode(), b"%d" % ttl)
-        reply = await self._call("keep", queue, *args)
+        with self._callers.call(queue) as call:
+            reply = await self._call("keep", queue, call.caller, call.number, *args)
         return [_TTLS[status] for status in reply.decode()]
 
-    async def purge(self, queue: str, limit: int) -> tuple[int, bool]:
-        dropped, empty = await self._call("purge", queue, b"%d" % limit, b"%d" % WORKER_SEEN_FOR)
-        return dropped, bool(empty)
+    async def purge(self, queue: str, limit: int) -> Purged:
+        dropped, empty, *shared = await self._call("purge", queue, b"%d" % limit)
+        return Purged(dropped, bool(empty), [name.decode() for name in shared])
 
     async def to_sweep(self, queues: Sequence[str]) -> list[str]:
         code = script("to_sweep")
@@ -284,7 +322,8 @@ class Steps:
         return bool(await self._lock("lock_renew", lock, owner.encode(), b"%d" % ttl))
 
     async def release(self, lock: str, owner: str) -> bool:
-        return bool(await self._lock("lock_release", lock, owner.encode(), self.lock_channel(lock)))
+        nonce, channel = unique_id().encode(), self.lock_channel(lock)
+        return bool(await self._lock("lock_release", lock, owner.encode(), nonce, channel))
 
     async def holder(self, lock: str) -> LockInfo | None:
         reply = await self._lock("lock_holder", lock)

@@ -6,7 +6,8 @@ import asyncio
 import base64
 import copy
 from collections.abc import Sequence
-from typing import Self
+from itertools import chain
+from typing import Self, cast
 
 from jobqueue.errors import InvalidArgumentError, StorageError
 from jobqueue.forks import tell_in_child
@@ -37,13 +38,14 @@ from jobqueue.storage.redis.confirm import Confirm, NotConfirmedError, Reached, 
 from jobqueue.storage.redis.connector import Timeouts
 from jobqueue.storage.redis.doctor import Breach, check_queue, diagnose
 from jobqueue.storage.redis.keys import check_prefix, queues_key
+from jobqueue.storage.redis.pieces import MOST, chunks, in_pieces, settling_pieces
 from jobqueue.storage.redis.session import Session, Settings
 from jobqueue.storage.redis.url import parse_url
 
 __all__ = ["RedisStorage"]
 
-_MOST = 500
-"""Largest number of items in one script call; larger batches are sent in pieces."""
+_MOST_CURSOR = 500
+"""Characters of a cursor, at the most."""
 
 
 class RedisStorage:
@@ -178,49 +180,73 @@ class RedisStorage:
         session = self._open_session()
         confirm = self._settings.confirm
         short: Reached | None = None
-        answers: list[Inserted] = []
         if confirm is None and not all(job.delay for job in jobs):
             session.signal(queue).hint()
-        for piece in codec.chunks(jobs, [len(job.payload) for job in jobs]):
+
+        async def send(piece: Sequence[NewJob]) -> list[Inserted | None]:
+            nonlocal short
             done = await session.steps.insert(queue, piece, reply_to, max_length, confirm)
-            answers += done.answers
+            session.names.used(queue, marked=done.named)
             if not done.named:
-                await session.register(queue)
+                await session.names.added(queue)
             if confirm is not None and done.lacks(confirm):
                 short = done.reached
+            return done.answers
+
+        answers = await in_pieces(jobs, [len(job.payload) for job in jobs], send)
         # Only now: the error says of all the jobs that they are stored.
         if confirm is not None and short is not None:
             raise NotConfirmedError(confirm, short)
-        return answers
+        return await self._read_found(queue, jobs, answers, reply_to, max_length)
+
+    async def _read_found(
+        self,
+        queue: str,
+        jobs: Sequence[NewJob],
+        answers: Sequence[Inserted | None],
+        reply_to: str | None,
+        max_length: int | None,
+    ) -> list[Inserted]:
+        """Read the jobs that a repeated insertion had found. One that has gone since is inserted."""
+        unread = [job for job, answer in zip(jobs, answers, strict=True) if answer is None]
+        if not unread:
+            return cast("list[Inserted]", answers)
+        records = await self.get(queue, [job.id for job in unread])
+        gone = [job for job, record in zip(unread, records, strict=True) if record is None]
+        inserted = iter(await self.insert(queue, gone, reply_to=reply_to, max_length=max_length))
+        found = iter([next(inserted) if record is None else codec.as_found(record) for record in records])
+        return [next(found) if answer is None else answer for answer in answers]
 
     async def get(
         self, queue: str, ids: Sequence[str], *, reply_to: str | None = None, payload: bool = False
     ) -> list[Record | None]:
         arguments.check_get(queue, ids, reply_to, payload)
-        session = self._open_session()
-        records: list[Record | None] = []
-        for i in range(0, len(ids), _MOST):
-            records += await session.steps.get(queue, ids[i : i + _MOST], reply_to, payload=payload)
-        return records
+        steps = self._open_session().steps
+        return await in_pieces(
+            ids, [len(id) for id in ids], lambda some: steps.get(queue, some, reply_to, payload=payload)
+        )
 
     async def exchange(
         self, queue: str, worker: str, settlements: Sequence[Settlement], limit: int, lease: int
     ) -> Exchanged:
         arguments.check_exchange(queue, worker, settlements, limit, lease)
         session = self._open_session()
-        *before, last = list(codec.chunks(settlements, [len(s.data) for s in settlements])) or [()]
-        settled: list[SettleStatus] = []
+        *before, last = settling_pieces(settlements) or [[]]
+        statuses: list[SettleStatus] = []
         for piece in before:
-            settled += (await session.exchange(queue, worker, piece, limit=0, lease=lease)).settled
+            handed_in = [settlements[at] for at in piece]
+            statuses += (await session.exchange(queue, worker, handed_in, limit=0, lease=lease)).settled
+        # Claims go with the last piece and in one call: nothing can fail between them and the answer.
+        rest = [settlements[at] for at in last] if before else settlements
         share = session.signal(queue).share(limit)
-        answer = await session.exchange(queue, worker, last, limit=min(_MOST, share), lease=lease)
-        settled += answer.settled
-        jobs = answer.jobs
-        while len(answer.jobs) == _MOST and len(jobs) < share:
-            more = min(_MOST, share - len(jobs))
-            answer = await session.exchange(queue, worker, (), limit=more, lease=lease)
-            jobs += answer.jobs
-        return Exchanged(settled, jobs, answer.next_due, more=len(jobs) == share < limit)
+        answer = await session.exchange(queue, worker, rest, limit=share, lease=lease)
+        settled = answer.settled
+        if before:
+            in_order = sorted(zip(chain(*before, last), [*statuses, *settled], strict=True))
+            settled = [status for _, status in in_order]
+        return Exchanged(
+            settled, answer.jobs, answer.next_due, more=answer.more or len(answer.jobs) == share < limit
+        )
 
     async def extend(
         self, queue: str, worker: str, leases: Sequence[Renewal], lease: int
@@ -228,7 +254,7 @@ class RedisStorage:
         arguments.check_extend(queue, worker, leases, lease)
         session = self._open_session()
         statuses: list[LeaseStatus] = []
-        for piece in list(codec.chunks(leases, [len(r.progress or b"") for r in leases])) or [()]:
+        for piece in list(chunks(leases, [len(r.progress or b"") for r in leases])) or [()]:
             statuses += await session.steps.extend(queue, worker, piece, lease)
         return statuses
 
@@ -238,38 +264,43 @@ class RedisStorage:
         swept: list[Swept] = []
         # Others may sweep what was found here: then there may be more.
         while expired := await session.expired(queue, limit - len(swept)):
-            for i in range(0, len(expired), _MOST):
-                swept += await session.steps.sweep(queue, expired[i : i + _MOST])
+            taken: list[Swept] = []
+            while expired:
+                looked, some = await session.steps.sweep(queue, expired[-MOST:])
+                taken = some + taken
+                del expired[-looked:]
+            swept += taken
         return swept
 
     async def cancel(self, queue: str, ids: Sequence[str], *, running: bool = False) -> list[CancelStatus]:
         arguments.check_cancel(queue, ids, running)
-        session = self._open_session()
-        statuses: list[CancelStatus] = []
-        for i in range(0, len(ids), _MOST):
-            statuses += await session.steps.cancel(queue, ids[i : i + _MOST], running=running)
-        return statuses
+        steps = self._open_session().steps
+        return await in_pieces(
+            ids, [len(id) for id in ids], lambda some: steps.cancel(queue, some, running=running)
+        )
 
     async def keep(self, queue: str, ttls: Sequence[tuple[str, int]]) -> list[UpdateTtlStatus]:
         arguments.check_keep(queue, ttls)
-        session = self._open_session()
-        statuses: list[UpdateTtlStatus] = []
-        for i in range(0, len(ttls), _MOST):
-            statuses += await session.steps.keep(queue, ttls[i : i + _MOST])
-        return statuses
+        steps = self._open_session().steps
+        return await in_pieces(ttls, [len(id) for id, _ in ttls], lambda some: steps.keep(queue, some))
 
     async def purge(self, queue: str, limit: int) -> int:
         arguments.check_limit(queue, limit)
         session = self._open_session()
         dropped = 0
         while True:
-            most = max(0, min(_MOST, limit - dropped))
-            some, empty = await session.steps.purge(queue, most)
-            dropped += some
-            if some < most or dropped >= limit:
+            most = max(0, min(MOST, limit - dropped))
+            purged = await session.steps.purge(queue, most)
+            dropped += purged.dropped
+            if purged.dropped < most or dropped >= limit:
                 break
-        if empty:
-            await session.forget(queue)
+        for worker in purged.shared:
+            session.warn_once(
+                f"worker {worker!r} of queue {queue!r} is two processes at once: give each worker a name of "
+                "its own, or none"
+            )
+        if purged.empty:
+            await session.names.remove(queue)
         return dropped
 
     # -- reading ----------------------------------------------------------------------------------
@@ -280,7 +311,7 @@ class RedisStorage:
         after = b"" if cursor is None else _decode_cursor(state, cursor)
         if limit <= 0:
             return Page([], None)
-        records, behind = await session.steps.scan(queue, state, min(limit, _MOST), after)
+        records, behind = await session.steps.scan(queue, state, min(limit, MOST), after)
         return Page(records, _encode_cursor(state, behind) if behind else None)
 
     async def counts(self, queue: str) -> Counts:
@@ -297,8 +328,8 @@ class RedisStorage:
         if session.clustered:
             return list(queues)
         found: list[str] = []
-        for i in range(0, len(queues), _MOST):
-            found += await session.steps.to_sweep(queues[i : i + _MOST])
+        for i in range(0, len(queues), MOST):
+            found += await session.steps.to_sweep(queues[i : i + MOST])
         return found
 
     async def ended(self, queue: str) -> int:
@@ -388,10 +419,10 @@ def _encode_cursor(state: JobState, cursor: bytes) -> str:
 
 def _decode_cursor(state: JobState, cursor: str) -> bytes:
     try:
-        after = base64.b64decode(cursor[:_MOST].encode("ascii"), altchars=b"-_", validate=True)
+        after = base64.b64decode(cursor[:_MOST_CURSOR].encode("ascii"), altchars=b"-_", validate=True)
     except ValueError:
         after = b""
     mark = _cursor_mark(state)
-    if len(cursor) > _MOST or not after.startswith(mark) or len(after) < len(mark) + 7:
+    if len(cursor) > _MOST_CURSOR or not after.startswith(mark) or len(after) < len(mark) + 7:
         raise InvalidArgumentError("cursor", f"was not made by this store for {state} jobs")
     return after.removeprefix(mark)

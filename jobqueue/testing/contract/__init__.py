@@ -10,6 +10,7 @@ from jobqueue.testing.contract.fences import FenceCases
 from jobqueue.testing.contract.front import FrontCases
 from jobqueue.testing.contract.hostile import HostileCases
 from jobqueue.testing.contract.insert import InsertCases
+from jobqueue.testing.contract.large import LargeCases
 from jobqueue.testing.contract.leases import LeaseCases
 from jobqueue.testing.contract.lifecycle import LifecycleCases
 from jobqueue.testing.contract.listing import ListingCases
@@ -39,6 +40,7 @@ class StorageContract(
     LockCases,
     ListingCases,
     HostileCases,
+    LargeCases,
     ArgumentCases,
     LifecycleCases,
     ThreadCases,

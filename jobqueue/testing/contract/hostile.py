@@ -154,11 +154,6 @@ class HostileCases(Cases):
         assert (await jobs.record("a")).error == data
         assert (await jobs.put("a")).data == data
 
-    async def test_a_large_batch_of_large_payloads(self, jobs: Jobs) -> None:
-        payloads = [bytes([n]) * 200_000 for n in range(20)]
-        await jobs.insert(*(job(f"{n}", payload) for n, payload in enumerate(payloads)))
-        assert [run.payload for run in await jobs.claim(20)] == payloads
-
     @pytest.mark.parametrize("worker", ["w:1", "a b/c", "{x}", "*", "it's", "naïve-☃", "h" * 200])
     async def test_any_worker_name(self, jobs: Jobs, worker: str) -> None:
         await jobs.put("a")

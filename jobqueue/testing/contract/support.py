@@ -129,7 +129,13 @@ class Jobs:
         return await self.storage.exchange(self.queue, worker, settlements, limit, lease)
 
     async def claim(self, limit: int = 1, *, worker: str = "w", lease: int = LEASE) -> list[Claimed]:
-        return (await self.exchange(limit=limit, worker=worker, lease=lease)).jobs
+        """Claim as many as there are, in several answers if the store keeps each of them small."""
+        answer = await self.exchange(limit=limit, worker=worker, lease=lease)
+        claimed = answer.jobs
+        while answer.more and len(claimed) < limit:
+            answer = await self.exchange(limit=limit - len(claimed), worker=worker, lease=lease)
+            claimed += answer.jobs
+        return claimed
 
     async def claim_one(self, *, worker: str = "w", lease: int = LEASE) -> Claimed:
         (claimed,) = await self.claim(1, worker=worker, lease=lease)

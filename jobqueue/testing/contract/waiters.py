@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobqueue.job import STALLED_ERROR, Action, JobState
-from jobqueue.storage.base import Inserted, InsertStatus, Reply, Reuse, Storage
+from jobqueue.storage.base import MAX_WAITERS, Inserted, InsertStatus, Reply, Reuse, Storage
 from jobqueue.testing.contract.base import Cases
 from jobqueue.testing.contract.support import ALL_BYTES, LEASE, Box, Jobs, job
 
@@ -121,6 +121,19 @@ class WaiterCases(Cases):
         await jobs.storage.get("q", ["a", "a"], reply_to="me")
         await jobs.complete(await jobs.claim_one())
         await self.expect_only(jobs, box, ["a"])
+
+    async def test_too_many_waiters_drop_the_first(self, jobs: Jobs) -> None:
+        dropped, _ = await self.waiting(jobs, address="me")
+        kept = Box()
+        await jobs.storage.subscribe("q", "kept", kept)
+        await jobs.storage.get("q", ["a"], reply_to="kept")
+        for n in range(MAX_WAITERS - 1):
+            await jobs.storage.get("q", ["a"], reply_to=f"{n}")
+        run = await jobs.claim_one()
+        assert run.payload == b"payload"
+        await jobs.complete(run)
+        assert (await kept.reply()).id == "a"
+        await self.expect_only(jobs, dropped, [])
 
     async def test_who_does_not_ask_is_not_told(self, jobs: Jobs) -> None:
         box = Box()
