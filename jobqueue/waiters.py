@@ -63,8 +63,10 @@ class Waiter:
     def bind(self, seq: int) -> bool:
         """Set the incarnation to wait for, once the store has named it; returns as `hear` does."""
         self.seq = seq
-        early = (self._early or {}).get(seq)
-        return early is not None and self.hear(early)
+        if self._early is None:
+            return False
+        heard = [self.hear(reply) for reply in self._early.values()]  # in whatever order they came
+        return any(heard)
 
     def hear(self, reply: Reply) -> bool:
         """Receive a reply; return whether the store has to be read for the outcome."""

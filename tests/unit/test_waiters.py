@@ -55,6 +55,18 @@ async def test_an_early_reply_of_another_incarnation_is_dropped() -> None:
     assert not one.future.done()
 
 
+async def test_an_early_reply_of_a_later_incarnation_has_the_store_read() -> None:
+    one = await waiter()
+    one.hear(reply(3))
+    assert one.bind(2)
+    assert not one.future.done()
+    both = await waiter()
+    both.hear(reply(3))
+    both.hear(reply(2))
+    both.bind(2)
+    assert both.future.result() == reply(2)
+
+
 async def test_a_reply_without_its_result_asks_for_it() -> None:
     one = await waiter(2)
     assert not one.hear(reply(1, None))

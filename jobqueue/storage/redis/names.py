@@ -10,9 +10,9 @@ returns.
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from jobqueue.errors import JobQueueError
+from jobqueue.loggers import get_logger
 from jobqueue.runtime import SYSTEM_CLOCK
 from jobqueue.storage.redis.keys import queues_key
 from jobqueue.storage.redis.steps import Steps
@@ -20,7 +20,7 @@ from jobqueue.storage.redis.transport import Transport
 
 __all__ = ["QueueNames"]
 
-log = logging.getLogger("jobqueue.redis")
+log = get_logger("jobqueue.redis")
 
 _TRUSTED_FOR = 60.0
 _WAIT = 1.0
