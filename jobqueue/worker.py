@@ -30,6 +30,7 @@ from jobqueue.job import AbortedReason, Action, Settlement
 from jobqueue.options import millis
 from jobqueue.run import Job, Run
 from jobqueue.serde import dump
+from jobqueue.slots import SlotWatch
 from jobqueue.storage.base import Claimed, LeaseStatus, Renewal, SettleStatus, Storage
 from jobqueue.supervisor import Supervisor
 from jobqueue.timers import Timers
@@ -95,6 +96,7 @@ class Worker:
             storage, self._queue, self._worker_id, options.block_timeout, supervisor,
             self._wake.set, self._report,
         )  # fmt: skip
+        self._slots = SlotWatch(storage, self._queue, options.concurrency)
         self._pauses = Pauses(storage.clock)
         self._draining = False
         self._reached = False
@@ -120,6 +122,8 @@ class Worker:
         )  # fmt: skip
         self._heart = self._supervisor.spawn(heartbeat.run(), "heartbeat")
         self._claimer = self._supervisor.spawn(self._claim_forever(), "claimer")
+        if not self._execution.threaded:
+            self._supervisor.spawn(self._slots.watch(), "slots")
 
     def runs(self, task: asyncio.Task[Any] | None) -> bool:
         """Return whether a task is the run of a job here."""
@@ -192,6 +196,7 @@ class Worker:
             elif self._draining and not self._runs:
                 return
             else:
+                self._slots.note(full=limit <= 0)
                 if limit > 0:
                     self._hint.listen()
                 else:
