@@ -118,16 +118,16 @@ class Process:
                 await asyncio.sleep(0.5)
         session = queue._session
         assert session is not None
-        insert = session.insert_one
+        insert = session.insert_merged
 
-        async def insert_one(new: NewJob) -> Any:
+        async def insert_merged(new: NewJob) -> Any:
             inserted = await insert(new)
             call = _call.get()
             if call is not None:
                 call.seq = inserted.seq
             return inserted
 
-        session.insert_one = insert_one
+        session.insert_merged = insert_merged
         self.queue = queue
         if self.role.reaps:
             election = LeaderElection(lock_ttl=2.0, renewal_interval=0.6, acquire_retry_interval=0.5)
