@@ -21,9 +21,9 @@ Units and rules that hold for every call:
   this store gave before. A write with another fence than the record's has no effect.
 * The waiters of a live job are a set of addresses, registered by `insert` and `get` and taken off only when
   the job ends: who stops waiting is not known to a store. So the set is **bounded**, to `MAX_WAITERS`
-  addresses of `MAX_WAITER_BYTES` bytes together: a new one that exceeds this drops those that were
-  registered first. Registering again moves nothing, and a dropped one can register again: what it lost is a
-  push, which costs its caller one poll at the most.
+  addresses, for which no more than `MAX_WAITER_BYTES` bytes are kept: a new one that exceeds this drops those
+  that were registered first. Registering again moves nothing, and a dropped one can register again: it lost
+  a push, which costs its caller one poll at the most.
 * Every answer about a job names its incarnation by the same ``seq``: insertions, records and replies. It is
   never that of an earlier or later job with the id, or somebody who waits would take one for the other.
 * Faults: `StorageUnavailableError` if a later try may work, `StorageError` if not, `QueueFullError`
@@ -77,7 +77,7 @@ WORKER_SEEN_FOR = 60_000
 MAX_WAITERS = 1_000
 """Largest number of addresses that wait for one job."""
 MAX_WAITER_BYTES = 65_536
-"""Largest number of bytes (UTF-8) of the addresses that wait for one job, together."""
+"""Largest number of bytes that a store keeps of the addresses that wait for one job."""
 
 
 class Reuse(StrEnum):

@@ -216,6 +216,29 @@ class WaiterCases(Cases):
             for id, answer in zip(ids, inserted, strict=True)
         )
 
+    @pytest.mark.parametrize(("count", "width"), [(1_100, 8), (400, 250)], ids=["many", "long"])
+    async def test_the_waiters_of_a_job_are_bounded_and_the_latest_stay(
+        self, jobs: Jobs, count: int, width: int
+    ) -> None:
+        addresses = [f"{n:0{width}d}" for n in range(count)]
+        oldest, again, kept, newest = Box(), Box(), Box(), Box()
+        for place, box in ((0, oldest), (1, again), (-200, kept), (-1, newest)):
+            await jobs.storage.subscribe("q", addresses[place], box)
+        await jobs.put("a")
+        for address in addresses:
+            await jobs.storage.get("q", ["a"], reply_to=address)
+        (found,) = await jobs.insert(job("a", wait=True), reply_to=addresses[1])  # it may register again
+        assert found.status is InsertStatus.FOUND
+        assert (await jobs.record("a", payload=True)).payload == b"payload"
+        await jobs.complete(await jobs.claim_one())
+        for box in (again, kept, newest):
+            assert (await box.reply()).id == "a"
+        await jobs.insert(job("mark", wait=True), reply_to=addresses[0])
+        await jobs.complete(await jobs.claim_one())
+        await oldest.take(replies=1)
+        if count > MAX_WAITERS:  # of fewer, how many bytes they take is the store's own affair
+            assert [reply.id for reply in oldest.replies] == ["mark"]
+
     # -- addresses --------------------------------------------------------------------------------
 
     async def test_replies_go_to_their_address_only(self, jobs: Jobs) -> None:
