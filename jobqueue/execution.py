@@ -115,6 +115,11 @@ class Execution:
         run.job = None  # they hold each other, and no run should have to wait for the cycle collector
         ended(run, settlement)
 
+    def cut_off(self, run: Run) -> Settlement | None:
+        """Return the settlement of a run that was aborted and does not end."""
+        assert run.aborted is not None
+        return settle(run.claimed, Aborted(run.aborted), run.claimed.ttl, self._delay)
+
     # -- steps ------------------------------------------------------------------------------------
 
     def _returned(self, run: Run, value: Any) -> Outcome:

@@ -162,12 +162,13 @@ class Worker:
     def break_off(self) -> None:
         """Claim no more and end the runs: the background tasks have ended, and nothing renews the leases.
 
-        `stop` hands in their outcomes.
+        Their jobs are not given back: one that breaks its worker each time would run for ever. They are
+        recovered, and the stalls counted, as if the process had died. `stop` hands in what had ended before.
         """
         self._draining = True
         for run in tuple(self._runs.values()):
             if run.task is None or not run.task.cancelling():  # else other code is ending it, with an error
-                run.abort(AbortedReason.SHUTDOWN)
+                run.abort(AbortedReason.LEASE_LOST)
 
     async def _hand_in(self) -> None:
         """Store the last outcomes, within `HAND_IN` seconds."""
@@ -306,14 +307,15 @@ class Worker:
             self._wake.set()
 
     def _abandon(self, run: Run) -> None:
-        """Give a job back although its run has not ended."""
+        """Settle a run that was aborted and has not ended."""
         run.abandoned = True
-        self._settle(run, Settlement(run.id, run.fence, Action.RELEASE))
+        self._settle(run, self._execution.cut_off(run))
 
     def _give_back(self, jobs: Sequence[Claimed]) -> None:
         """Give back jobs that were claimed and are not run."""
         for claimed in jobs:
             run = self._runs[claimed.fence] = Run(claimed, self._clock.monotonic())
+            run.abort(AbortedReason.SHUTDOWN)
             self._abandon(run)
 
     async def _until_idle(self, timeout: float | None) -> None:

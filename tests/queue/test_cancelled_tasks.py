@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobqueue import JobQueueError, LeaderElection, StorageUnavailableError
+from jobqueue import Job, JobQueueError, LeaderElection, StorageUnavailableError
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.testing import FakeClock
 from tests.queue.support import (
@@ -35,9 +35,7 @@ TASKS = ("jobqueue-claimer", "jobqueue-heartbeat", "jobqueue-waiters", "jobqueue
 
 
 @pytest.mark.parametrize("names", [*((name,) for name in TASKS), TASKS], ids=[*TASKS, "all"])
-async def test_a_queue_breaks_and_gives_its_jobs_back(
-    lab: Lab, clock: FakeClock, names: tuple[str, ...]
-) -> None:
+async def test_a_queue_breaks_and_ends_its_runs(lab: Lab, clock: FakeClock, names: tuple[str, ...]) -> None:
     gate = Gate()
     queue = await lab.start(gate, concurrency=2)
     events = Recorder(queue)
@@ -56,12 +54,51 @@ async def test_a_queue_breaks_and_gives_its_jobs_back(
     await clock.settle()
     assert gate.cancelled == 1, "a run went on although nothing renewed its lease"
     await within(queue.stop())
-    assert [event.id for event in events.of("requeued")] == ["a"]
     assert [event.doing for event in events.of("error")] == ["running the queue's background tasks"]
-    assert await lab.state("a") == "queued"
+    assert gate.jobs[0].aborted_reason == "lease_lost"
+    assert (await lab.record("a")).state == "processing"
+    await clock.advance(30)
+    (swept,) = await lab.storage.sweep("q", 10)
+    assert (swept.state, swept.stalls) == ("queued", 1)
     gate.go.set()
     await within(queue.start())
     assert await within(queue.wait("a")) == "done"
+
+
+async def test_a_job_that_breaks_its_worker_each_time_ends(lab: Lab, clock: FakeClock) -> None:
+    runs: list[int] = []
+
+    async def handler(job: Job[Any]) -> None:
+        runs.append(job.attempts)
+        cancel_tasks("jobqueue-claimer")
+        await asyncio.Event().wait()
+
+    queue = lab.queue(handler, max_stalls=2)
+    for _ in range(5):
+        await within(queue.start())
+        if len(runs) == 0:
+            await queue.enqueue("a", 1)
+        await clock.settle()
+        await within(queue.stop())
+        await clock.advance(30)
+        await lab.storage.sweep("q", 10)
+    assert len(runs) == 3
+    assert await lab.state("a") == "failed"
+
+
+async def test_outcomes_that_were_there_before_it_broke_are_stored(wire: WireStorage) -> None:
+    lab, gate, hold = Lab(wire), Gate("done"), Hold()
+    queue = await lab.start(gate)
+    await queue.enqueue("a", 1)
+    await within(gate.began.wait())
+    wire.fault("exchange", times=1, before=hold)
+    gate.go.set()
+    await within(hold.reached.wait())
+    cancel_tasks("jobqueue-claimer")
+    with pytest.raises(JobQueueError):
+        await within(queue.until_broken())
+    await within(queue.stop())
+    assert await lab.state("a") == "completed"
 
 
 async def test_a_queue_that_broke_stops_although_a_handler_does_not_end(lab: Lab, clock: FakeClock) -> None:
@@ -81,7 +118,7 @@ async def test_a_queue_that_broke_stops_although_a_handler_does_not_end(lab: Lab
     cancel_tasks("jobqueue-claimer")
     await clock.settle()
     await lab.finish(queue.stop())
-    assert await lab.state("a") == "queued"
+    assert await lab.state("a") == "processing"
     go.set()
 
 

@@ -447,3 +447,29 @@ async def test_stop_waits_for_asynchronous_listeners(lab: Lab) -> None:
     await within(queue.enqueue_and_wait("a", 1))
     await lab.finish(queue.stop())
     assert sorted(heard) == ["completed", "stopped"]
+
+
+@pytest.mark.parametrize(("reason", "state"), [("timeout", "failed"), ("cancelled", "cancelled")])
+async def test_a_stop_settles_a_run_that_does_not_end_by_the_reason_it_was_aborted_for(
+    lab: Lab, clock: FakeClock, reason: str, state: str
+) -> None:
+    began, go = asyncio.Event(), asyncio.Event()
+
+    async def handler(job: Job[Any]) -> None:
+        began.set()
+        while not go.is_set():
+            try:
+                await go.wait()
+            except asyncio.CancelledError:
+                continue
+
+    queue = await lab.start(handler, max_attempts=1, job_timeout=5)
+    await queue.enqueue("a", 1)
+    await within(began.wait())
+    if reason == "cancelled":
+        await queue.cancel("a", running=True)
+    else:
+        await clock.advance(6)
+    await lab.finish(queue.stop(timeout=1))
+    assert await lab.state("a") == state
+    go.set()
