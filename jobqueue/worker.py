@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any
 
 from jobqueue.announcer import Announcer
+from jobqueue.arrivals import Arrivals
 from jobqueue.batching import fitting
 from jobqueue.errors import JobQueueError, LeaseLostError, StorageUnavailableError
 from jobqueue.events import Emitter, ErrorOccurred
@@ -31,6 +32,7 @@ from jobqueue.options import millis
 from jobqueue.run import Job, Run
 from jobqueue.serde import dump
 from jobqueue.slots import SlotWatch
+from jobqueue.storage.arrival import ClaimsOnArrival
 from jobqueue.storage.base import Claimed, LeaseStatus, Renewal, SettleStatus, Storage
 from jobqueue.supervisor import Supervisor
 from jobqueue.timers import Timers
@@ -94,7 +96,7 @@ class Worker:
         self._awake = False  # so that only the first run of a batch sets the event
         self._hint = WorkHint(
             storage, self._queue, self._worker_id, options.block_timeout, supervisor,
-            self._wake.set, self._report,
+            self._wake.set, self._report, self._arrivals(storage),
         )  # fmt: skip
         self._slots = SlotWatch(storage, self._queue, options.concurrency)
         self._pauses = Pauses(storage.clock)
@@ -103,6 +105,11 @@ class Worker:
         self._over: asyncio.Future[None] | None = None
         self._claimer: asyncio.Task[None] | None = None
         self._heart: asyncio.Task[None] | None = None
+
+    def _arrivals(self, storage: Storage) -> Arrivals | None:
+        if not isinstance(storage, ClaimsOnArrival):
+            return None
+        return Arrivals(storage, self._queue, self._worker_id, self._lease, self._runs, self._launch)
 
     @property
     def running(self) -> int:
@@ -258,11 +265,13 @@ class Worker:
             self._give_back([job for job in jobs if job.fence not in runs or runs[job.fence].task is None])
             raise
 
-    def _start_runs(self, jobs: Sequence[Claimed], now: float) -> None:
+    def _start_runs(self, jobs: Sequence[Claimed], held_since: float) -> None:
         timeout, runs, create_task = self._options.job_timeout, self._runs, self._create_task
         perform, ended, tell = self._execution.perform, self._ended, self._announcer.hears_starts
+        now = self._clock.monotonic()
         for claimed in jobs:
             run = runs[claimed.fence] = Run(claimed, now)
+            run.confirmed_at = held_since
             if timeout is not None:
                 run.renew_until = now + timeout
                 self._timers.start(run, timeout)

@@ -9,8 +9,7 @@
 --   runs     for each run of settlements alike: how many 2, action 1 ("c" complete, "f" fail, "r" retry,
 --            "l" release, "x" cancel), ttl 6, delay 6
 --   fences   7 bytes per settlement
--- Returns: {named, one status per settlement, ms until the next due job or -1, "1" if jobs are left although
---   fewer than limit were claimed, fences of the claimed jobs (7 bytes each), then for each of them: id, its
+-- Returns: {named, one status per settlement, ms until the next due job or -1, "1" if jobs are left, fences of the claimed jobs (7 bytes each), then for each of them: id, its
 --   record before the claim}
 --   status   "A" accepted, "X" ended as cancelled, "L" lost
 -- Invariants: a settlement writes only if its fence is that of the running record; a settled job leaves
@@ -253,7 +252,7 @@ end
 if retried and due and due >= retried then wake() end
 
 publish()
-if claimed < limit and (claimed == most or bytes >= BUDGET) and ready_count() > 0 then answer[4] = '1' end
+if claimed > 0 and (claimed == most or bytes >= BUDGET) and ready_count() > 0 then answer[4] = '1' end
 answer[2], answer[5] = table.concat(status), table.concat(given)
 remember(spack('>I7I2', first_fence, claimed) .. answer[2])
 return answer

@@ -16,7 +16,7 @@ import pytest
 from jobqueue import FileStorage, Storage
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.testing import FakeClock
-from tests.queue.support import Lab, Reapers, WireStorage, opened, within
+from tests.queue.support import ArrivalStorage, Lab, Reapers, WireStorage, opened, within
 
 Directory = Callable[[], Path]
 
@@ -32,6 +32,11 @@ async def wire_store(_directory: Directory) -> AsyncIterator[Storage]:
 
 
 @asynccontextmanager
+async def arrival_store(_directory: Directory) -> AsyncIterator[Storage]:
+    yield ArrivalStorage(MemoryStorage())
+
+
+@asynccontextmanager
 async def file_store(directory: Directory) -> AsyncIterator[Storage]:
     yield FileStorage(directory(), fsync=False)
 
@@ -40,6 +45,7 @@ STORES: dict[str, Callable[[Directory], AbstractAsyncContextManager[Storage]]] =
     "memory": memory_store,  # in real time, with leases renewed from a thread
     "file": file_store,
     "wire": wire_store,  # merged calls, each of which takes turns of the loop
+    "arrival": arrival_store,  # the same, and jobs that come with a wake-up
 }
 
 

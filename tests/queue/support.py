@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from jobqueue import Job, Queue, Reaper, Storage, StorageUnavailableError
-from jobqueue.storage.base import NewJob
+from jobqueue.job import Action, Settlement
+from jobqueue.storage.base import Exchanged, NewJob
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.testing import FakeClock
 
@@ -305,6 +306,33 @@ WIRED = (
 )  # fmt: skip
 for _name in WIRED:
     setattr(WireStorage, _name, _wired(_name))
+
+
+class ArrivalStorage(WireStorage):
+    """A store behind a wire that claims on arrival."""
+
+    def __init__(self, inner: Storage, *, plans: Plans | None = None) -> None:
+        super().__init__(inner, plans=plans)
+        self.arrivals: list[tuple[int, float]] = []
+        """Limit and timeout of each call."""
+
+    def clone(self) -> ArrivalStorage:
+        return ArrivalStorage(self.inner.clone(), plans=self.plans)
+
+    async def claim_on_arrival(
+        self, queue: str, worker: str, limit: int, lease: int, timeout: float
+    ) -> Exchanged | None:
+        self.plans.calls["claim_on_arrival"] += 1
+        self.arrivals.append((limit, timeout))
+        await self.inner.wait_for_work(queue, worker, timeout)
+        answer = await self.inner.exchange(queue, worker, (), limit, lease)
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            releases = [Settlement(job.id, job.fence, Action.RELEASE) for job in answer.jobs]
+            await self.inner.exchange(queue, worker, releases, 0, lease)
+            raise
+        return answer._replace(more=bool((await self.inner.counts(queue)).queued))
 
 
 class DeafStorage(MemoryStorage):

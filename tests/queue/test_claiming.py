@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from jobqueue import Backoff, Job
 from jobqueue.storage.base import Exchanged
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.testing import FakeClock
-from tests.queue.support import DeafStorage, Gate, Hold, Lab, WireStorage, echo, opened, within
+from tests.queue.support import (
+    ArrivalStorage,
+    DeafStorage,
+    Gate,
+    Hold,
+    Lab,
+    WireStorage,
+    echo,
+    opened,
+    within,
+)
 
 
 class Gates:
@@ -148,3 +159,114 @@ async def test_a_run_that_ends_at_once_is_handed_in_before_the_worker_waits_agai
         await clock.settle()
         assert storage.noted == ["wait", "claim", "hand in", "wait"]
         await lab.close()
+
+
+class Burst:
+    """Ends each job when all of its burst have begun."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.begun = 0
+        self.all = asyncio.Event()
+
+    async def __call__(self, job: Job[Any]) -> Any:
+        self.begun += 1
+        if self.begun % self.size == 0:
+            self.all.set()
+            self.all = asyncio.Event()
+        else:
+            await self.all.wait()
+        return job.payload
+
+
+async def arriving(clock: FakeClock, handler: Any, **options: Any) -> tuple[ArrivalStorage, Lab, Any]:
+    """Start a queue on a store that claims on arrival."""
+    storage = ArrivalStorage(MemoryStorage(clock=clock))
+    await storage.open()
+    lab = Lab(storage)
+    queue = await lab.start(handler, concurrency=10, **options)
+    await clock.settle()
+    return storage, lab, queue
+
+
+async def test_a_worker_that_was_just_busy_claims_on_arrival(clock: FakeClock) -> None:
+    storage, lab, queue = await arriving(clock, echo)
+    assert storage.arrivals == []
+    for number in range(3):
+        assert await within(queue.enqueue_and_wait(None, number)) == number
+        await clock.settle()
+    assert storage.arrivals == [(1, 1.0)] * 3
+    assert storage.calls("wait_for_work") == 1
+    # One claims the first job, the others hand in, and so would claim more.
+    assert storage.calls("exchange") == 1 + 1 + 3
+    await lab.close()
+
+
+async def test_one_that_has_been_idle_for_a_while_waits_and_then_claims(clock: FakeClock) -> None:
+    storage, lab, queue = await arriving(clock, echo)
+    assert await within(queue.enqueue_and_wait(None, 1)) == 1
+    await clock.advance(1.1)
+    assert len(storage.arrivals) == 1
+    assert await within(queue.enqueue_and_wait(None, 2)) == 2
+    await clock.settle()
+    assert len(storage.arrivals) == 2
+    await lab.close()
+
+
+async def test_one_that_is_busy_waits_and_then_claims(clock: FakeClock) -> None:
+    gates = Gates()
+    storage, lab, queue = await arriving(clock, gates)
+    await queue.enqueue("a", 1)
+    await within(gates["a"].began.wait())
+    await clock.settle()
+    assert (storage.arrivals, storage.calls("wait_for_work")) == ([], 2)
+    gates["a"].go.set()
+    await clock.settle()
+    assert storage.arrivals == [(1, 1.0)]
+    await queue.enqueue("b", 2)
+    await within(gates["b"].began.wait())
+    gates["b"].go.set()
+    await lab.close()
+
+
+async def test_as_many_are_claimed_on_arrival_as_ran_together(clock: FakeClock) -> None:
+    storage, lab, queue = await arriving(clock, Burst(3))
+    for _ in range(2):
+        await within(asyncio.gather(*(queue.enqueue_and_wait(None, n) for n in range(3))))
+        await clock.settle()
+    assert storage.arrivals == [(3, 1.0)] * 2
+    await lab.close()
+
+
+async def test_a_claim_on_arrival_takes_a_small_part_of_a_short_lease(clock: FakeClock) -> None:
+    storage, lab, queue = await arriving(clock, echo, visibility_timeout=2.0)
+    assert await within(queue.enqueue_and_wait(None, 1)) == 1
+    await clock.settle()
+    assert storage.arrivals == [(1, 0.2)]
+    await lab.close()
+
+
+async def test_a_worker_that_stops_leaves_no_claim_on_arrival_behind(clock: FakeClock) -> None:
+    _, lab, queue = await arriving(clock, echo)
+    assert await within(queue.enqueue_and_wait(None, 1)) == 1
+    await clock.settle()
+    await within(queue.stop())
+    producer = await lab.start(name="q")
+    await producer.enqueue("a", 1)
+    await clock.settle()
+    assert await lab.state("a") == "queued"
+    await lab.close()
+
+
+async def test_a_store_that_cannot_claim_on_arrival_now_is_asked(clock: FakeClock) -> None:
+    storage, lab, queue = await arriving(clock, echo)
+    assert await within(queue.enqueue_and_wait(None, 1)) == 1
+
+    async def none(*_: object) -> None:
+        await storage.inner.wait_for_work("q", "w", 60)
+
+    storage.claim_on_arrival = none  # type: ignore[method-assign]
+    await clock.settle()
+    assert await within(queue.enqueue_and_wait(None, 2)) == 2
+    assert await within(queue.enqueue_and_wait(None, 3)) == 3
+    await lab.close()

@@ -24,7 +24,7 @@ from jobqueue.storage.redis.patience import UPLOAD, Patience
 from jobqueue.storage.redis.sockets import is_self_connected, keep_alive, unsent
 from jobqueue.storage.redis.url import Address, Target
 
-__all__ = ["Connection", "Login", "ReplyError", "connect"]
+__all__ = ["Argument", "Connection", "Login", "ReplyError", "connect"]
 
 BACKLOG = 1_048_576
 """Most bytes that wait to be sent; above that, callers wait instead."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from jobqueue.errors import JobQueueError, StorageError
@@ -23,6 +23,7 @@ from jobqueue.storage.redis.checks import (
 )
 from jobqueue.storage.redis.cluster import ClusterNodes, ClusterTransport, ShardRoute
 from jobqueue.storage.redis.confirm import Confirm, check_server
+from jobqueue.storage.redis.connection import Argument
 from jobqueue.storage.redis.connector import SingleConnector, Timeouts
 from jobqueue.storage.redis.faults import REFUSALS, RefusedError, code_of
 from jobqueue.storage.redis.keys import SECRET_BYTES, queues_key
@@ -238,11 +239,32 @@ class Session:
             self.names.used(queue, marked=answer.named)
         return answer
 
+    async def claim_on_arrival(
+        self, queue: str, worker: str, limit: int, lease: int, timeout: float
+    ) -> Exchange | None:
+        """Wait for jobs and claim them in one; ``None``: use `exchange`. As to being cancelled, the same."""
+        signal = self.signal(queue)
+
+        def send(script: Sequence[Argument]) -> Awaitable[Any]:
+            return signal.claim(script, timeout)
+
+        claiming = asyncio.ensure_future(self.steps.claim_later(queue, worker, limit, lease, send))
+        try:
+            answer = await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            signal.end_claim()
+            self.run(self._give_back(claiming, queue, worker, lease), "giving jobs back")
+            raise
+        if answer is not None and (answer.named or answer.jobs):
+            self.names.used(queue, marked=answer.named)
+        return answer
+
     async def _give_back(
-        self, claiming: asyncio.Future[Exchange], queue: str, worker: str, lease: int
+        self, claiming: Awaitable[Exchange | None], queue: str, worker: str, lease: int
     ) -> None:
         answer = await claiming
-        releases = [Settlement(job.id, job.fence, Action.RELEASE) for job in answer.jobs]
+        jobs = () if answer is None else answer.jobs
+        releases = [Settlement(job.id, job.fence, Action.RELEASE) for job in jobs]
         for piece in chunks(releases, [0] * len(releases)):
             await self.steps.exchange(queue, worker, piece, 0, lease)
 

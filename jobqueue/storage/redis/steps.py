@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
 from jobqueue.errors import StorageError
@@ -26,8 +26,10 @@ from jobqueue.storage.base import (
     WorkerInfo,
 )
 from jobqueue.storage.redis import codec
-from jobqueue.storage.redis.callers import Callers
+from jobqueue.storage.redis.callers import Call, Callers
 from jobqueue.storage.redis.confirm import Confirm, Reached
+from jobqueue.storage.redis.connection import Argument, ReplyError
+from jobqueue.storage.redis.faults import ConnectionLostError
 from jobqueue.storage.redis.keys import (
     QueueKeys,
     channel_base,
@@ -37,7 +39,7 @@ from jobqueue.storage.redis.keys import (
     queue_keys,
 )
 from jobqueue.storage.redis.pushes import CancelRequest
-from jobqueue.storage.redis.scripts import script
+from jobqueue.storage.redis.scripts import Script, script
 from jobqueue.storage.redis.transport import Transport
 
 __all__ = ["Exchange", "Insertion", "Purged", "Steps"]
@@ -138,9 +140,13 @@ class Steps:
         return lock_channel(self._prefix, lock, sharded=self.sharded)
 
     async def _call(self, name: str, queue: str, *args: bytes, confirm: Confirm | None = None) -> Any:
-        code, keys = script(name), self.keys(queue)
-        named = [getattr(keys, key) for key in code.keys]
+        code, named = self._script(name, queue)
         return await self._transport.call(code, named, (self._now(), *args), confirm)
+
+    def _script(self, name: str, queue: str) -> tuple[Script, list[bytes]]:
+        """Return a script and its keys."""
+        code, keys = script(name), self.keys(queue)
+        return code, [getattr(keys, key) for key in code.keys]
 
     async def insert(
         self,
@@ -172,23 +178,47 @@ class Steps:
         self, queue: str, worker: str, settlements: Sequence[Settlement], limit: int, lease: int
     ) -> Exchange:
         with self._callers.call(queue, worker) as call:
-            reply = await self._call(
-                "exchange",
-                queue,
-                call.caller,
-                call.number,
-                call.lost,
-                worker.encode(),
-                b"%d" % limit,
-                b"%d" % lease,
-                self.channel_base(queue),
-                queue.encode(),
-                *codec.settlement_args(settlements),
-            )
-        named, statuses, due, more, fences, *_ = reply
-        settled = [_SETTLED[status] for status in statuses.decode()]
-        next_due = None if int(due) < 0 else int(due)
-        return Exchange(bool(named), settled, next_due, bool(more), codec.claimed(fences, reply, 5))
+            args = self._exchange_args(call, queue, worker, settlements, limit, lease)
+            return _exchanged(await self._call("exchange", queue, *args))
+
+    async def claim_later(
+        self,
+        queue: str,
+        worker: str,
+        limit: int,
+        lease: int,
+        send: Callable[[Sequence[Argument]], Awaitable[Any]],
+    ) -> Exchange | None:
+        """Claim jobs by a script that ``send`` sends when there are some; ``None``: it did not."""
+        with self._callers.call(queue, worker) as call:
+            args = self._exchange_args(call, queue, worker, (), limit, lease)
+            code, named = self._script("exchange", queue)
+            sha = code.sha if self._transport.flags else code.plain_sha
+            try:
+                reply = await send([b"EVALSHA", sha, len(named), *named, self._now(), *args])
+            except (ConnectionLostError, ReplyError):
+                # Sent again under its number: what it has claimed, if it was carried out, is the answer.
+                reply = await self._call("exchange", queue, *args)
+        return None if reply is None else _exchanged(reply)
+
+    def _exchange_args(
+        self,
+        call: Call,
+        queue: str,
+        worker: str,
+        settlements: Sequence[Settlement],
+        limit: int,
+        lease: int,
+    ) -> tuple[bytes, ...]:
+        return (
+            *call,
+            worker.encode(),
+            b"%d" % limit,
+            b"%d" % lease,
+            self.channel_base(queue),
+            queue.encode(),
+            *codec.settlement_args(settlements),
+        )
 
     async def get(
         self, queue: str, ids: Sequence[str], reply_to: str | None, *, payload: bool
@@ -333,3 +363,10 @@ class Steps:
         if owner is None or term is None or until is None:
             raise StorageError(f"the lock {lock!r} cannot be read: run jobqueue fsck")
         return LockInfo(owner.decode(), int(term), int(until))
+
+
+def _exchanged(reply: Any) -> Exchange:
+    named, statuses, due, more, fences, *_ = reply
+    settled = [_SETTLED[status] for status in statuses.decode()]
+    next_due = None if int(due) < 0 else int(due)
+    return Exchange(bool(named), settled, next_due, bool(more), codec.claimed(fences, reply, 5))

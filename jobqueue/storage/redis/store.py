@@ -376,6 +376,17 @@ class RedisStorage:
         arguments.check_wait_for_work(queue, worker, timeout)
         return await self._open_session().signal(queue).wait(timeout)
 
+    async def claim_on_arrival(
+        self, queue: str, worker: str, limit: int, lease: int, timeout: float
+    ) -> Exchanged | None:
+        arguments.check_exchange(queue, worker, (), limit, lease)
+        arguments.check_wait_for_work(queue, worker, timeout)
+        session = self._open_session()
+        answer = await session.claim_on_arrival(queue, worker, limit, lease, timeout)
+        if answer is None:
+            return None
+        return Exchanged(answer.settled, answer.jobs, answer.next_due, answer.more)
+
     async def subscribe(self, queue: str, address: str, sink: Sink) -> None:
         arguments.check_sink(queue, address, sink)
         session = self._open_session()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jobqueue.testing.contract.arguments import ArgumentCases
+from jobqueue.testing.contract.arrival import ArrivalCases
 from jobqueue.testing.contract.cancel import CancelCases
 from jobqueue.testing.contract.claim import ClaimCases
 from jobqueue.testing.contract.expiry import ExpiryCases
@@ -37,6 +38,7 @@ class StorageContract(
     ExpiryCases,
     WaiterCases,
     WakeupCases,
+    ArrivalCases,
     LockCases,
     ListingCases,
     HostileCases,
