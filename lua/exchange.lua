@@ -9,7 +9,8 @@
 --   runs     for each run of settlements alike: how many 2, action 1 ("c" complete, "f" fail, "r" retry,
 --            "l" release, "x" cancel), ttl 6, delay 6
 --   fences   7 bytes per settlement
--- Returns: {named, one status per settlement, ms until the next due job or -1, "1" if jobs are left, fences of the claimed jobs (7 bytes each), then for each of them: id, its
+-- Returns: {mark, one status per settlement, ms until the next due job or -1, "1" if jobs are left although more
+--   could not be claimed in one call, fences of the claimed jobs (7 bytes each), then for each of them: id, its
 --   record before the claim}
 --   status   "A" accepted, "X" ended as cancelled, "L" lost
 -- Invariants: a settlement writes only if its fence is that of the running record; a settled job leaves
@@ -172,7 +173,7 @@ if limit > 0 and due and due <= now then
 end
 
 -- 3. Claims, highest priority first.
-local answer = { named, '', due and string.format(WHOLE, math.max(0, due - now)) or -1, '', '' }
+local answer = { '', '', due and string.format(WHOLE, math.max(0, due - now)) or -1, '', '' }
 local given, first_fence, claimed, most, bytes = {}, tick + 1, 0, math.min(limit, MOST), 0
 local stride = 1 -- how many records are read together: few until it is known how large they are
 local until_ = now + lease_ms
@@ -255,4 +256,5 @@ publish()
 if claimed > 0 and (claimed == most or bytes >= BUDGET) and ready_count() > 0 then answer[4] = '1' end
 answer[2], answer[5] = table.concat(status), table.concat(given)
 remember(spack('>I7I2', first_fence, claimed) .. answer[2])
+answer[1] = named
 return answer

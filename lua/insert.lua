@@ -10,7 +10,7 @@
 --   runs        for each run of jobs with equal options: how many 2, reuse 1 ("r" return, "f" rerun failed,
 --               "a" rerun), wait 1 ("1" yes), due kind 1 ("d" delay, "a" instant), due 6, priority 2,
 --               max_attempts 4, max_stalls 4, ttl 6
--- Returns: {named, seq of the first created, one status per job, then a record per "f"}: of the first jobs only,
+-- Returns: {mark, seq of the first created, one status per job, then a record per "f"}: of the first jobs only,
 --   where what is found is more than BUDGET bytes
 --   status      "q" created ready, "s" created scheduled, "F" full, "f" found, "m" found by an earlier send of
 --               this call, to be read

@@ -14,6 +14,7 @@ if ahead < 0 then return redis.error_reply('STALE a later call of this caller wa
 local function remember(what)
   save_meta(seen_now(noted) .. number .. what)
   if noted then return end
+  if named ~= '' then named = 'new' end
   -- A new caller: forget a few that are long gone, found at random, so that there are never many of them even
   -- where nobody sweeps.
   local some = call('HSCAN', meta, us % 65536, 'COUNT', 4)[2]

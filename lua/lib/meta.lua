@@ -6,6 +6,8 @@
 -- counter; and at least FLOOR (June 2025), whatever the server's clock says.
 -- `blanks`: how many elements of ready and staged are empty (see ready.lua).
 -- `ended`: how many jobs have ended since the queue was made, for rates.
+-- `named`: "1" if the queue was added to the set of queues. The answer of insert and exchange begins with it; there it
+-- is "new" when the queue does not know the caller: the queue may have been empty and dropped from the set since.
 -- The other fields are callers: see calls.lua.
 local FLOOR = 1750000000000000
 local counters = call('HMGET', meta, 'tick', 'blanks', 'named', 'ended', caller)

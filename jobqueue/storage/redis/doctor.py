@@ -120,7 +120,7 @@ async def _live_through(session: Session, prefix: str, queue: str) -> list[str]:
         for channel in channels:
             await session.pubsub.subscribe(channel, pushed)
         await steps.insert(queue, [NewJob("probe", b"", ttl=0, wait=True)], "doctor", None)
-        session.names.used(queue, marked=False)
+        session.names.used(queue, b"")
         await session.names.added(queue)
         try:
             keys = steps.keys(queue)

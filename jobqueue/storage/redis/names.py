@@ -2,9 +2,8 @@
 
 On a cluster the set may be on another node than a queue, so that no script can change both at once: a
 failover of that node, or the death of a process between two commands, can lose a name. A queue in use is
-therefore added again and again: at the first use by each open store, and once a minute. The mark ``named`` in
-the queue only tells that somebody has added it, so that a new queue is added before its first insertion
-returns.
+therefore added again and again: when the queue does not know the caller, which is new or has been forgotten
+with an emptied queue, and once a minute. A new queue is added before its first insertion returns.
 """
 
 from __future__ import annotations
@@ -38,12 +37,15 @@ class QueueNames:
         self._trusted: dict[str, float] = {}
         self._adding: dict[str, asyncio.Task[None]] = {}
 
-    def used(self, queue: str, *, marked: bool) -> None:
-        """Add a queue that is in use, in the background, unless this was done lately."""
-        if marked and self._trusted.get(queue, 0.0) > SYSTEM_CLOCK.monotonic():
+    def used(self, queue: str, mark: bytes) -> None:
+        """Add a queue that is in use, in the background, unless this was done lately.
+
+        Its ``mark`` is empty if it was never added, and ``new`` if it does not know the caller.
+        """
+        if mark == b"1" and self._trusted.get(queue, 0.0) > SYSTEM_CLOCK.monotonic():
             return
         if queue not in self._adding:
-            task = asyncio.create_task(self._add(queue, marked=marked), name="jobqueue-redis-naming")
+            task = asyncio.create_task(self._add(queue, marked=bool(mark)), name="jobqueue-redis-naming")
             self._adding[queue] = task
             task.add_done_callback(lambda _: self._adding.pop(queue, None))
 

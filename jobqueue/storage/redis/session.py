@@ -235,8 +235,8 @@ class Session:
                 raise
             finally:
                 signal.end_exchange(claimed)
-        if answer.named or answer.jobs or answer.settled:
-            self.names.used(queue, marked=answer.named)
+        if answer.mark or answer.jobs or answer.settled:
+            self.names.used(queue, answer.mark)
         return answer
 
     async def claim_on_arrival(
@@ -255,8 +255,8 @@ class Session:
             signal.end_claim()
             self.run(self._give_back(claiming, queue, worker, lease), "giving jobs back")
             raise
-        if answer is not None and (answer.named or answer.jobs):
-            self.names.used(queue, marked=answer.named)
+        if answer is not None and (answer.mark or answer.jobs):
+            self.names.used(queue, answer.mark)
         return answer
 
     async def _give_back(

@@ -65,8 +65,8 @@ _SWEPT = {b"Q": JobState.QUEUED, b"F": JobState.FAILED, b"X": JobState.CANCELLED
 class Insertion(NamedTuple):
     """The answer of one insert script."""
 
-    named: bool
-    """True if the queue is in the set of queues."""
+    mark: bytes
+    """What the queue knows of its name in the set of queues; see `QueueNames.used`."""
     answers: list[Inserted | None]
     """Answers for the first jobs, one at least; ``None`` for a job that was found and has to be read."""
     reached: Reached | None
@@ -81,7 +81,7 @@ class Insertion(NamedTuple):
 class Exchange(NamedTuple):
     """The answer of one exchange script."""
 
-    named: bool
+    mark: bytes
     settled: list[SettleStatus]
     next_due: int | None
     more: bool
@@ -172,7 +172,7 @@ class Steps:
         if confirm is not None:
             reply, waited = reply
             reached = confirm.read(waited)
-        return Insertion(bool(reply[0]), codec.inserted(reply), reached)
+        return Insertion(reply[0], codec.inserted(reply), reached)
 
     async def exchange(
         self, queue: str, worker: str, settlements: Sequence[Settlement], limit: int, lease: int
@@ -366,7 +366,7 @@ class Steps:
 
 
 def _exchanged(reply: Any) -> Exchange:
-    named, statuses, due, more, fences, *_ = reply
+    mark, statuses, due, more, fences, *_ = reply
     settled = [_SETTLED[status] for status in statuses.decode()]
     next_due = None if int(due) < 0 else int(due)
-    return Exchange(bool(named), settled, next_due, bool(more), codec.claimed(fences, reply, 5))
+    return Exchange(mark, settled, next_due, bool(more), codec.claimed(fences, reply, 5))

@@ -186,8 +186,8 @@ class RedisStorage:
         async def send(piece: Sequence[NewJob]) -> list[Inserted | None]:
             nonlocal short
             done = await session.steps.insert(queue, piece, reply_to, max_length, confirm)
-            session.names.used(queue, marked=done.named)
-            if not done.named:
+            session.names.used(queue, done.mark)
+            if not done.mark:
                 await session.names.added(queue)
             if confirm is not None and done.lacks(confirm):
                 short = done.reached
