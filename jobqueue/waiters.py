@@ -12,10 +12,16 @@ that registered its waiter; it is kept until the incarnation is known.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar, cast
 
-from jobqueue.errors import JobNotFoundError, JobQueueError, WaitTimeoutError, own_copy
+from jobqueue.errors import (
+    JobNotFoundError,
+    JobQueueError,
+    StorageUnavailableError,
+    WaitTimeoutError,
+    own_copy,
+)
 from jobqueue.explain import unfinished
 from jobqueue.job import ENDED, JobState
 from jobqueue.runtime import all_end, apart
@@ -24,6 +30,8 @@ from jobqueue.storage.memory import MemoryStorage
 from jobqueue.timers import Lane, Timers
 
 __all__ = ["POLL", "TimeIsUpError", "Waiter", "Waiters"]
+
+T = TypeVar("T")
 
 POLL = 5.0
 """Seconds between two reads of a waited-for job: the longest delay that a lost reply can cause."""
@@ -264,27 +272,37 @@ class Waiters:
     async def last_look(self, waiter: Waiter) -> Reply:
         """Read the store once more for a waiter whose timeout has passed. Raises `WaitTimeoutError`."""
         waiter.future = self._future()  # a reply that comes meanwhile counts, too
-        look = asyncio.create_task(self._look(waiter), name="jobqueue-last-look")
         cause: JobQueueError | None = None
+        known = ""
         try:
-            answered = await all_end(self._storage.clock, [look], LAST_LOOK) and not look.cancelled()
-            known = look.result() if answered else "the store is silent"
+            (record,) = await self._ask(self._storage.get(self._queue, [waiter.id]))
+            waiter.read(self._queue, record)
+            if record is not None and not waiter.future.done():
+                known = unfinished(record, self._queue, attended=await self._is_attended(record))
         except JobQueueError as error:
             known, cause = f"the store cannot be asked: {error}", error
-        finally:
-            look.cancel()
         if waiter.future.done():
             return waiter.future.result()
         raise WaitTimeoutError(f"job {waiter.id!r} has no known outcome in time: {known}") from cause
 
-    async def _look(self, waiter: Waiter) -> str:
-        """Give the waiter the job's record; return the reason why that is no outcome, if it is none."""
-        (record,) = await self._storage.get(self._queue, [waiter.id])
-        waiter.read(self._queue, record)
-        if record is None or waiter.future.done():
-            return ""
-        attended = record.state is JobState.PROCESSING or await self._storage.workers(self._queue)
-        return unfinished(record, self._queue, attended=bool(attended))
+    async def _is_attended(self, record: Record) -> bool:
+        """Return whether a worker of the queue was seen lately; True if that is not known."""
+        if record.state is JobState.PROCESSING:
+            return True
+        try:
+            return bool(await self._ask(self._storage.workers(self._queue)))
+        except JobQueueError:
+            return True
+
+    async def _ask(self, call: Coroutine[Any, Any, T]) -> T:
+        """Await a call of the store for `LAST_LOOK` seconds. Raises `StorageUnavailableError`."""
+        asked = asyncio.create_task(call, name="jobqueue-last-look")
+        try:
+            if await all_end(self._storage.clock, [asked], LAST_LOOK) and not asked.cancelled():
+                return asked.result()
+        finally:
+            asked.cancel()
+        raise StorageUnavailableError("it is silent")
 
     def fail_all(self, error: BaseException) -> None:
         """End all waiting calls, now and later, with an error: nothing waits for a stopped queue."""
@@ -314,7 +332,8 @@ class Waiters:
                 timer.cancel()
             self._stale.clear()
             while self._told or self._missed:
-                await self._read(self._some_ids())
+                if ids := self._some_ids():
+                    await self._read(ids)
 
     def _some_ids(self) -> list[str]:
         ids: list[str] = []

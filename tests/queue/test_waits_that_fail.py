@@ -323,7 +323,7 @@ async def test_the_last_look_at_a_silent_store_is_bounded(silent: WireStorage, c
     await clock.advance(3 + LAST_LOOK - 0.1)
     assert not call.done()
     await clock.advance(0.2)
-    with pytest.raises(WaitTimeoutError, match="the store is silent"):
+    with pytest.raises(WaitTimeoutError, match="it is silent"):
         await within(call)
     silent.heal()
     hold.go.set()
@@ -392,3 +392,23 @@ async def test_a_memory_store_of_ones_own_may_be_silent_too(clock: FakeClock) ->
     with pytest.raises(WaitTimeoutError, match="may be stored or not"):
         await within(call)
     await lab.close()
+
+
+@pytest.mark.parametrize("how", ["silent", "broken"])
+async def test_what_is_known_of_the_job_is_told_although_nothing_is_known_of_workers(
+    silent: WireStorage, clock: FakeClock, how: str
+) -> None:
+    lab, hold, before = Lab(silent), Hold(), left_tasks()
+    queue = await lab.start()
+    if how == "silent":
+        silent.fault("workers", before=hold)
+    else:
+        silent.break_down("workers")
+    call = asyncio.create_task(queue.enqueue_and_wait("a", 1, timeout=3))
+    await clock.advance(3 + LAST_LOOK + 0.1)
+    with pytest.raises(WaitTimeoutError, match="still queued; the job goes on"):
+        await within(call)
+    silent.heal()
+    hold.go.set()
+    await lab.close()
+    assert left_tasks() == before

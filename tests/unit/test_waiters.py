@@ -191,3 +191,24 @@ async def test_time_is_up_for_each_by_its_own_timeout() -> None:
     assert not long.future.done()
     await clock.advance(2)
     assert long.future.done()
+
+
+async def test_a_poll_reads_nothing_that_nobody_waits_for_any_more() -> None:
+    class Counting(MemoryStorage):
+        read = 0
+
+        async def get(self, *args: Any, **options: Any) -> Any:
+            self.read += 1
+            return await super().get(*args, **options)
+
+    storage = Counting(clock=FakeClock())
+    waiters = make_waiters(storage)
+    gone = waiters.add("a", 5)
+    gone.bind(1)
+    waiters.resync()
+    waiters.remove(gone)
+    polling = asyncio.create_task(waiters.poll())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    polling.cancel()
+    assert storage.read == 0
