@@ -203,6 +203,29 @@ class WaiterCases(Cases):
         assert await jobs.complete(run) == "lost"
         await self.expect_only(jobs, box, [])
 
+    @pytest.mark.parametrize("end", [Action.COMPLETE, Action.FAIL, Action.CANCEL])
+    async def test_every_answer_about_a_job_names_its_incarnation(self, jobs: Jobs, end: Action) -> None:
+        async def named(state: JobState) -> set[int]:
+            (listed,) = (await jobs.storage.scan("q", state, 10)).records
+            found = (
+                [] if state is JobState.CANCELLED else [(await jobs.put("a")).seq]
+            )  # cancelled: it is free
+            return {listed.seq, (await jobs.record("a")).seq, *found}
+
+        box, told = Box(), list[int]()
+        await jobs.storage.subscribe("q", "me", box)
+        for _ in range(2):
+            (created,) = await jobs.insert(job("a", wait=True, reuse=Reuse.RERUN), reply_to="me")
+            assert await named(JobState.QUEUED) == {created.seq}
+            run = await jobs.claim_one()
+            assert await named(JobState.PROCESSING) == {created.seq}
+            await jobs.settle(run, end, b"data")
+            assert await named((await jobs.record("a")).state) == {created.seq}
+            told.append(created.seq)
+            await box.take(replies=len(told))
+        assert [reply.seq for reply in box.replies] == told
+        assert told[0] < told[1]
+
     async def test_a_batch_tells_of_each(self, jobs: Jobs) -> None:
         box = Box()
         await jobs.storage.subscribe("q", "me", box)
