@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from threading import get_ident
 
-__all__ = ["Home"]
+from jobqueue.runtime import apart
+from jobqueue.storage.base import Storage
+
+__all__ = ["Home", "open_apart"]
 
 
 class Home:
@@ -35,3 +38,14 @@ class Home:
         if here:
             self._thread = get_ident()  # it goes on in another thread
         return here
+
+
+async def open_apart(storage: Storage) -> None:
+    """Open a store in an empty context, which its connections keep. Raises `StorageError`."""
+    opening = apart(storage.open(), "open")
+    try:
+        await opening
+    except asyncio.CancelledError:
+        if not opening.cancelled() and opening.exception() is None:  # it was faster, and nobody will close it
+            await storage.close()
+        raise

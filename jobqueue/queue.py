@@ -30,7 +30,7 @@ from jobqueue.execution import Execution, Handler, Hook, is_async
 from jobqueue.generics import P, R
 from jobqueue.identity import Identity
 from jobqueue.job import ENDED, JobState
-from jobqueue.loops import Home
+from jobqueue.loops import Home, open_apart
 from jobqueue.options import (
     MAX_SECONDS,
     check_bool,
@@ -51,7 +51,7 @@ from jobqueue.records import (
 )
 from jobqueue.requests import Requests
 from jobqueue.run import Job
-from jobqueue.runtime import apart, make_tuple
+from jobqueue.runtime import make_tuple
 from jobqueue.serde import JsonSerde, Serde, load
 from jobqueue.session import Session
 from jobqueue.signals import serve_until_signal
@@ -234,7 +234,7 @@ class Queue(Generic[P, R]):
                 return
             self._log.log_jobs()
             self._home = Home()
-            await apart(self._storage.open(), "open")
+            await open_apart(self._storage)
             session = Session(
                 self._storage, self._home, self.name, self._identity.name, self._max_length, self._emitter,
                 named=self._identity.given,

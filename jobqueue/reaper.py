@@ -27,10 +27,9 @@ from jobqueue.forks import tell_in_child
 from jobqueue.identity import Identity
 from jobqueue.job import JobState
 from jobqueue.leadership import Leadership
-from jobqueue.loops import Home
+from jobqueue.loops import Home, open_apart
 from jobqueue.options import LeaderElection, check_queue_name, check_seconds, fitting_lock_name
 from jobqueue.presence import Presence
-from jobqueue.runtime import apart
 from jobqueue.signals import serve_until_signal
 from jobqueue.storage.base import Storage
 from jobqueue.storage.sweeping import Sweepable
@@ -153,7 +152,7 @@ class Reaper:
                     )
                 return
             self._home = Home()
-            await apart(self._storage.open(), "open")
+            await open_apart(self._storage)
             tell_in_child(self)
             self._over, self._defect = asyncio.Event(), None
             self._swept = False

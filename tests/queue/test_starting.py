@@ -165,3 +165,24 @@ async def test_an_unstarted_queue_refuses_every_call(lab: Lab) -> None:
         with pytest.raises(JobQueueError, match=r"queue 'q' is not started.*start\(\)"):
             await call
     assert await lab.state("a") is None
+
+
+class SlowToOpen(MemoryStorage):
+    async def open(self) -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        await super().open()
+
+
+@pytest.mark.parametrize("turns", range(10))
+async def test_a_start_that_is_cancelled_as_the_store_opens_leaves_it_closed(turns: int) -> None:
+    storage = SlowToOpen(clock=FakeClock())
+    queue: Queue[Any, Any] = Queue(storage, "q")
+    starting = asyncio.create_task(queue.start())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    starting.cancel()
+    await asyncio.wait([starting])
+    if not starting.cancelled():
+        await within(queue.stop())
+    assert storage._opened == 0
