@@ -14,7 +14,7 @@ local status = {}
 for i = 2, #ARGV do
   local fence, id = sunpack('>I7', ARGV[i]), sub(ARGV[i], 8)
   local record = call('HGET', running, id) or call('HGET', jobs, id)
-  local job = record and parse(record)
+  local job = record and sound(record) and parse(record)
   local asked = job and job.fence == fence and (job.cancelling ~= 0 or job.state == 'X')
   status[#status + 1] = asked and 'A' or 'N'
 end

@@ -40,7 +40,7 @@ end
 
 local function cancel(id)
   local live = call('HGET', running, id)
-  if live then
+  if live and sound(live) then
     if not ask then return 'P' end
     local job = parse(live)
     job.cancelling = 1
@@ -50,7 +50,7 @@ local function cancel(id)
     return 'A'
   end
   local record = call('HGET', jobs, id)
-  if not record or expired(record) then return 'N' end
+  if not record or not sound(record) or expired(record) then return 'N' end
   bytes = bytes + #record
   local job = parse(record)
   if job.state == 'Q' then

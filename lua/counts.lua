@@ -29,7 +29,7 @@ local function unexpired(key) return call('ZCOUNT', key, '(' .. string.format(WH
 local oldest
 local function look(element)
   local record = call('HGET', jobs, sub(element, 8))
-  if record then
+  if record and sound(record) then
     local state = sub(record, 1, 1)
     local created = sunpack('>I6', record, (state == 'q' or state == 'w') and 24 or 53)
     if not oldest or created < oldest then oldest = created end

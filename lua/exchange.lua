@@ -57,7 +57,7 @@ if ahead == 0 or (lost > 0 and before >= lost) then
   local from, had = sunpack('>I7I2', noted, 19)
   local all, claims = had > 0 and call('HGETALL', running) or {}, {}
   for i = 1, #all, 2 do
-    local fence = sunpack('>I7', all[i + 1], 24)
+    local fence = sound(all[i + 1]) and sunpack('>I7', all[i + 1], 24) or 0
     if fence >= from and fence < from + had then
       claims[#claims + 1] = { id = all[i], fence = fence, record = all[i + 1] }
     end
@@ -138,7 +138,9 @@ for _, place in ipairs(slow) do
   local i, at = place[1], place[2]
   local id, fence = ARGV[FIXED + i], sunpack('>I7', fences, 7 * i - 6)
   local record = call('HGET', running, id)
-  if record then
+  if record and not sound(record) then
+    status[i] = 'L'
+  elseif record then
     local job = parse(record)
     if job.fence == fence then
       local ttl, delay = sunpack('>I6I6', runs, at + 3)
@@ -150,7 +152,7 @@ for _, place in ipairs(slow) do
     status[i] = released[id] == fence and 'A' or 'L'
   else
     record = call('HGET', jobs, id)
-    local held = record and not expired(record) and parse(record)
+    local held = record and sound(record) and not expired(record) and parse(record)
     status[i] = (not held or held.fence ~= fence) and 'L' or held.state == 'X' and 'X' or 'A'
   end
 end
@@ -200,6 +202,8 @@ local function claim(elements)
     if bytes >= BUDGET then
       stopped = from[i]
       break
+    elseif record and not (byte(record) == 113 and #record >= SHORTEST) and not sound(record) then
+      set_aside(jobs, id)
     elseif record then
       tick = tick + 1
       claimed = claimed + 1

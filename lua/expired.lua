@@ -17,6 +17,10 @@ local page = call('HSCAN', running, cursor, 'COUNT', 1000)
 local answer, all = { page[1] }, page[2]
 for i = 1, #all, 2 do
   local record = all[i + 1]
-  if sunpack('>I7', record, 9) <= now then answer[#answer + 1] = sub(record, 24, 30) .. all[i] end
+  if #record < 30 then -- sweep sets it aside
+    answer[#answer + 1] = '\0\0\0\0\0\0\0' .. all[i]
+  elseif sunpack('>I7', record, 9) <= now then
+    answer[#answer + 1] = sub(record, 24, 30) .. all[i]
+  end
 end
 return answer

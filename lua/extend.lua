@@ -18,7 +18,7 @@ local status = {}
 for i = 4, #ARGV, 3 do
   local id, head = ARGV[i], ARGV[i + 1]
   local record = call('HGET', running, id)
-  if not record or sub(record, 24, 30) ~= sub(head, 1, 7) then
+  if not record or not sound(record) or sub(record, 24, 30) ~= sub(head, 1, 7) then
     status[#status + 1] = 'L'
   else
     if sub(head, 8, 8) == '1' then

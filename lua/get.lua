@@ -19,10 +19,11 @@ for i = 4, #ARGV do
   if bytes >= BUDGET then break end
   local id = ARGV[i]
   local record = call('HGET', jobs, id)
-  if not record or expired(record) then
+  if not record or not sound(record) or expired(record) then
     answer[i - 3] = ''
   else
     local live = call('HGET', running, id)
+    if live and not sound(live) then live = nil end
     local job = parse(live or record)
     local ended = job.state == 'C' or job.state == 'F' or job.state == 'X'
     if reply_to ~= '' and not ended then

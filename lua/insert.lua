@@ -73,6 +73,7 @@ local function find(i, id, record, reuse, wait)
     return false
   end
   local live = not key and not places[id] and call('HGET', running, id)
+  if live and not sound(live) then live = nil end
   local job = parse(live or record)
   if wait and not key then
     local waiters = with_waiter(job.waiters, reply_to)
@@ -118,6 +119,10 @@ for at = 1, #runs, RUN do
     local id = ARGV[FIXED + i]
     local place, record = places[id], records[#records - read + i]
     if place then record = fields[place] end
+    if record and not sound(record) then -- nobody can run it: the new job takes its place
+      set_aside(jobs, id)
+      record = nil
+    end
     if record and find(i, id, record, reuse, wait) then
       -- answered
     elseif created >= room then

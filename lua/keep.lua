@@ -27,7 +27,7 @@ for i = 4, #ARGV, 2 do
   local id, expires = ARGV[i], now + tonumber(ARGV[i + 1])
   local record = call('HGET', jobs, id)
   local key = record and keys[sub(record, 1, 1)]
-  if not record or expired(record) then
+  if not record or not sound(record) or expired(record) then
     status[#status + 1] = 'N'
   elseif not key then
     status[#status + 1] = 'L'

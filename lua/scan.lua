@@ -24,7 +24,7 @@ if cursor ~= '' then from, behind = sunpack('>I7', cursor) - BIAS, sub(cursor, 8
 
 local answer, keys, bytes = { '' }, {}, 0
 local function add(id, record, score, member)
-  if record then
+  if record and sound(record) then
     local job = parse(record)
     job.payload, job.waiters = '', ''
     if job.state == 'C' then job.data = nil end
@@ -116,7 +116,7 @@ end
 local function list_running()
   local list, all = {}, call('HGETALL', running)
   for i = 1, #all, 2 do
-    local fence = sunpack('>I7', all[i + 1], 24)
+    local fence = sound(all[i + 1]) and sunpack('>I7', all[i + 1], 24) or 0
     if not from or fence > from then list[#list + 1] = { fence, all[i], all[i + 1] } end
   end
   table.sort(list, function(a, b) return a[1] < b[1] end)

@@ -38,10 +38,14 @@ for i = #ARGV, 7, -1 do
   looked = looked + 1
   local id = ARGV[i]
   local record = call('HGET', running, id)
-  local job = record and parse(record)
+  local job = record and sound(record) and parse(record)
+  if record and not job then
+    call('HDEL', running, id)
+    set_aside(jobs, id)
+  end
   if job and job.mark <= now then
     local queued = job.cancelling == 0 and call('HGET', jobs, id)
-    job.id, job.payload = id, queued and parse(queued).payload or ''
+    job.id, job.payload = id, queued and sound(queued) and parse(queued).payload or ''
     bytes = bytes + #record + #job.payload
     found[#found + 1] = job
   end

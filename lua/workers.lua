@@ -14,8 +14,10 @@ local seen_for = tonumber(ARGV[2])
 
 local leases = {}
 for _, record in ipairs(call('HVALS', running)) do
-  local worker = parse(record).worker
-  leases[worker] = (leases[worker] or 0) + 1
+  if sound(record) then
+    local worker = parse(record).worker
+    leases[worker] = (leases[worker] or 0) + 1
+  end
 end
 -- A worker may be several callers.
 local order, last = {}, {}

@@ -30,7 +30,8 @@ local function promote(most)
     local members = call('ZRANGEBYSCORE', key, '-inf', now, 'WITHSCORES', 'LIMIT', 0, most)
     for i = 1, #members, 2 do
       local member = members[i]
-      list[#list + 1] = { key = key, member = member, due = tonumber(members[i + 1]), seq = sunpack('>I7', member) }
+      local seq = #member >= 7 and sunpack('>I7', member) or 0
+      list[#list + 1] = { key = key, member = member, due = tonumber(members[i + 1]), seq = seq }
     end
   end
   table.sort(list, function(a, b)
@@ -42,7 +43,9 @@ local function promote(most)
     local id = sub(entry.member, 8)
     call('ZREM', entry.key, entry.member)
     local record = call('HGET', jobs, id)
-    if record then
+    if record and not sound(record) then
+      set_aside(jobs, id)
+    elseif record then
       local job = parse(record)
       put_back(job, id)
       call('HSET', jobs, id, build(job))

@@ -12,6 +12,24 @@
 -- the expiry of an ended one. A short ready job's position is its seq. The waiters (see ended) stand each after
 -- their length in one byte.
 -- What changes together stands together: the scripts cut records into few pieces.
+
+-- Whether a record can be read: what foreign hands have cut or written is left out, and shown by fsck.
+local LETTERS, SHORTEST, FULL = 'QSRPCFX', 47, 86
+local function sound(rec)
+  local state, size = sub(rec, 1, 1), #rec
+  if state == 'q' or state == 'w' or state == 's' then
+    return size >= SHORTEST and size >= SHORTEST + sunpack('>I3', rec, 45)
+  end
+  if size < FULL or not string.find(LETTERS, state, 1, true) then return false end
+  local waiters, progress, data, worker = sunpack('>I3I4I4I2', rec, 74)
+  return size >= FULL + waiters + math.max(0, progress - 1) + math.max(0, data - 1) + worker
+end
+
+-- Leave a job where it is, in no index: nobody can run it. It is taken from an index once, and so told once.
+local function set_aside(key, id)
+  redis.log(redis.LOG_WARNING, 'jobqueue: a record in ' .. key .. ' cannot be read: run jobqueue fsck; its id: ' .. id)
+end
+
 local function parse(rec)
   local state = sub(rec, 1, 1)
   if state == 'q' or state == 'w' or state == 's' then

@@ -15,7 +15,7 @@ local function lower_bound(position)
         at = at + 1
       end
     end
-    if probe ~= '' and sunpack('>I7', probe) < position then
+    if probe ~= '' and (#probe < 7 or sunpack('>I7', probe) < position) then
       low = at + 1
     else
       high = middle

@@ -6,7 +6,7 @@ local retried -- the earliest due time among the retries
 -- The payload stays behind in jobs while a job runs.
 local function payload_of(id)
   local record = call('HGET', jobs, id)
-  return record and parse(record).payload or ''
+  return record and sound(record) and parse(record).payload or ''
 end
 
 local function settle(id, job, action, data, ttl, delay)

@@ -337,14 +337,17 @@ class SimStorage:
         return await self._call("workers", lambda engine, now: engine.workers(queue, now))
 
     async def wait_for_work(self, queue: str, worker: str, timeout: float) -> bool:
-        return await self._wait(("work", queue), timeout, lambda engine, now: engine.has_work(queue, now))
+        return await self._wait(("work", queue), timeout, lambda engine, now: engine.work_in(queue, now))
 
     async def wait_for_lock(self, lock: str, timeout: float) -> bool:
-        return await self._wait(("lock", lock), timeout, lambda engine, now: engine.holder(lock, now) is None)
+        return await self._wait(
+            ("lock", lock), timeout, lambda engine, now: 0 if engine.holder(lock, now) is None else None
+        )
 
     async def _wait(
-        self, topic: tuple[str, str], timeout: float, ready: Callable[[Engine, int], bool]
+        self, topic: tuple[str, str], timeout: float, look: Callable[[Engine, int], int | None]
     ) -> bool:
+        """Wait for a wake-up; ``look`` returns the milliseconds until there is a reason of its own."""
         self._check_open()
         store, world = self._store, self._store.world
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -357,11 +360,12 @@ class SimStorage:
             wake(False)
 
         def arrive() -> None:
-            if ready(store.engine, store.now()):
+            due = look(store.engine, store.now())
+            if due == 0:
                 wake(True)
             else:
                 store.block(topic, wake)
-                world.after(timeout, expire)
+                world.after(timeout if due is None else min(timeout, due / 1000), expire)
 
         world.after(store.latency(), arrive)
         try:

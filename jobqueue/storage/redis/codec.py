@@ -17,6 +17,8 @@ __all__ = [
     "claimed",
     "element",
     "fence_bytes",
+    "id_bytes",
+    "id_text",
     "insert_args",
     "inserted",
     "record",
@@ -51,6 +53,16 @@ _CANCELLING = 1
 _FLOOR = 1_750_000_000_000_000
 
 _int = int.from_bytes
+
+
+def id_text(data: bytes) -> str:
+    """Return an id as text. Bytes that are not UTF-8, as only foreign hands write, survive the way back."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def id_bytes(id: str) -> bytes:
+    """Return the bytes of an id that came from the server."""
+    return id.encode("utf-8", "surrogateescape")
 
 
 # -- insert ---------------------------------------------------------------------------------------
@@ -148,7 +160,7 @@ def settlement_args(settlements: Sequence[Settlement]) -> list[bytes]:
                 runs.append(_settlement_run(length, *last))
             last, length = alike, 0
         length += 1
-        ids.append(id.encode())
+        ids.append(id_bytes(id))
         fences.append(fence_bytes(fence))
         datas.append(data)
     if last is not None:
@@ -171,7 +183,7 @@ def claimed(fences: bytes, reply: Sequence[Any], start: int) -> list[Claimed]:
     unpack = _SHORT.unpack_from
     at = 0
     for i in range(start, len(reply), 2):
-        id, data, fence = reply[i].decode(), reply[i + 1], _int(fences[at : at + 7])
+        id, data, fence = id_text(reply[i]), reply[i + 1], _int(fences[at : at + 7])
         at += 7
         if data[0] in _SHORT_READY:
             _, _, max_attempts, _, ttl, _, created, _, _, _, waiters = unpack(data)
@@ -233,7 +245,7 @@ def record(id: str, data: bytes, *, payload: bool = False) -> Record:
         max_stalls=max_stalls,
         ttl=_int(ttl),
         fence=_int(fence),
-        worker=worker.decode() if leased else None,
+        worker=worker.decode(errors="replace") if leased else None,
         lease_until=_int(mark) if leased else None,
         cancelling=bool(flags & _CANCELLING),
         result=output if completed else None,

@@ -9,15 +9,18 @@ with an emptied queue, and once a minute. A new queue is added before its first 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from jobqueue.errors import JobQueueError
 from jobqueue.loggers import get_logger
+from jobqueue.options import check_queue_name
 from jobqueue.runtime import SYSTEM_CLOCK
 from jobqueue.storage.redis.keys import queues_key
+from jobqueue.storage.redis.notices import warn_once
 from jobqueue.storage.redis.steps import Steps
 from jobqueue.storage.redis.transport import Transport
 
-__all__ = ["QueueNames"]
+__all__ = ["QueueNames", "readable_names"]
 
 log = get_logger("jobqueue.redis")
 
@@ -25,6 +28,17 @@ _TRUSTED_FOR = 60.0
 _WAIT = 1.0
 """Seconds that the first insertion waits for the name of its queue: the jobs are stored already."""
 _MOST = 10_000
+
+
+def readable_names(names: Iterable[bytes]) -> list[str]:
+    """Return the names of queues, sorted. What cannot be one is left out, and told once."""
+    found: list[str] = []
+    for name in names:
+        try:
+            found.append(check_queue_name(name.decode()))
+        except ValueError:  # of the decoding, and of the check
+            warn_once(f"the set of queue names holds {name!r:.200}, which is no queue: remove it")
+    return sorted(found)
 
 
 class QueueNames:

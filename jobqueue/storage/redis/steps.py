@@ -225,7 +225,7 @@ class Steps:
     ) -> list[Record | None]:
         """Read the first of these jobs, one at least."""
         payloads = b"1" if payload else b"0"
-        reply = await self._call("get", queue, self._waiter(reply_to), payloads, *(id.encode() for id in ids))
+        reply = await self._call("get", queue, self._waiter(reply_to), payloads, *map(codec.id_bytes, ids))
         return [
             codec.record(id, data, payload=payload) if data else None
             for id, data in zip(ids, reply, strict=False)
@@ -237,7 +237,7 @@ class Steps:
         args: list[bytes] = []
         for id, fence, progress in leases:
             given = b"0" if progress is None else b"1"
-            args += (id.encode(), codec.fence_bytes(fence) + given, progress or b"")
+            args += (codec.id_bytes(id), codec.fence_bytes(fence) + given, progress or b"")
         reply = await self._call("extend", queue, self._callers.name(worker), b"%d" % lease, *args)
         return [_LEASES[status] for status in reply.decode()]
 
@@ -261,7 +261,9 @@ class Steps:
             )
         swept = zip(*(taken[i::5] for i in range(5)), strict=True)
         return int(looked), [
-            Swept(id.decode(), _SWEPT[state], int(attempts), int(stalls), worker.decode())
+            Swept(
+                codec.id_text(id), _SWEPT[state], int(attempts), int(stalls), worker.decode(errors="replace")
+            )
             for id, state, attempts, stalls, worker in swept
         ]
 
@@ -276,14 +278,14 @@ class Steps:
                 b"1" if running else b"0",
                 self.channel_base(queue),
                 queue.encode(),
-                *(id.encode() for id in ids),
+                *map(codec.id_bytes, ids),
             )
         return [_CANCELS[status] for status in reply.decode()]
 
     async def asked(self, queue: str, runs: Sequence[CancelRequest]) -> list[bool]:
         """Return for each run whether it was asked to end."""
         reply = await self._call(
-            "asked", queue, *(codec.fence_bytes(run.fence) + run.id.encode() for run in runs)
+            "asked", queue, *(codec.fence_bytes(run.fence) + codec.id_bytes(run.id) for run in runs)
         )
         return [status == ord("A") for status in reply]
 
@@ -291,14 +293,14 @@ class Steps:
         """Keep the first of these jobs, one at least."""
         args: list[bytes] = []
         for id, ttl in ttls:
-            args += (id.encode(), b"%d" % ttl)
+            args += (codec.id_bytes(id), b"%d" % ttl)
         with self._callers.call(queue) as call:
             reply = await self._call("keep", queue, call.caller, call.number, *args)
         return [_TTLS[status] for status in reply.decode()]
 
     async def purge(self, queue: str, limit: int) -> Purged:
         dropped, empty, *shared = await self._call("purge", queue, b"%d" % limit)
-        return Purged(dropped, bool(empty), [name.decode() for name in shared])
+        return Purged(dropped, bool(empty), [name.decode(errors="replace") for name in shared])
 
     async def to_sweep(self, queues: Sequence[str]) -> list[str]:
         code = script("to_sweep")
@@ -311,7 +313,7 @@ class Steps:
     ) -> tuple[list[Record], bytes]:
         reply = await self._call("scan", queue, codec.LETTERS[state], b"%d" % limit, cursor)
         pairs = zip(reply[1::2], reply[2::2], strict=True)
-        return [codec.record(id.decode(), data) for id, data in pairs], reply[0]
+        return [codec.record(codec.id_text(id), data) for id, data in pairs], reply[0]
 
     async def counts(self, queue: str) -> tuple[Counts, int]:
         """Return the number of jobs by state, and of all that have ever ended."""
@@ -321,7 +323,9 @@ class Steps:
     async def workers(self, queue: str) -> list[WorkerInfo]:
         reply = await self._call("workers", queue, b"%d" % WORKER_SEEN_FOR)
         found = zip(reply[::3], reply[1::3], reply[2::3], strict=True)
-        return sorted(WorkerInfo(name.decode(), int(seen), running) for name, seen, running in found)
+        return sorted(
+            WorkerInfo(name.decode(errors="replace"), int(seen), running) for name, seen, running in found
+        )
 
     async def unstage(self, queue: str) -> None:
         await self._call("unstage", queue)
@@ -362,7 +366,7 @@ class Steps:
         owner, term, until = reply
         if owner is None or term is None or until is None:
             raise StorageError(f"the lock {lock!r} cannot be read: run jobqueue fsck")
-        return LockInfo(owner.decode(), int(term), int(until))
+        return LockInfo(owner.decode(errors="replace"), int(term), int(until))
 
 
 def _exchanged(reply: Any) -> Exchange:

@@ -38,6 +38,7 @@ from jobqueue.storage.redis.confirm import Confirm, NotConfirmedError, Reached, 
 from jobqueue.storage.redis.connector import Timeouts
 from jobqueue.storage.redis.doctor import Breach, check_queue, diagnose
 from jobqueue.storage.redis.keys import check_prefix, queues_key
+from jobqueue.storage.redis.names import readable_names
 from jobqueue.storage.redis.pieces import MOST, chunks, in_pieces, settling_pieces
 from jobqueue.storage.redis.session import Session, Settings
 from jobqueue.storage.redis.url import parse_url
@@ -341,7 +342,7 @@ class RedisStorage:
         session = self._open_session()
         key = queues_key(self._settings.prefix)
         names = await session.transport.command(b"SMEMBERS", key, key=key)
-        return sorted(name.decode() for name in names)
+        return readable_names(names)
 
     async def workers(self, queue: str) -> list[WorkerInfo]:
         arguments.check_queue(queue)
