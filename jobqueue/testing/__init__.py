@@ -37,7 +37,12 @@ calls and pushed messages may go by real time; the suite waits for them with rea
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
+
+if (pytest := sys.modules.get("pytest")) is not None:
+    # The asserts of the suite are to explain themselves: pytest rewrites them if asked before their import.
+    pytest.register_assert_rewrite("jobqueue.testing.contract", "jobqueue.testing.model")
 
 from jobqueue.testing.clock import FakeClock
 from jobqueue.testing.jobs import make_job
@@ -53,10 +58,6 @@ def __getattr__(name: str) -> Any:
     """Load the conformance suite, which needs pytest and hypothesis, when it is asked for."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import pytest
-
-    # Their asserts are to explain themselves, so they are rewritten: that has to be asked for first.
-    pytest.register_assert_rewrite("jobqueue.testing.contract", "jobqueue.testing.model")
     from jobqueue.testing.contract import StorageContract
     from jobqueue.testing.model import model_test
 

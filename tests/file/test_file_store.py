@@ -723,3 +723,20 @@ async def test_states_survive_a_closing(tmp_path: Path) -> None:
     assert before[0] is not None
     assert before[0].state is JobState.PROCESSING
     await store.close()
+
+
+def test_a_store_that_a_dead_event_loop_left_open_can_be_used_again(tmp_path: Path) -> None:
+    store = FileStorage(tmp_path / "store")
+
+    async def use() -> int:
+        await store.open()
+        try:
+            await store.insert("q", [NewJob("a", b"")])
+            return (await store.counts("q")).queued
+        finally:
+            await store.close()
+
+    asyncio.run(store.open())
+    with pytest.raises(StorageError, match="another event loop"):
+        asyncio.run(store.counts("q"))
+    assert asyncio.run(use()) == 1

@@ -149,7 +149,7 @@ async def test_a_crash_without_persistence_loses_all_and_hangs_nothing(server: S
     server.kill()
     server.start()
     assert await storage.get("q", ["a"]) == [None]
-    assert await storage.queues() == []
+    assert await storage.queues() in ([], ["q"])  # a worker that waits adds its queue again
     lost = await storage.exchange("q", "w", [Settlement("a", before.fence, Action.COMPLETE)], 1, LEASE)
     assert (lost.settled, lost.jobs) == ([SettleStatus.LOST], [])
     await storage.insert("q", [NewJob("a", b"")])

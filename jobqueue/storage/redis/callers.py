@@ -8,7 +8,7 @@ its own. Callers belong to one start of a store, whatever the workers are called
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from itertools import count
 from typing import NamedTuple
@@ -42,7 +42,7 @@ class Callers:
         return b"%b\0%b" % (worker.encode(), self._token)
 
     @contextmanager
-    def call(self, queue: str, worker: str = "") -> Iterator[Call]:
+    def call(self, queue: str, worker: str = "") -> Generator[Call]:
         """Name a call for as long as it is under way. If it fails, the caller's next call says so."""
         busy = self._busy.setdefault((queue, worker), set())
         place = next(n for n in count() if n not in busy)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
-import warnings
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -132,23 +130,3 @@ class ThreadCases(Cases):
 
         assert await asyncio.to_thread(elsewhere) in {1, None}
         assert (await jobs.storage.counts("q")).queued == 1
-
-    async def test_a_handle_that_a_dead_event_loop_left_open_can_be_used_again(self, jobs: Jobs) -> None:
-        handle = jobs.storage.clone()
-        await jobs.put("a")
-
-        async def use() -> int:
-            await handle.open()
-            try:
-                return (await handle.counts("q")).queued
-            finally:
-                await handle.close()
-
-        def elsewhere() -> int:
-            with warnings.catch_warnings(action="ignore", category=ResourceWarning):  # of what was left open
-                asyncio.run(handle.open())
-                found = asyncio.run(use())
-                gc.collect()
-            return found
-
-        assert await asyncio.to_thread(elsewhere) == 1
