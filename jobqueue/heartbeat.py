@@ -147,10 +147,12 @@ class Heartbeat:
         storage = self._storage.clone()
         while True:
             try:
-                await storage.open()
+                # Bounded as a renewal is, and for the same reason.
+                await asyncio.wait_for(storage.open(), self._lease / 3)
                 break
-            except JobQueueError as error:
+            except (JobQueueError, TimeoutError) as error:
                 self._failed(error)
+                self._trusted(self._clock.monotonic())
                 await self._clock.sleep(self._pause())
         try:
             await self._beat_forever(storage)
@@ -179,10 +181,7 @@ class Heartbeat:
     async def _beat(self, storage: Storage) -> None:
         now = self._clock.monotonic()
         renewable: list[Lease] = []
-        for lease in self._snapshot():
-            if lease.confirmed_at + trusted_for(self._lease) <= now:
-                self._tell_abort(lease, AbortedReason.LEASE_LOST)
-                continue
+        for lease in self._trusted(now):
             if lease.over:
                 self._tell(partial(self._begin, lease.fence))
             if lease.renew_until is None or now < lease.renew_until:
@@ -207,6 +206,16 @@ class Heartbeat:
             lease.confirmed_at = now
             if status is LeaseStatus.CANCELLING:
                 self._tell_abort(lease, AbortedReason.CANCELLED)
+
+    def _trusted(self, now: float) -> list[Lease]:
+        """Return the leases that are still relied on; abort the runs of all others."""
+        trusted: list[Lease] = []
+        for lease in self._snapshot():
+            if lease.confirmed_at + trusted_for(self._lease) <= now:
+                self._tell_abort(lease, AbortedReason.LEASE_LOST)
+            else:
+                trusted.append(lease)
+        return trusted
 
     def _snapshot(self) -> Sequence[Lease]:
         # One call into C, which no other thread can interrupt: the owner changes the dict meanwhile.

@@ -96,6 +96,26 @@ async def test_a_thread_that_cannot_reach_the_store_tells_in_the_owners_loop() -
         await lab.close()
 
 
+async def test_a_thread_that_never_reached_the_store_ends_in_distrust() -> None:
+    async with opened(WireStorage(MemoryStorage())) as storage:
+        lab, reasons = Lab(storage), list[str]()
+
+        async def handler(job: Job[Any]) -> None:
+            try:
+                await job.aborted.wait()
+            finally:
+                reasons.append(str(job.aborted_reason))
+
+        queue = await lab.start(visibility_timeout=0.3)
+        storage.break_down("open")
+        queue.execute(handler)
+        await queue.enqueue("a", 1)
+        await until(lambda: bool(reasons))
+        assert reasons[0] == "lease_lost"
+        storage.heal()
+        await lab.close()
+
+
 async def test_a_renewal_without_an_answer_ends_in_distrust() -> None:
     async with opened(WireStorage(MemoryStorage())) as storage:
         lab, gate = Lab(storage), Gate()
