@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("memory", "file", "redis", "redis-scale", "recovery")
+NAMES = (
+    "memory", "file", "redis", "redis-scale", "postgres", "postgres-bloat", "recovery", "schedules", "sync",
+    "chaos", "chaos-peers",
+)  # fmt: skip
 
 
 def main() -> None:

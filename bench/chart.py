@@ -43,7 +43,7 @@ def chart(title: str, subtitle: str, panels: Sequence[Panel]) -> str:
 
 
 def _panel(panel: Panel, x: int, y: int) -> str:
-    most = max((value for _, value in panel.bars if value is not None), default=1.0)
+    most = max((value for _, value in panel.bars if value is not None), default=1.0) or 1.0
     room = WIDTH - LEFT - 76
     parts = [
         _text(x, y + 16, panel.title, size=14, weight=600),
@@ -57,7 +57,7 @@ def _panel(panel: Panel, x: int, y: int) -> str:
         if value is None:
             parts.append(_text(x + LEFT, base, "n/a", size=12, colour=PALE))
             continue
-        length = max(1.0, room * value / most)
+        length = max(1.0, room * value / most) if value else 0.0
         fill = OTHERS if place else OURS
         parts.append(f'<rect x="{x + LEFT}" y="{top}" width="{length:.1f}" height="{BAR}" fill="{fill}"/>')
         parts.append(_text(x + LEFT + length + 6, base, number(value), size=12, weight=weight))

@@ -25,13 +25,14 @@ from collections.abc import AsyncIterator, Generator, Sequence
 from pathlib import Path
 
 from bench.chart import number
-from bench.measure import machine, percentile, run
+from bench.measure import machine, run
 from bench.peers import PEERS, Peer, install
 from bench.peers.payload import PAYLOAD
 from bench.requests import ONE, TWO, measure_requests, request_tables
 from bench.results import Results, Target, judge, table
 from bench.runner import Runner
 from jobqueue import Queue
+from jobqueue.model.numbers import percentile
 from jobqueue.storage.file import FileStorage
 
 JOBS = 20_000
@@ -119,7 +120,9 @@ async def measure_ours(jobs: int) -> dict[str, float]:
     """Measure enqueue and drain of ours once."""
     lags: tuple[list[float], list[float]] = ([], [])
     rates = {"enqueue": await enqueue(jobs, lags[0]), "drain": await drain(jobs, lags[1])}
-    return rates | {f"{what} lag": percentile(late, 99) * 1e3 for what, late in zip(rates, lags, strict=True)}
+    return rates | {
+        f"{what} lag": percentile(late, 0.99) * 1e3 for what, late in zip(rates, lags, strict=True)
+    }
 
 
 def measure_theirs() -> dict[str, float]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.chart import number
 from jobqueue.cli.running import run_fast
-from jobqueue.runtime import calm_collector
+from jobqueue.runtime.collector import calm_collector
 
 
 @dataclass
@@ -55,12 +55,6 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
 
 async def _call(main: Callable[[], Awaitable[None]]) -> None:
     await main()
-
-
-def percentile(values: list[float], percent: float) -> float:
-    """Return the nearest-rank percentile."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ import gc
 import sys
 import time
 
-from bench.measure import Rivals, Series, comparison, machine, percentile, run, table
+from bench.measure import Rivals, Series, comparison, machine, run, table
 from bench.peers import PEERS, install
 from bench.runner import Runner
 from jobqueue import MemoryStorage, Queue
+from jobqueue.model.numbers import percentile
 
 JOBS = 60_000
 REPEATS = 5
@@ -118,8 +119,8 @@ async def measure() -> None:
         for concurrency, rates in rr.items():
             rates.values.append(await request_response(concurrency, JOBS))
             seconds = await latencies(concurrency, JOBS // 3)
-            p50[concurrency].values.append(percentile(seconds, 50) * 1e6)
-            p99[concurrency].values.append(percentile(seconds, 99) * 1e6)
+            p50[concurrency].values.append(percentile(seconds, 0.5) * 1e6)
+            p99[concurrency].values.append(percentile(seconds, 0.99) * 1e6)
         for concurrency, series in drains.items():
             series.values.append(await drain(concurrency, JOBS))
         enqueues.values.append(await enqueue(JOBS))

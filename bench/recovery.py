@@ -16,24 +16,20 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import sys
-import sysconfig
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Self
 
-from bench.measure import machine, percentile
-from bench.recovery_work import LEASE, NOTES_VARIABLE, Outcome, Run, digest, read_runs
+from bench.chaos.processes import Child
+from bench.chaos.work import FILES, LEASE, NOTES_VARIABLE, QUEUE_VARIABLE, Outcome, Run, digest, read_runs
+from bench.measure import machine
 from bench.redis_server import RedisServer
-from jobqueue import Queue, open_storage
-from jobqueue.job import JobState
-from jobqueue.storage.base import Storage
+from jobqueue import JobState, Queue, Storage, open_storage
+from jobqueue.model.numbers import percentile
 
 KILLS = int(os.environ.get("JOBQUEUE_BENCH_KILLS", "100"))
 WORKERS = 4
@@ -50,8 +46,6 @@ HEAD = """\
 | store | kills | jobs | lost | wrong | in flight | run again | unattributed | p50 | p99 | longest |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
 QUEUE = "recovery"
-ENDS_WITHIN = 10.0
-FILES = sorted(str(path) for path in Path(sysconfig.get_path("stdlib")).glob("*.py"))
 
 
 @dataclass
@@ -65,40 +59,6 @@ class Seen:
     """When each process was killed, by its number."""
 
 
-class Child:
-    """A ``jobqueue`` command in a process of its own."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-        self.pid = process.pid
-
-    @classmethod
-    async def start(cls, command: list[str], environ: Mapping[str, str]) -> Self:
-        """Start it."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "jobqueue.cli", *command,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **environ},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-        return cls(process)
-
-    async def kill(self) -> None:
-        """End it as the kernel does when memory is short."""
-        self._process.kill()
-        await self._process.wait()
-
-    async def end(self) -> None:
-        """End it in order, or else by force."""
-        with suppress(ProcessLookupError):
-            self._process.terminate()
-        try:
-            await asyncio.wait_for(self._process.wait(), ENDS_WITHIN)
-        except TimeoutError:
-            await self.kill()
-
-
 class Fleet:
     """The processes."""
 
@@ -109,7 +69,7 @@ class Fleet:
 
     async def add_worker(self) -> None:
         """Start one more."""
-        command = ["worker", "bench.recovery_work:queue", "--concurrency", str(SLOTS)]
+        command = ["worker", "bench.chaos.work:queue", "--concurrency", str(SLOTS)]
         self.workers.append(await Child.start(command, self._environ))
 
     async def add_reaper(self) -> None:
@@ -130,7 +90,7 @@ class Fleet:
 async def kill_under_load(url: str, notes: Path) -> tuple[Seen, list[Run], dict[str, int]]:
     """Do it; return what the callers saw, all runs, and the fence of each stored outcome."""
     queue: Queue[str, Outcome] = Queue(open_storage(url), QUEUE, max_stalls=1000)
-    fleet = Fleet({"JOBQUEUE_STORAGE": url, NOTES_VARIABLE: str(notes)})
+    fleet = Fleet({"JOBQUEUE_STORAGE": url, NOTES_VARIABLE: str(notes), QUEUE_VARIABLE: QUEUE})
     seen, over = Seen(), asyncio.Event()
 
     async def caller(name: int) -> None:
@@ -190,7 +150,7 @@ def row(store: str, seen: Seen, runs: list[Run], fences: dict[str, int]) -> str:
                 recovery.append(following.started - seen.kills[run.pid])
             else:
                 unattributed += 1
-    p50, p99 = percentile(recovery, 50), percentile(recovery, 99)
+    p50, p99 = percentile(recovery, 0.5), percentile(recovery, 0.99)
     return (
         f"| {store} | {len(seen.kills)} | {len(seen.asked):,} | {len(lost)} | {len(wrong)} | {in_flight} | "
         f"{duplicates} | {unattributed} | {p50:.2f} s | {p99:.2f} s | {max(recovery, default=0):.2f} s |"
@@ -210,7 +170,7 @@ async def commands_of_an_idle_worker(server: RedisServer) -> float:
     reader, writer = await asyncio.open_unix_connection(server.socket_path)
     writer.write(b"MONITOR\r\n")
     await reader.readline()
-    worker = await Child.start(["worker", "bench.recovery_work:calm"], {"JOBQUEUE_STORAGE": server.url})
+    worker = await Child.start(["worker", "bench.chaos.work:idle"], {"JOBQUEUE_STORAGE": server.url})
     count = 0
     try:
         while b'"BLMOVE"' not in await reader.readline():

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from bench.redis_report import draw, report
 from bench.redis_server import Load, RedisServer
 from bench.requests import ONE, TWO, measure_requests
 from bench.results import Results
+from bench.rounds import take_turns
 from bench.runner import Runner
 
 
@@ -33,15 +33,6 @@ class Bench:
         self.scale = 10 if quick else 1
         self.seconds = {"warmup": 0.2, "seconds": 0.5} if quick else {"warmup": 0.3, "seconds": 1.2}
         self.results = Results()
-
-    def all(self, peers: list[Peer], number: int) -> None:
-        """Measure all peers once."""
-        # Whoever begins a round has no advantage that would last.
-        for peer in peers[number % len(peers) :] + peers[: number % len(peers)]:
-            started = time.monotonic()
-            self.round(peer)
-            took = time.monotonic() - started
-            print(f"round {number + 1}, {peer.title}: {took:.0f} s", file=sys.stderr)
 
     def round(self, peer: Peer) -> None:
         """Measure everything of one peer once."""
@@ -109,14 +100,7 @@ def main() -> None:
         install(peer)
     with RedisServer() as server:
         bench = Bench(server, quick=options.quick)
-        rounds = 1 if options.quick else options.rounds
-        done = 0
-        try:
-            while done < rounds:
-                bench.all(peers, done)
-                done += 1
-        except KeyboardInterrupt:
-            print(f"ended after {done} of {rounds} rounds", file=sys.stderr)
+        done = take_turns(bench.round, peers, 1 if options.quick else options.rounds)
         if not done:
             return
         told = f"{machine()}, Redis {server.version}, medians of {done}"

@@ -1,4 +1,4 @@
-"""A private Redis server without persistence, and what it has used."""
+"""A private Redis server, and what it has used."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ class Load:
 
 
 class RedisServer:
-    """Lives as long as its context, on a free port of the loopback."""
+    """Lives as long as its context, on a free port of the loopback; no persistence but by ``options``."""
+
+    def __init__(self, *options: str) -> None:
+        self._options = options
 
     def __enter__(self) -> Self:
         binary = shutil.which("redis-server")
@@ -42,21 +45,26 @@ class RedisServer:
         self._directory = tempfile.TemporaryDirectory(prefix="jobqueue-bench-")
         self.socket_path = str(Path(self._directory.name) / "redis.sock")
         self.port = _free_port()
-        self._process = subprocess.Popen(
-            [
-                binary, "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", self.socket_path,
-                "--dir", self._directory.name, "--save", "", "--loglevel", "warning",
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        self._wait()
+        self._command = [
+            binary, "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", self.socket_path,
+            "--dir", self._directory.name, "--save", "", "--loglevel", "warning", *self._options,
+        ]  # fmt: skip
+        self.start()
         self.version = self._info("server")["redis_version"]
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def start(self) -> None:
+        """Start it (again) on its port, with the data that it has on disk, and wait until it answers."""
+        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        self._wait()
+
+    def kill(self) -> None:
+        """End it as a crash would."""
         self._process.kill()
         self._process.wait()
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
         self._directory.cleanup()
 
     @property
@@ -68,8 +76,8 @@ class RedisServer:
         deadline = time.monotonic() + STARTS_WITHIN
         while time.monotonic() < deadline and self._process.poll() is None:
             with suppress(OSError):
-                self.command("PING")
-                return
+                if self.command("PING") == b"PONG":  # and not that it is still loading
+                    return
             time.sleep(0.01)
         self.__exit__()
         raise SystemExit("redis-server did not start")

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.chart import number
-from bench.peers import PEERS, Peer
+from bench.peers import PEERS, POSTGRES_PEERS, Peer
+
+ALL = PEERS | POSTGRES_PEERS
 
 __all__ = ["Results", "Target", "judge", "table"]
 
@@ -65,7 +67,7 @@ def judge(results: Results, peers: Sequence[Peer], targets: Sequence[Target]) ->
     ]
     there = {peer.name for peer in peers}
     for target in targets if "ours" in there else ():
-        rivals = [p for p in there if (PEERS[p].python if target.peer == "python" else p == target.peer)]
+        rivals = [p for p in there if (ALL[p].python if target.peer == "python" else p == target.peer)]
         if rivals or not target.peer:
             lines.append(_compared(results, target, rivals) if rivals else _limited(results, target))
     return "\n".join(lines)
@@ -87,7 +89,7 @@ def _compared(results: Results, target: Target, rivals: Sequence[str]) -> str:
     rounds = list(map(ratio, results.of("ours", target.name), results.of(rival, target.name)))
     times = ratio(ours, theirs)
     return (
-        f"| {target.what} | {number(ours)} | {PEERS[rival].title}: {number(theirs)} "
+        f"| {target.what} | {number(ours)} | {ALL[rival].title}: {number(theirs)} "
         f"| {times:.1f}x ({min(rounds):.1f} to {max(rounds):.1f}) | {target.factor:g}x "
         f"| {_verdict(times >= target.factor)} |"
     )

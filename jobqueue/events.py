@@ -1,25 +1,20 @@
-"""The events of queues and reapers, and their listeners."""
+"""The events of queues and reapers."""
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
-from jobqueue.errors import ErrorInfo, InvalidArgumentError
-from jobqueue.job import FailureReason
-from jobqueue.loggers import get_logger
-from jobqueue.options import check_callable
-from jobqueue.runtime import Clock, all_end
+from jobqueue.errors import ErrorInfo
+from jobqueue.model.outcomes import FailureReason
 
 __all__ = [
-    "Emitter",
     "ErrorOccurred",
     "Event",
     "JobCancelled",
     "JobCompleted",
+    "JobDeadLettered",
     "JobEnqueued",
     "JobFailed",
     "JobFailing",
@@ -38,20 +33,13 @@ __all__ = [
     "ReaperEventName",
 ]
 
-log = get_logger("jobqueue")
-
-PATIENCE = 5.0
-"""Seconds that asynchronous listeners get to end when their queue or reaper stops."""
-GRACE = 1.0
-"""Seconds that asynchronous listeners get to end after their cancellation."""
-
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """Base of all events."""
 
     name: ClassVar[str]
-    """The name that `on` takes."""
+    """The name to give to `on`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +67,9 @@ class JobEnqueued(Event):
     name: ClassVar[str] = "enqueued"
     id: str
     queue: str
+    task: str = field(default="", compare=False)
+    """Name of the task that runs it; empty for the untyped job of a queue."""
+    priority: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +80,14 @@ class JobProcessing(Event):
     id: str
     queue: str
     attempts: int
+    task: str = field(default="", compare=False)
+    """Name of the task that runs it; empty for the untyped job of a queue."""
+    worker_id: str = field(default="", compare=False)
+    """Name of the worker that runs it, this queue object's."""
+    wait: float | None = field(default=None, compare=False)
+    """Seconds from its due time, by the clock of the store, to this start, by that of this machine; never
+    below 0.0. For a job that was given back or lost its worker: since before that. ``None`` if the store does
+    not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +101,10 @@ class JobCompleted(Event):
     attempts: int
     seconds: float
     """How long the run took."""
+    task: str = field(default="", compare=False)
+    """Name of the task that runs it; empty for the untyped job of a queue."""
+    worker_id: str = field(default="", compare=False)
+    """Name of the worker that ran it, this queue object's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,31 @@ class JobFailed(Event):
     exception: BaseException | None = field(default=None, compare=False, repr=False)
     """The exception of the attempt, ``None`` if it raised none. It holds the variables of the handler: do not
     keep it."""
+    task: str = field(default="", compare=False)
+    """Name of the task that runs it; empty for the untyped job of a queue."""
+    worker_id: str = field(default="", compare=False)
+    """Name of the worker that ran it, this queue object's."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobDeadLettered(Event):
+    """A job has ended as failed, whatever the reason, and is a dead letter from now on.
+
+    Told once for each such end, by whoever wrote it: the queue whose worker ran the job, and the reaper that
+    found its lease lost once too often.
+    """
+
+    name: ClassVar[str] = "dead_lettered"
+    id: str
+    queue: str
+    error: ErrorInfo
+    attempts: int
+    """Claims so far."""
+    reason: FailureReason
+    task: str = ""
+    """Name of the task that runs it; empty for the untyped job of a queue, and on a reaper."""
+    worker_id: str = ""
+    """Name of the worker that had it last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +164,10 @@ class JobFailing(Event):
     exception: BaseException | None = field(default=None, compare=False, repr=False)
     """The exception of the attempt, ``None`` if it raised none. It holds the variables of the handler: do not
     keep it."""
+    task: str = field(default="", compare=False)
+    """Name of the task that runs it; empty for the untyped job of a queue."""
+    worker_id: str = field(default="", compare=False)
+    """Name of the worker that ran it, this queue object's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +177,13 @@ class JobRequeued(Event):
     name: ClassVar[str] = "requeued"
     id: str
     queue: str
+    attempts: int = field(default=0, compare=False)
+    seconds: float = field(default=0.0, compare=False)
+    """Seconds that the attempt took."""
+    task: str = field(default="", compare=False)
+    """Name of the task that runs it; empty for the untyped job of a queue."""
+    worker_id: str = field(default="", compare=False)
+    """Name of the worker that ran it, this queue object's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +193,14 @@ class JobCancelled(Event):
     name: ClassVar[str] = "cancelled"
     id: str
     queue: str
+    attempts: int | None = field(default=None, compare=False)
+    """Claims so far; ``None`` if it was waiting."""
+    seconds: float | None = field(default=None, compare=False)
+    """Seconds that the attempt took; ``None`` if it was waiting."""
+    task: str = field(default="", compare=False)
+    """Name of the task that runs it; empty for the untyped job of a queue."""
+    worker_id: str | None = field(default=None, compare=False)
+    """Name of the worker that ran it, this queue object's; ``None`` if it was waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +213,11 @@ class JobStalled(Event):
     worker_id: str
     """The worker that had the lease."""
     stalls: int | None = None
-    """Leases lost so far, if known: a worker that loses its lease cannot tell."""
+    """Leases lost so far, if known: a worker that loses its lease does not know."""
     failed: bool = False
     """True if this was one stall too many, so the job failed with reason ``stalled``."""
+    task: str = field(default="", compare=False)
+    """Name of the task that runs it; empty for the untyped job of a queue, and on a reaper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +228,11 @@ class JobProgress(Event):
     id: str
     queue: str
     value: Any
+    attempts: int = field(default=0, compare=False)
+    task: str = field(default="", compare=False)
+    """Name of the task that runs it; empty for the untyped job of a queue."""
+    worker_id: str = field(default="", compare=False)
+    """Name of the worker that runs it, this queue object's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +274,7 @@ QueueEvent = (
     | JobCompleted
     | JobFailing
     | JobFailed
+    | JobDeadLettered
     | JobRequeued
     | JobCancelled
     | JobStalled
@@ -228,93 +283,14 @@ QueueEvent = (
 )
 """The events of a queue."""
 QueueEventName = Literal[
-    "started", "stopped", "enqueued", "processing", "completed", "failing", "failed", "requeued",
-    "cancelled", "stalled", "progress", "error",
+    "started", "stopped", "enqueued", "processing", "completed", "failing", "failed", "dead_lettered",
+    "requeued", "cancelled", "stalled", "progress", "error",
 ]  # fmt: skip
 
-ReaperEvent = JobStalled | LeadershipAcquired | LeadershipLost | ErrorOccurred
+ReaperEvent = JobStalled | JobDeadLettered | LeadershipAcquired | LeadershipLost | ErrorOccurred
 """The events of a reaper."""
-ReaperEventName = Literal["stalled", "leadership_acquired", "leadership_lost", "error"]
+ReaperEventName = Literal["stalled", "dead_lettered", "leadership_acquired", "leadership_lost", "error"]
 
 E = TypeVar("E", bound=Event)
 Listener = Callable[[E], Awaitable[None] | None]
 """A function of one event; ``Listener[Any]`` is one of any event."""
-
-
-class Emitter:
-    """Calls the listeners of each event. One that raises is logged; the others are still called."""
-
-    def __init__(self, *kinds: type[Event]) -> None:
-        self._listeners: dict[str, tuple[tuple[Listener[Any]], ...]] = {kind.name: () for kind in kinds}
-        self._kinds = {kind.name: kind for kind in kinds}
-        self._tasks: dict[asyncio.Task[None], str] = {}  # to the event's name
-        self.heard: set[type[Event]] = set()
-        """Event types with at least one listener; others are not even built."""
-
-    def on(self, event: str | type[Event], listener: Listener[Any]) -> Callable[[], None]:
-        """Add a listener for an event, given by name or class; return a function that removes it.
-
-        Raises `InvalidArgumentError`.
-        """
-        kind = self._kind(event)
-        check_callable("listener", listener)
-        entry = (listener,)  # an object of its own: one function may listen twice
-        self._listeners[kind.name] += (entry,)
-        self.heard.add(kind)
-
-        def unsubscribe() -> None:
-            left = [known for known in self._listeners[kind.name] if known is not entry]
-            self._listeners[kind.name] = tuple(left)
-            if not left:
-                self.heard.discard(kind)
-
-        return unsubscribe
-
-    def has(self, kind: type[Event]) -> bool:
-        """Return whether this emitter has events of a class."""
-        return kind in self._kinds.values()
-
-    def _kind(self, event: str | type[Event]) -> type[Event]:
-        for name, kind in self._kinds.items():
-            if event is kind or event == name:
-                return kind
-        raise InvalidArgumentError("name", f"must be one of {', '.join(self._kinds)}, not {event!r}")
-
-    def emit(self, event: Event) -> None:
-        """Call every listener; asynchronous ones run as tasks of their own."""
-        for (listener,) in self._listeners[event.name]:
-            try:
-                answer = listener(event)
-            except BaseException:
-                log.exception("a listener of %r raised", event.name)
-                continue
-            if inspect.isawaitable(answer):
-                task = asyncio.ensure_future(_logged(event.name, answer))
-                self._tasks[task] = event.name
-                task.add_done_callback(self._forget)
-
-    async def drain(self, clock: Clock) -> None:
-        """Wait for the asynchronous listeners called so far; cancel those that take too long."""
-        current = asyncio.current_task()
-        tasks = {task: name for task, name in self._tasks.items() if task is not current}
-        if not tasks or await all_end(clock, tasks, PATIENCE):
-            return
-        left = [task for task in tasks if not task.done()]
-        names = ", ".join(sorted({repr(tasks[task]) for task in left}))
-        log.warning("listeners of %s had not ended after %g s and were cancelled", names, PATIENCE)
-        for task in left:
-            task.cancel()
-            self._forget(task)  # one that ignores this is waited for once
-        await all_end(clock, left, GRACE)
-
-    def _forget(self, task: asyncio.Task[None]) -> None:
-        self._tasks.pop(task, None)
-
-
-async def _logged(name: str, answer: Awaitable[None]) -> None:
-    try:
-        await answer
-    except (asyncio.CancelledError, GeneratorExit):
-        raise
-    except BaseException:
-        log.exception("a listener of %r raised", name)

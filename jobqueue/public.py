@@ -5,8 +5,20 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from jobqueue.backoff import Backoff
+from jobqueue.app import App
+from jobqueue.client.around import EnqueueNext
+from jobqueue.client.results import (
+    Attempt,
+    EnqueueRequest,
+    EnqueueResult,
+    EnqueueStatus,
+    JobStatus,
+    SyncEnqueueResult,
+)
+from jobqueue.client.room import OnFull
+from jobqueue.control import Health
 from jobqueue.errors import (
+    BrokenError,
     ErrorInfo,
     InvalidArgumentError,
     JobCancelledError,
@@ -15,18 +27,25 @@ from jobqueue.errors import (
     JobQueueError,
     LeaseLostError,
     MaxRetriesError,
+    NotConfirmedError,
+    NotStartedError,
     QueueFullError,
     ResultExpiredError,
     SerializationError,
+    StoppedError,
     StorageError,
     StorageUnavailableError,
+    TooLargeError,
+    UnsupportedError,
     WaitTimeoutError,
+    WrongLoopError,
 )
 from jobqueue.events import (
     ErrorOccurred,
     Event,
     JobCancelled,
     JobCompleted,
+    JobDeadLettered,
     JobEnqueued,
     JobFailed,
     JobFailing,
@@ -39,48 +58,80 @@ from jobqueue.events import (
     QueueStarted,
     QueueStopped,
 )
-from jobqueue.execution import AfterExecution, Handler, Hook
-from jobqueue.job import AbortedReason, FailureReason, Fatal, JobState, Retry
-from jobqueue.options import LeaderElection
+from jobqueue.explanation import Explanation, Reason, ReasonKind
+from jobqueue.jobs import JobFilter, JobPage
+from jobqueue.maintenance.leadership import LeaderElection
+from jobqueue.maintenance.reaper import Reaper
+from jobqueue.model.backoff import Backoff
+from jobqueue.model.outcomes import AbortedReason, FailureReason, Fatal, Retry
+from jobqueue.model.serde import JsonSerde, MsgpackSerde, Serde
+from jobqueue.model.states import JobState
+from jobqueue.model.ticks import CatchUp
 from jobqueue.queue import Queue
-from jobqueue.reaper import Reaper
-from jobqueue.records import EnqueueRequest, EnqueueResult, EnqueueStatus, JobStatus
-from jobqueue.run import Job
-from jobqueue.serde import JsonSerde, MsgpackSerde, Serde
-from jobqueue.storage.base import CancelStatus, Reuse, Storage, UpdateTtlStatus
+from jobqueue.runtime.clock import Clock
+from jobqueue.runtime.collector import calm_collector
+from jobqueue.schedules.stored import Schedule
+from jobqueue.stats import QueueStats, ReaperStats, WorkerStats
+from jobqueue.storage.contract import Storage
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.urls import open_storage
+from jobqueue.storage.values import CancelStatus, Conflict, Reuse, UpdateTtlStatus
+from jobqueue.sync import SyncJobs, SyncQueue
+from jobqueue.tasks.depends import Depends
+from jobqueue.worker.execution import AfterExecution, Handler, Hook, RunNext
+from jobqueue.worker.job import Job, current_job
+from jobqueue.worker.once import Processed
 
 if TYPE_CHECKING:
     from jobqueue.storage.file import FileStorage
-    from jobqueue.storage.redis import RedisStorage
+    from jobqueue.storage.guard import GuardedStorage, GuardEvent, GuardStats, PostgresLedger, Reconciled
+    from jobqueue.storage.postgres import PostgresStorage
+    from jobqueue.storage.redis import Confirm, RedisStorage
+    from jobqueue.tasks.task import SyncTask, Task
 
 __all__ = [
     "AbortedReason",
     "AfterExecution",
+    "App",
+    "Attempt",
     "Backoff",
+    "BrokenError",
     "CancelStatus",
+    "CatchUp",
+    "Clock",
+    "Confirm",
+    "Conflict",
+    "Depends",
+    "EnqueueNext",
     "EnqueueRequest",
     "EnqueueResult",
     "EnqueueStatus",
     "ErrorInfo",
     "ErrorOccurred",
     "Event",
+    "Explanation",
     "FailureReason",
     "Fatal",
     "FileStorage",
+    "GuardEvent",
+    "GuardStats",
+    "GuardedStorage",
     "Handler",
+    "Health",
     "Hook",
     "InvalidArgumentError",
     "Job",
     "JobCancelled",
     "JobCancelledError",
     "JobCompleted",
+    "JobDeadLettered",
     "JobEnqueued",
     "JobFailed",
     "JobFailedError",
     "JobFailing",
+    "JobFilter",
     "JobNotFoundError",
+    "JobPage",
     "JobProcessing",
     "JobProgress",
     "JobQueueError",
@@ -96,30 +147,67 @@ __all__ = [
     "MaxRetriesError",
     "MemoryStorage",
     "MsgpackSerde",
+    "NotConfirmedError",
+    "NotStartedError",
+    "OnFull",
+    "PostgresLedger",
+    "PostgresStorage",
+    "Processed",
     "Queue",
     "QueueFullError",
     "QueueStarted",
+    "QueueStats",
     "QueueStopped",
     "Reaper",
+    "ReaperStats",
+    "Reason",
+    "ReasonKind",
+    "Reconciled",
     "RedisStorage",
     "ResultExpiredError",
     "Retry",
     "Reuse",
+    "RunNext",
+    "Schedule",
     "Serde",
     "SerializationError",
+    "StoppedError",
     "Storage",
     "StorageError",
     "StorageUnavailableError",
+    "SyncEnqueueResult",
+    "SyncJobs",
+    "SyncQueue",
+    "SyncTask",
+    "Task",
+    "TooLargeError",
+    "UnsupportedError",
     "UpdateTtlStatus",
     "WaitTimeoutError",
+    "WorkerStats",
+    "WrongLoopError",
+    "calm_collector",
+    "current_job",
     "open_storage",
 ]
 
-_ON_DEMAND = {"FileStorage": "jobqueue.storage.file", "RedisStorage": "jobqueue.storage.redis"}
+_ON_DEMAND = {
+    "Confirm": "jobqueue.storage.redis",
+    "FileStorage": "jobqueue.storage.file",
+    "GuardEvent": "jobqueue.storage.guard",
+    "GuardStats": "jobqueue.storage.guard",
+    "GuardedStorage": "jobqueue.storage.guard",
+    "PostgresLedger": "jobqueue.storage.guard",
+    "PostgresStorage": "jobqueue.storage.postgres",
+    "Reconciled": "jobqueue.storage.guard",
+    "RedisStorage": "jobqueue.storage.redis",
+    "SyncTask": "jobqueue.tasks.task",
+    "Task": "jobqueue.tasks.task",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Load a store when its class is asked for: the others need no third party."""
+    """Load what needs a third party when it is asked for."""
     if name in _ON_DEMAND:
         return getattr(importlib.import_module(_ON_DEMAND[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,38 +1,35 @@
-"""`Queue`: enqueue, join or replay a job, wait for it, and run handlers."""
+"""`Queue`: enqueue, join or replay a job, wait for it, and run handlers.
+
+The class is written in layers, each the base of the next: `Service` starts and stops, `Asking` has the calls
+about jobs that exist, `Registration` takes handler, middleware and listeners. On that stand `Operations`, the
+calls about the whole queue, and `Serverless`, those for processes that live for one request. Here are
+options, life and producing.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+import copy
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Generic, Self, TypeVar, get_args, overload
+from functools import partial
+from typing import Any, Self, get_args
 
-from jobqueue.backoff import Backoff
-from jobqueue.errors import (
-    InvalidArgumentError,
-    JobQueueError,
-    QueueFullError,
-    own_copy,
-)
-from jobqueue.eventlog import EventLog
-from jobqueue.events import (
-    Emitter,
-    JobCancelled,
-    JobEnqueued,
-    Listener,
-    QueueEvent,
-    QueueEventName,
-    QueueStarted,
-    QueueStopped,
-)
-from jobqueue.execution import Execution, Handler, Hook, is_async
-from jobqueue.generics import P, R
-from jobqueue.identity import Identity
-from jobqueue.job import ENDED, JobState
-from jobqueue.loops import Home, open_apart
-from jobqueue.options import (
-    MAX_SECONDS,
+from jobqueue.client.explain import stored_or_not
+from jobqueue.client.new_jobs import JobBuilder
+from jobqueue.client.results import EnqueueRequest, EnqueueResult, answers_of
+from jobqueue.client.room import OnFull, check_on_full
+from jobqueue.client.session import QueueSession
+from jobqueue.client.waiter import TimeIsUpError
+from jobqueue.control import Operations
+from jobqueue.emitter import Emitter
+from jobqueue.errors import InvalidArgumentError, JobQueueError
+from jobqueue.events import JobEnqueued, QueueEvent, QueueStarted, QueueStopped
+from jobqueue.jobs import QueueJobs, QueueView
+from jobqueue.model.backoff import Backoff
+from jobqueue.model.checks import (
     check_bool,
     check_callable,
     check_count,
@@ -41,52 +38,32 @@ from jobqueue.options import (
     check_seconds,
     millis,
 )
-from jobqueue.records import (
-    EnqueueRequest,
-    EnqueueResult,
-    EnqueueStatus,
-    JobStatus,
-    ended_error,
-    job_status,
-)
-from jobqueue.requests import Requests
-from jobqueue.run import Job
-from jobqueue.runtime import make_tuple
-from jobqueue.serde import JsonSerde, Serde, load
-from jobqueue.session import Session
-from jobqueue.signals import serve_until_signal
-from jobqueue.storage.base import (
-    CancelStatus,
-    Inserted,
-    InsertStatus,
-    Record,
-    Reply,
-    Reuse,
-    Storage,
-    UpdateTtlStatus,
-)
+from jobqueue.model.generics import P, R
+from jobqueue.model.serde import Serde, check_serde
+from jobqueue.model.states import ENDED
+from jobqueue.observe.logs import EventLog
+from jobqueue.runtime.identity import Identity
+from jobqueue.runtime.lifecycle import is_started
+from jobqueue.runtime.loops import Home, open_apart
+from jobqueue.schedules.schedules import QueueSchedules, ScheduleHost
+from jobqueue.serverless import Serverless
+from jobqueue.storage.contract import Storage
 from jobqueue.storage.urls import as_storage
-from jobqueue.waiters import TimeIsUpError
-from jobqueue.worker import WorkerOptions
+from jobqueue.storage.values import DEAD_LETTER_TTL, Conflict, InsertStatus, NewJob, Reuse
+from jobqueue.sync import Producer, SyncQueue
+from jobqueue.tasks.options import TaskHost
+from jobqueue.tasks.registry import Tasks
+from jobqueue.worker.execution import Hook
+from jobqueue.worker.options import MAX_CONCURRENCY, WorkerOptions
 
 __all__ = ["Queue"]
 
-H = TypeVar("H", bound=Callable[..., Any])
-D = TypeVar("D")
-E = TypeVar("E", bound=QueueEvent)
-Answer = TypeVar("Answer", bound=Awaitable[None] | None)
-
-MAX_CONCURRENCY = 100_000
-
 _EVENTS = get_args(QueueEvent)
+_RAISE = OnFull.RAISE
+_CREATED = InsertStatus.CREATED  # looked up once: see `jobqueue.client.asking`
 
 
-_CREATED, _COMPLETED = InsertStatus.CREATED, JobState.COMPLETED
-_QUEUED = EnqueueStatus.QUEUED
-_RESULT: type[EnqueueResult[Any]] = EnqueueResult
-
-
-class Queue(Generic[P, R]):
+class Queue(Operations[P, R], Serverless[P, R]):
     """A named queue on a store: the producer's side, and the worker's once it has a handler.
 
     Use it as a context manager, or call `start` and `stop`. One object belongs to one event loop.
@@ -111,6 +88,12 @@ class Queue(Generic[P, R]):
         payload_serde, result_serde: turn values into bytes and back; default: JSON.
         after_execution: called with an `AfterExecution` before a final outcome is stored.
         tracebacks: keep the traceback of a failed attempt in its `ErrorInfo`.
+        lifespan: called with the queue, gives an async context manager, which a worker enters before its
+            first claim and leaves after its last job; what it yields is ``job.resources``.
+        dead_letter_ttl: seconds from the end of a failed job for which it can be listed, read and run again,
+            by ``queue.jobs``; its id is free after ``result_ttl``. 0: none. Travels with the job.
+        handler_patience: seconds for which a job may meet workers without the handler of its task before it
+            fails as ``no_handler``.
 
     Raises `InvalidArgumentError` for a value out of range.
     """
@@ -135,8 +118,12 @@ class Queue(Generic[P, R]):
         result_serde: Serde[R] | None = None,
         after_execution: Hook | None = None,
         tracebacks: bool = False,
+        lifespan: Callable[[Queue[Any, Any]], AbstractAsyncContextManager[Any]] | None = None,
+        handler_patience: float = 60.0,
+        dead_letter_ttl: float = 604_800.0,
     ) -> None:
         self.name = check_queue_name(name)
+        super().__init__(f"queue {name!r}", "Queue")
         self._identity = Identity(None if worker_id is None else check_id(worker_id, "worker_id"))
         self._options = WorkerOptions(
             concurrency=check_count("concurrency", concurrency, high=MAX_CONCURRENCY),
@@ -145,30 +132,77 @@ class Queue(Generic[P, R]):
             block_timeout=check_seconds("block_timeout", block_timeout),
         )
         self._max_length = None if max_length is None else check_count("max_length", max_length)
-        self._requests = Requests(
+        self._builder = JobBuilder(
             check_count("max_attempts", max_attempts),
             check_count("max_stalls", max_stalls, low=0),
             millis(check_seconds("result_ttl", result_ttl)),
-            _check_serde("payload_serde", payload_serde),
+            check_serde("payload_serde", payload_serde),
             check_count("max_payload_bytes", max_payload_bytes, high=512 * 1024 * 1024),
+            _dead_letter_ttl(dead_letter_ttl),
         )
-        self._result_serde: Serde[Any] = _check_serde("result_serde", result_serde)
+        self._result_serde: Serde[Any] = check_serde("result_serde", result_serde)
         self._backoff = Backoff.exponential(1.0) if backoff is None else backoff
-        if not isinstance(self._backoff, Backoff):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(self._backoff, Backoff):
             raise InvalidArgumentError("backoff", "must be a Backoff, for example Backoff.fixed(1.0)")
         if after_execution is not None:
             check_callable("after_execution", after_execution)
         self._hook = after_execution
         self._tracebacks = check_bool("tracebacks", tracebacks)
+        if lifespan is not None:
+            check_callable("lifespan", lifespan)
+        self._lifespan = lifespan
+        self._handler_patience = check_seconds("handler_patience", handler_patience, zero=True)
         self._storage = as_storage(storage)
+        self._around_enqueue = None  # here, as to read a default of the class takes three times as long
         self._emitter = Emitter(*_EVENTS)
-        self._log = EventLog(self._emitter)
-        self._handler: Handler[P, R] | None = None
-        self._threaded = False
-        self._session: Session | None = None
-        self._home: Home | None = None
-        """The event loop of the current or last start."""
-        self._changing = asyncio.Lock()
+        self.log = EventLog(self._emitter)
+        self.sync: SyncQueue[P, R] = SyncQueue(self._label, lambda: self._storage, self._apart)
+        """The calls of this queue for code that is not asyncio: see `SyncQueue`."""
+        self.task = self._tasks = Tasks(
+            TaskHost(self._send, self._send_and_wait, self.sync.send, self.sync.send_and_wait),
+            self._task_added,
+        )
+        """The tasks of this queue, and the decorator that adds one: see `Tasks`."""
+        self.schedules = QueueSchedules(
+            ScheduleHost(
+                self.name, self._open_store, self._builder, self._tasks, self._insert, self._check_unstarted
+            )
+        )
+        """The schedules of this queue: see `QueueSchedules`."""
+        self.schedule = self.schedules.of_task
+        """Declares a schedule of a task: a decorator, see `QueueSchedules.of_task`."""
+        self._set_parts()
+
+    def _set_parts(self) -> None:
+        """Make the parts that call this very object."""
+        self._answer = answers_of(self._wait_for)
+        self.jobs = QueueJobs(
+            QueueView(
+                name=self.name,
+                payload_serde=self._builder.serde,
+                max_bytes=self._builder.max_bytes,
+                store=self._open_store,
+                status=self._view,
+                cancelled=self._was_cancelled,
+            )
+        )
+        """The jobs of this queue, for those who operate it: see `QueueJobs`."""
+
+    def _apart(self, storage: Storage) -> Producer:
+        """Return a queue like this one that is to produce in another event loop, on a handle of its own.
+
+        Configuration, tasks and listeners are shared.
+        """
+        return copy.copy(self)._as_producer(storage)  # noqa: SLF001 - of the same class
+
+    def _as_producer(self, storage: Storage) -> Producer:
+        self._forget_start()
+        self._lent = 0
+        self._storage, self._identity, self._emitter = storage, Identity(), self._emitter.apart()
+        self._set_parts()
+        if self._around_enqueue is not None:
+            self._around_enqueue = replace(self._around_enqueue, answer=self._enqueued, outcome=self._outcome)
+        return Producer(self, partial(is_started, self), self._send, self._send_and_wait, self._wait_for)
 
     def __repr__(self) -> str:
         return f"<Queue {self.name!r} on {self._storage!r}, {'started' if self._session else 'stopped'}>"
@@ -177,21 +211,6 @@ class Queue(Generic[P, R]):
     def worker_id(self) -> str:
         """The name of this object in records and statistics; a drawn one differs in a forked child."""
         return self._identity.name
-
-    @property
-    def storage(self) -> Storage:
-        """The store of this queue."""
-        return self._storage
-
-    @property
-    def handler(self) -> Handler[P, R] | None:
-        """The registered handler, ``None`` if this object only produces."""
-        return self._handler
-
-    @property
-    def ready(self) -> bool:
-        """Whether the queue is started, not stopping, and its last claim reached the store."""
-        return self._session is not None and self._session.ready
 
     @property
     def concurrency(self) -> int:
@@ -204,175 +223,104 @@ class Queue(Generic[P, R]):
         storage: Storage | str | None = None,
         concurrency: int | None = None,
         worker_id: str | None = None,
+        tasks: Iterable[str] | None = None,
     ) -> None:
         """Replace arguments of the constructor, as a command line does; only before `start`.
 
+        ``tasks`` are names of tasks of this queue: a worker then serves only these. It puts all other jobs
+        back for other workers, due again in 1 to 5 seconds, and their attempts are not counted.
+
         Raises `InvalidArgumentError`, and `JobQueueError` if the queue is started.
         """
-        if self._session is not None or self._changing.locked():
-            raise JobQueueError(f"queue {self.name!r} is started: configure it before start()")
+        self._check_unstarted()
         if concurrency is not None:
             limit = check_count("concurrency", concurrency, high=MAX_CONCURRENCY)
             self._options = replace(self._options, concurrency=limit)
         if worker_id is not None:
             self._identity = Identity(check_id(worker_id, "worker_id"))
+        if tasks is not None:
+            self._only = self._check_tasks(tasks)
         if storage is not None:
             self._storage = as_storage(storage)
 
+    def _check_sync_unused(self) -> None:
+        if self.sync.is_open:
+            raise JobQueueError(
+                f"{self._label} is used through queue.sync: do this before, or after its close()"
+            )
+
     # -- life -------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """Open the store and, with a handler, run jobs. Does nothing if started.
+    async def start(self, *, work: bool = True) -> None:
+        """Open the store, and begin to work if there is a handler or a task. Does nothing if started.
 
-        Raises `StorageUnavailableError` or `StorageError` if the store cannot be used.
+        With ``work=False`` it only produces: for a process that imports the tasks to enqueue them. So does
+        ``async with queue.producer():``.
+
+        Raises `StorageUnavailableError` or `StorageError` if the store cannot be used, and what the
+        ``lifespan`` raises.
         """
-        self._check_loop()
-        async with self._changing:
-            if self._session is not None:
-                if self._session.in_child:
-                    self._started()  # raises
-                return
-            self._log.log_jobs()
-            self._home = Home()
-            await open_apart(self._storage)
-            session = Session(
-                self._storage, self._home, self.name, self._identity.name, self._max_length, self._emitter,
-                named=self._identity.given,
-            )  # fmt: skip
-            try:
-                await session.start()
-                if self._handler is not None:
-                    await session.work(self._execution(session), self._options)
-            except BaseException:
-                await session.close()
-                await self._storage.close()
-                raise
-            self._session = session
-        self._emitter.emit(QueueStarted(self.name, self.worker_id))
+        check_bool("work", work)
+        if self._session is None and not self._changing.locked():  # else the start that is under way decides
+            self._produces_only = not work
+        await super().start()
+
+    async def _start_producing(self) -> None:
+        await self.start(work=False)
+
+    @asynccontextmanager
+    async def producer(self) -> AsyncGenerator[Self]:
+        """Start the queue for producing only, and stop it; an async context manager."""
+        await self.start(work=False)
+        try:
+            yield self
+        finally:
+            await self.stop()
 
     async def stop(self, timeout: float | None = None) -> None:
         """Stop claiming, let the running jobs end, close. Does nothing if not started.
 
         Running jobs get up to ``timeout`` seconds (``None``: as long as they take). Those left then are
         aborted and given back, without using up an attempt. Calls that still wait for a result raise
-        `JobQueueError`; their jobs go on elsewhere. Asynchronous listeners get five seconds to end, and
+        `StoppedError`; their jobs go on elsewhere. Asynchronous listeners get five seconds to end, and
         are cancelled then. The queue can start again.
         """
         if timeout is not None:
             check_seconds("timeout", timeout, zero=True)
-        if self._session is not None and self._session.runs(asyncio.current_task()):
-            raise JobQueueError("a handler cannot stop its own queue: stop() would wait for itself")
-        self._check_loop()
-        async with self._changing:
-            session = self._session
-            if session is None:
-                return
-            if session.in_child:  # what is there to stop is the parent's
-                self._session = None
-                return
-            try:
-                await session.stop_worker(timeout)
-            finally:
-                self._session = None
-                try:
-                    await session.close()
-                finally:
-                    try:
-                        await self._storage.close()
-                    finally:
-                        session.over.set()
-        self._emitter.emit(QueueStopped(self.name, self.worker_id))
-        await self._emitter.drain(self._storage.clock)
+        await self._stop(timeout)
 
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
+    async def _begin(self, home: Home) -> QueueSession:
+        self.log.log_jobs()
+        await open_apart(self._storage)
+        session = QueueSession(
+            self._storage, home, self.name, self._identity.name, self._max_length, self._emitter,
+            named=self._identity.given,
+            lifespan=None if self._lifespan is None else partial(self._lifespan, self),
+        )  # fmt: skip
+        try:
+            await session.start()
+            await self.schedules.declare(self._storage)
+            if self._works:
+                await session.work(self._execution(session), self._options)
+        except BaseException:
+            await session.close()
+            raise
+        return session
 
-    async def __aexit__(self, *_exc: object) -> None:
-        await self.stop()
-
-    async def run(self) -> None:
-        """Start, serve until SIGTERM or SIGINT, let running jobs end, stop.
-
-        A second signal gives the running jobs back at once. Also returns when another task calls `stop`.
-        Raises the error of a background task that only a restart can fix, as `until_broken` does.
-        """
-        await serve_until_signal(self.start, self.stop, self.hurry, self.until_broken)
-        await self._emitter.drain(self._storage.clock)  # of a stop by another task, which may be at it still
-
-    def hurry(self) -> None:
-        """Make a running or later `stop` give the running jobs back at once."""
-        if self._session is not None:
-            self._session.hurry()
-
-    async def until_broken(self) -> None:
-        """Wait until a background task fails in a way only a restart can fix, and raise that error.
-
-        Returns when the queue is stopped.
-        """
+    def _has_started(self) -> None:
         session = self._session
-        if session is None:
-            return
-        self._check_loop()
-        if session.defect is None:
-            await session.over.wait()
-        if session.defect is not None:
-            raise own_copy(session.defect)
+        if session is not None:  # what was registered while the start went on
+            if self._handler is not None:
+                session.handle(self._handler, threaded=self._threaded)
+            self._work_soon(session)
+        self._emitter.emit(QueueStarted(self.name, self.worker_id))
 
-    # -- handlers and events ----------------------------------------------------------------------
+    async def _has_stopped(self) -> None:
+        self._emitter.emit(QueueStopped(self.name, self.worker_id))
+        await self._until_told()
 
-    @overload
-    def execute(
-        self, handler: Callable[[Job[P]], Coroutine[Any, Any, R]]
-    ) -> Callable[[Job[P]], Coroutine[Any, Any, R]]: ...
-    @overload
-    def execute(self, handler: Callable[[Job[P]], Awaitable[R]]) -> Callable[[Job[P]], Awaitable[R]]: ...
-    @overload
-    def execute(self, handler: Callable[[Job[P]], R]) -> Callable[[Job[P]], R]: ...
-    def execute(self, handler: Any) -> Any:
-        """Register the handler of this queue, before or after `start`; also a decorator.
-
-        An ``async def`` runs in the event loop; a plain function runs in a thread for each job. After
-        `start` the worker begins in the background: while the store refuses, it tries again every second.
-        Raises `JobQueueError` if there is one already.
-        """
-        threaded = not is_async(handler)
-        if self._handler is not None:
-            raise JobQueueError(
-                f"queue {self.name!r} has a handler already: use another queue for another job"
-            )
-        self._check_loop()
-        session = None if self._session is None else self._started()
-        self._handler = handler
-        self._threaded = threaded
-        if session is not None:
-            work = session.work_soon(self._execution(session), self._options)
-            session.supervisor.spawn(work, "start-worker")
-        return handler
-
-    @overload
-    def on(self, name: type[E], listener: Listener[E]) -> Callable[[], None]: ...
-    @overload
-    def on(self, name: type[E]) -> Callable[[Callable[[E], Answer]], Callable[[E], Answer]]: ...
-    @overload
-    def on(self, name: QueueEventName, listener: Listener[Any]) -> Callable[[], None]: ...
-    @overload
-    def on(self, name: QueueEventName) -> Callable[[H], H]: ...
-    def on(self, name: Any, listener: Listener[Any] | None = None) -> Callable[..., Any]:
-        """Call ``listener(event)``, sync or async, at every event of that name or class.
-
-        Returns a function that removes the listener; without a listener, a decorator. The class, as in
-        ``on(JobCompleted, listener)``, lets a type checker see what the listener gets. A listener that
-        raises is logged and harms nobody. Raises `InvalidArgumentError` for an unknown event.
-        """
-        if listener is not None:
-            return self._emitter.on(name, listener)
-
-        def register(function: H) -> H:
-            self._emitter.on(name, function)
-            return function
-
-        return register
+    async def _until_told(self) -> None:
+        await self._emitter.drain(self._storage.clock)
 
     # -- producing --------------------------------------------------------------------------------
 
@@ -387,6 +335,10 @@ class Queue(Generic[P, R]):
         run_at: datetime | None = None,
         priority: int = 0,
         reuse: Reuse | str = Reuse.RETURN,
+        group: str = "",
+        conflict: Conflict | str = Conflict.JOIN,
+        on_full: OnFull | str = OnFull.RAISE,
+        connection: object | None = None,
     ) -> EnqueueResult[R]:
         """Create a job, or find the one that has this id.
 
@@ -398,32 +350,80 @@ class Queue(Generic[P, R]):
             run_at: instant at which it is due, as an aware datetime; not together with ``delay``.
             priority: -1000 to 1000; higher starts first.
             reuse: how to treat an id whose job has *ended*: ``"return"`` finds that job, ``"rerun_failed"``
-                replaces it if it failed, ``"rerun"`` always. A live job is always joined.
+                replaces it if it failed, ``"rerun"`` always.
+            group: text that several jobs share, such as a tenant; at most 256 bytes.
+            conflict: how to treat an id whose job *waits*: ``"join"`` finds that job, ``"replace"`` makes it
+                this one, ``"debounce"`` too, and puts its start off until ``delay`` from now. A running job
+                is always joined.
+            on_full: what to do when there is no room (``max_length``, a full disk or server): ``"raise"``
+                `QueueFullError`, or ``"wait"`` for some, however long it takes.
+            connection: create the job in the open transaction of this connection (PostgreSQL; of asyncpg or
+                psycopg 3): it exists if and only if that commits.
 
         Raises `InvalidArgumentError`, `SerializationError`, `QueueFullError`, `StorageError`.
         """
         session = self._started()
-        new = self._requests.one(id, payload, max_attempts, result_ttl, delay, run_at, priority, reuse)
-        if session.merges:
+        if self._around_enqueue is not None:
+            request = EnqueueRequest(
+                id, payload, max_attempts, result_ttl, delay, run_at, priority, reuse, group=group,
+                conflict=conflict, on_full=on_full,
+            )  # fmt: skip
+            return await self._around_enqueue.send_one(partial(session.inserting, connection), request)
+        new = self._builder.build(
+            id, payload, max_attempts, result_ttl, delay, run_at, priority, reuse, group, conflict
+        )
+        if connection is not None or on_full is not _RAISE:
+            (inserted,) = await session.inserting(connection, (check_on_full(on_full),))((new,))
+        elif session.merges:
             inserted = await session.insert_merged(new)
         else:
             (inserted,) = await session.insert_now((new,))
-        return self._enqueued(new.id, inserted)
+        return self._enqueued(new, inserted)
+
+    async def _insert(self, new: NewJob) -> EnqueueResult[Any]:
+        """Enqueue a job as it is, past the middleware."""
+        (inserted,) = await self._started().insert((new,))
+        return self._enqueued(new, inserted)
+
+    async def _send(self, request: EnqueueRequest, connection: object | None = None) -> EnqueueResult[Any]:
+        """Enqueue what a task asks for."""
+        session = self._started()
+        if self._around_enqueue is not None:
+            return await self._around_enqueue.send_one(partial(session.inserting, connection), request)
+        new = self._builder.build_requested(request)
+        (inserted,) = await session.inserting(connection, (request.on_full,))((new,))
+        return self._enqueued(new, inserted)
+
+    async def _send_and_wait(self, request: EnqueueRequest, timeout: float) -> Any:
+        """Enqueue what a task asks for, and wait for its result."""
+        session = self._started()
+        check_seconds("wait_timeout", timeout)
+        if self._around_enqueue is not None:
+            return await self._around_enqueue.send_and_wait(session, request, timeout)
+        new = self._builder.build_requested(request, wait=True)
+        return await self._insert_and_wait(session, new, timeout, request.on_full)
 
     async def enqueue_many(
-        self, requests: Iterable[tuple[str | None, P] | EnqueueRequest]
+        self,
+        requests: Iterable[tuple[str | None, P] | EnqueueRequest],
+        *,
+        connection: object | None = None,
     ) -> list[EnqueueResult[R]]:
         """Create many jobs with few round trips; return the answers in the order of the requests.
 
         All are checked before the first is stored. Raises as `enqueue` does; `QueueFullError` if any
         was refused, and those before it may be stored: calling again with the same ids is safe.
+        ``connection`` is that of `enqueue`.
         """
         session = self._started()
-        if not isinstance(requests, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(requests, Iterable):
             raise InvalidArgumentError("requests", f"must be an iterable, not {type(requests).__name__}")
-        jobs = [self._requests.several(request, place) for place, request in enumerate(requests)]
-        inserted = await session.insert(jobs)
-        return [self._enqueued(job.id, answer) for job, answer in zip(jobs, inserted, strict=True)]
+        if self._around_enqueue is not None:
+            return await self._around_enqueue.send_all(partial(session.inserting, connection), requests)
+        known = [self._builder.request(given, place) for place, given in enumerate(requests)]
+        jobs = [self._builder.build_requested(request, place) for place, request in enumerate(known)]
+        inserted = await session.inserting(connection, [request.on_full for request in known])(jobs)
+        return [self._enqueued(job, answer) for job, answer in zip(jobs, inserted, strict=True)]
 
     async def enqueue_and_wait(
         self,
@@ -437,11 +437,14 @@ class Queue(Generic[P, R]):
         run_at: datetime | None = None,
         priority: int = 0,
         reuse: Reuse | str = Reuse.RETURN,
+        group: str = "",
+        conflict: Conflict | str = Conflict.JOIN,
+        on_full: OnFull | str = OnFull.RAISE,
     ) -> R:
         """Create the job, join the live one, or replay the ended one; return the result.
 
-        ``timeout`` in seconds counts from the call, and includes the storing. Other arguments as for
-        `enqueue`.
+        ``timeout`` in seconds counts from the call, and includes the storing, and waiting for room with
+        ``on_full="wait"``. Other arguments as for `enqueue`.
 
         Raises `WaitTimeoutError` (the job goes on; the message says what is known of it),
         `JobFailedError` or its `MaxRetriesError`, `JobCancelledError`, `JobNotFoundError` (the job is gone,
@@ -449,18 +452,33 @@ class Queue(Generic[P, R]):
         `enqueue` raises.
         """
         session = self._started()
-        if timeout.__class__ is not float or not 0.0 < timeout < MAX_SECONDS:  # else: checked in full
-            check_seconds("timeout", timeout)
-        new = self._requests.one(
-            id, payload, max_attempts, result_ttl, delay, run_at, priority, reuse, wait=True
+        check_seconds("timeout", timeout)
+        if self._around_enqueue is not None:
+            request = EnqueueRequest(
+                id, payload, max_attempts, result_ttl, delay, run_at, priority, reuse, group=group,
+                conflict=conflict, on_full=on_full,
+            )  # fmt: skip
+            result: R = await self._around_enqueue.send_and_wait(session, request, timeout)
+            return result
+        new = self._builder.build(
+            id, payload, max_attempts, result_ttl, delay, run_at, priority, reuse, group, conflict, wait=True
         )
+        patience = on_full if on_full is _RAISE else check_on_full(on_full)  # to call an enum takes 1 µs
+        return await self._insert_and_wait(session, new, timeout, patience)
+
+    async def _insert_and_wait(
+        self, session: QueueSession, new: NewJob, timeout: float, on_full: OnFull | str
+    ) -> R:
         waiters = session.waiters
         # It stands before the job does: the reply may come before the answer of the insert.
         waiter = waiters.add(new.id, timeout)
         try:
             if not waiters.subscribed:
                 await waiters.subscribe()
-            if session.merges:
+            if on_full is not _RAISE:
+                insert = session.inserting(None, (on_full,), session.now() + timeout)
+                (inserted,) = await insert((new,))
+            elif session.merges:
                 inserted = await session.insert_merged(new)
             else:
                 (inserted,) = await session.insert_now((new,))
@@ -468,172 +486,38 @@ class Queue(Generic[P, R]):
             if status is not _CREATED:
                 self._refuse_full(inserted)
             elif JobEnqueued in self._emitter.heard:
-                self._emitter.emit(JobEnqueued(new.id, self.name))
+                self._emitter.emit(JobEnqueued(new.id, self.name, new.task, new.priority))
             if state in ENDED:  # found; or created by a call whose answer was lost, and ended since
-                return self._outcome(new.id, inserted)
+                return self._outcome(new.id, inserted, new.task)
             if waiter.bind(seq):
                 waiters.fetch(waiter)
             try:
                 reply = await waiter.future
             except TimeIsUpError:
                 reply = await waiters.last_look(waiter)
-            return self._outcome(new.id, reply)
+            return self._outcome(new.id, reply, new.task)
         except asyncio.CancelledError:
-            waiter.check_late(f"job {new.id!r} may be stored or not; call again with this id")
+            waiter.check_late(stored_or_not(new.id))
             raise
         finally:
             waiters.remove(waiter)
 
-    # -- asking -----------------------------------------------------------------------------------
+    # -- tasks ------------------------------------------------------------------------------------
 
-    async def wait(self, id: str, *, timeout: float = 30.0) -> R:
-        """Wait for a job's result. ``timeout`` in seconds counts from the call.
+    def _task_added(self) -> None:
+        if self._session is not None:
+            self._work_soon(self._started())
 
-        Raises `JobNotFoundError`, `WaitTimeoutError`, `JobFailedError`, `JobCancelledError`,
-        `ResultExpiredError`.
-        """
-        session = self._started()
-        check_id(id)
-        check_seconds("timeout", timeout)
-        waiters = session.waiters
-        waiter = waiters.add(id, timeout)
-        try:
-            if not waiters.subscribed:
-                await waiters.subscribe()
-            (record,) = await self._storage.get(self.name, [id], reply_to=waiters.address)
-            waiter.read(self.name, record)
-            if record is not None and waiter.bind(record.seq):
-                waiters.fetch(waiter)
-            try:
-                reply = await waiter.future
-            except TimeIsUpError:
-                reply = await waiters.last_look(waiter)
-            return self._outcome(id, reply)
-        except asyncio.CancelledError:
-            waiter.check_late(f"nothing is known of job {id!r}; wait again")
-            raise
-        finally:
-            waiters.remove(waiter)
-
-    async def cancel(self, id: str, *, running: bool = False) -> CancelStatus:
-        """Cancel a waiting job; with ``running``, also ask the worker of a running one to end it.
-
-        Calls that wait for the job raise `JobCancelledError`. A cancelled id is free at once.
-        """
-        session = self._started()
-        check_id(id)
-        check_bool("running", running)
-        status = await session.cancel(id, running=running)
-        if status is CancelStatus.CANCELLED and JobCancelled in self._emitter.heard:
-            self._emitter.emit(JobCancelled(id, self.name))
-        return status
-
-    @overload
-    async def get_result(self, id: str) -> R | None: ...
-    @overload
-    async def get_result(self, id: str, default: D) -> R | D: ...
-    async def get_result(self, id: str, default: Any = None) -> Any:
-        """Return the result of a completed job, ``default`` in any other case."""
-        record = await self._read(id)
-        if record is None or record.result is None:
-            return default
-        return load(self._result_serde, record.result, f"the result of job {id!r}")
-
-    async def get_status(self, id: str) -> JobStatus[R] | None:
-        """Return a job's state, counters and outcome, ``None`` if the store has no such job."""
-        record = await self._read(id)
-        if record is None:
-            return None
-        result = progress = None
-        if record.result is not None:
-            result = load(self._result_serde, record.result, f"the result of job {id!r}")
-        if record.progress is not None:
-            progress = load(self._result_serde, record.progress, f"the progress of job {id!r}")
-        return job_status(record, result, progress)
-
-    async def update_result_ttl(self, id: str, ttl: float) -> UpdateTtlStatus:
-        """Keep the outcome of an ended job for ``ttl`` seconds from now."""
+    def _open_store(self) -> Storage:
         self._started()
-        check_id(id)
-        (status,) = await self._storage.keep(self.name, [(id, millis(check_seconds("ttl", ttl)))])
-        return status
+        return self._storage
 
-    # -- inside -----------------------------------------------------------------------------------
-
-    def _started(self) -> Session:
-        session = self._session
-        if session is not None and session.defect is None and session.is_here():
-            return session
-        self._check_loop()
-        session = self._session
-        if session is not None and session.defect is not None:
-            raise own_copy(session.defect)
-        raise JobQueueError(f"queue {self.name!r} is not started: use `async with queue:` or start()")
-
-    def _check_loop(self) -> None:
-        """Raise `JobQueueError` in another event loop than that of the start; forget one that has ended."""
-        home, session = self._home, self._session
-        if home is None or home.is_here() or (session is not None and session.in_child):
-            return
-        if home.is_gone:
-            self._home, self._session, self._changing = None, None, asyncio.Lock()
-        elif session is not None or self._changing.locked():
-            raise JobQueueError(
-                f"queue {self.name!r} was started in another event loop: use it there, "
-                "or make another Queue, on a store of its own, in this one"
-            )
-
-    def _enqueued(self, id: str, inserted: Inserted) -> EnqueueResult[R]:
-        if inserted.status is _CREATED:
-            if JobEnqueued in self._emitter.heard:
-                self._emitter.emit(JobEnqueued(id, self.name))
-            return make_tuple(_RESULT, (id, _QUEUED, inserted.state, None))
-        self._refuse_full(inserted)
-        if inserted.state is not JobState.COMPLETED:
-            return EnqueueResult(id, EnqueueStatus.DUPLICATE, inserted.state)
-        result = load(self._result_serde, inserted.data or b"", f"the result of job {id!r}")
-        return EnqueueResult(id, EnqueueStatus.COMPLETED, inserted.state, result)
-
-    def _refuse_full(self, inserted: Inserted) -> None:
-        if inserted.status is InsertStatus.FULL:
-            raise QueueFullError(
-                f"queue {self.name!r} holds its max_length of {self._max_length} waiting jobs: "
-                "try again later, or add workers"
-            )
-
-    def _outcome(self, id: str, ended: Reply | Inserted) -> R:
-        if ended.state is _COMPLETED and ended.data is not None:
-            result: R = load(self._result_serde, ended.data, "the result")
-            return result
-        raise ended_error(id, ended.state, ended.data, ended.attempts)
-
-    async def _read(self, id: str) -> Record | None:
-        session = self._started()
-        return await session.read(check_id(id))
-
-    def _execution(self, session: Session) -> Execution:
-        assert self._handler is not None
-        return Execution(
-            queue=self.name,
-            worker_id=self.worker_id,
-            handler=self._handler,
-            payload_serde=self._requests.serde,
-            result_serde=self._result_serde,
-            max_bytes=self._requests.max_bytes,
-            backoff=self._backoff,
-            uniform=self._storage.clock.uniform,
-            hook=self._hook,
-            tracebacks=self._tracebacks,
-            report=session.report_progress,
-            on_error=session.report,
-            threaded=self._threaded,
-        )
+    def _typed(self, task: str, value: Any) -> Any:
+        known = self.task.get(task)
+        return value if known is None else known.read_result(value)
 
 
-def _check_serde(argument: str, serde: Serde[Any] | None) -> Serde[Any]:
-    if serde is None:
-        return JsonSerde()
-    for method in ("dumps", "loads"):
-        if isinstance(serde, type) or not callable(getattr(serde, method, None)):
-            raise InvalidArgumentError(argument, f"must be an object with a method {method}")
-    return serde
+def _dead_letter_ttl(seconds: float) -> int | None:
+    """Return what a job is to say: nothing if it is what stores do by themselves."""
+    ttl = millis(check_seconds("dead_letter_ttl", seconds, zero=True))
+    return None if ttl == DEAD_LETTER_TTL else ttl

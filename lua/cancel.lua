@@ -19,25 +19,14 @@ local ask, channel, queue = ARGV[4] == '1', ARGV[5], ARGV[6]
 -- include: calls
 -- include: record
 -- include: ready
+-- include: extras
 -- include: search
+-- include: leave
 -- include: ended
 
 if ahead == 0 then return sub(noted, 19) end
 
 local changed, bytes = false, 0
-local function leave_ready(job, id)
-  local element = spack('>I7', job.mark) .. id
-  if priority_of(job) ~= 0 then
-    call('ZREM', prio, element)
-    return
-  end
-  local index, found = lower_bound(job.mark)
-  if found == element then
-    call('LSET', ready, index, '')
-    blanks = blanks + 1
-  end
-end
-
 local function cancel(id)
   local live = call('HGET', running, id)
   if live and sound(live) then
@@ -53,15 +42,7 @@ local function cancel(id)
   if not record or not sound(record) or expired(record) then return 'N' end
   bytes = bytes + #record
   local job = parse(record)
-  if job.state == 'Q' then
-    leave_ready(job, id)
-  elseif job.state == 'S' then
-    call('ZREM', scheduled, seq_of(job) .. id)
-  elseif job.state == 'R' then
-    call('ZREM', failing, seq_of(job) .. id)
-  else
-    return job.state
-  end
+  if not leave_index(job, id) then return job.state end
   finish_cancelled(job, id)
   call('HSET', jobs, id, build(job))
   changed = true
@@ -75,11 +56,7 @@ for i = 7, #ARGV do
   status[#status + 1] = cancel(ARGV[i])
 end
 if changed then
-  if blanks * 2 > call('LLEN', ready) then
-    call('LREM', ready, 0, '')
-    blanks = 0
-    if call('ZCARD', prio) > 0 then wake() end
-  end
+  drop_blanks()
   publish()
   remember(table.concat(status))
 end

@@ -5,7 +5,7 @@
 -- ARGV: now
 -- Returns: {scheduled, queued, processing, failing, completed, failed, cancelled, created_at of the oldest
 --   among the fronts of the priorities or -1, how many have ever ended}
--- Invariants: reads only; expired records are not counted.
+-- Invariants: reads only; expired records are not counted, dead letters are.
 
 -- include: base
 local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, meta =
@@ -30,8 +30,7 @@ local oldest
 local function look(element)
   local record = call('HGET', jobs, sub(element, 8))
   if record and sound(record) then
-    local state = sub(record, 1, 1)
-    local created = sunpack('>I6', record, (state == 'q' or state == 'w') and 24 or 53)
+    local created = sunpack('>I6', record, SHORT[sub(record, 1, 1)] and SHORT_CREATED or CREATED)
     if not oldest or created < oldest then oldest = created end
   end
 end

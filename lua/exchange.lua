@@ -2,20 +2,23 @@
 -- exchange: hand in finished runs, promote what is due, claim jobs. Never blocks.
 --
 -- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled meta
--- ARGV: now caller number lost worker limit lease_ms channel queue runs fences, then the ids, then the data
+-- ARGV: now caller number lost worker limit lease_ms channel queue runs fences thens, then the ids, then the data
 --   lost     number of the first of the caller's last calls whose answers never came: what they have claimed
 --            goes back, since nobody runs it; 0: the last answer came
 --   channel  what precedes an address in the name of its pub/sub channel
 --   runs     for each run of settlements alike: how many 2, action 1 ("c" complete, "f" fail, "r" retry,
 --            "l" release, "x" cancel), ttl 6, delay 6
 --   fences   7 bytes per settlement
+--   thens    for each piece of the jobs to insert after a settlement, by their places: place of the settlement 2,
+--            size of runs 4, runs (see lib/runs.lua), then for each id and each body: size 4, it
 -- Returns: {mark, one status per settlement, ms until the next due job or -1, "1" if jobs are left although more
---   could not be claimed in one call, fences of the claimed jobs (7 bytes each), then for each of them: id, its
+--   could not be claimed in one call or "p" if the queue is paused, fences of the claimed jobs (7 bytes each), then for each of them: id, its
 --   record before the claim}
 --   status   "A" accepted, "X" ended as cancelled, "L" lost
 -- Invariants: a settlement writes only if its fence is that of the running record; a settled job leaves
 --   running first, a write that needs no memory; what is claimed gets a new, larger fence and is in
---   running when it has left ready; no step touches more than PROMOTE + MOST + settlements jobs, and none
+--   running when it has left ready; nothing is claimed while the queue has rules (see meta.lua): pause is the only
+--   one that this script knows, and one that it does not know it could not keep; no step touches more than PROMOTE + MOST + settlements jobs, and none
 --   claims more than one job beyond BUDGET bytes.
 
 -- include: base
@@ -24,28 +27,31 @@ local jobs, running, ready, staged, prio, scheduled, failing, completed, failed,
 local caller, number = ARGV[2], ARGV[3]
 local lost, worker, limit, lease_ms, channel, queue =
   ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8], ARGV[9]
-local runs, fences = ARGV[10], ARGV[11]
+local runs, fences, thens = ARGV[10], ARGV[11], ARGV[12]
 -- include: meta
 -- include: seen
 -- include: calls
 -- include: record
+-- include: extras
+-- include: waiters
 -- include: ready
 -- include: front
 -- include: ended
 -- include: packs
 -- include: settle
 -- include: promote
+-- include: runs
 
-local RUN, FIXED, PROMOTE, CHUNK, MOST = 15, 11, 1000, 128, 2000
+local SETTLEMENT, FIXED, PROMOTE, CHUNK, MOST = 15, 12, 1000, 128, 2000
 local count = (#ARGV - FIXED) / 2
-if #runs % RUN ~= 0 or #fences ~= 7 * count then
+if #runs % SETTLEMENT ~= 0 or #fences ~= 7 * count then
   return redis.error_reply('ERR exchange: bad arguments')
 end
 
 -- A record as the answer has it: of one that was claimed before, only what the worker needs.
 local function bare(record)
   local state = byte(record)
-  if state == 113 or state == 119 then return record end
+  if state == 113 or state == 119 or state == 101 then return record end
   local job = parse(record)
   job.waiters, job.progress, job.data = '', nil, nil
   return build(job)
@@ -57,7 +63,7 @@ if ahead == 0 or (lost > 0 and before >= lost) then
   local from, had = sunpack('>I7I2', noted, 19)
   local all, claims = had > 0 and call('HGETALL', running) or {}, {}
   for i = 1, #all, 2 do
-    local fence = sound(all[i + 1]) and sunpack('>I7', all[i + 1], 24) or 0
+    local fence = sound(all[i + 1]) and sunpack('>I7', all[i + 1], FENCE) or 0
     if fence >= from and fence < from + had then
       claims[#claims + 1] = { id = all[i], fence = fence, record = all[i + 1] }
     end
@@ -68,6 +74,7 @@ if ahead == 0 or (lost > 0 and before >= lost) then
     table.sort(claims, function(a, b) return a.fence < b.fence end)
     local due = next_due()
     local answer = { named, sub(noted, 28), due and string.format(WHOLE, math.max(0, due - now)) or -1, '', '' }
+    if counters[6] then answer[4] = 'p' end
     for _, claim in ipairs(claims) do
       answer[4] = '1' -- maybe
       answer[5] = answer[5] .. spack('>I7', claim.fence)
@@ -78,7 +85,31 @@ if ahead == 0 or (lost > 0 and before >= lost) then
   end
 end
 
--- 1. Settlements. Plain completions, nearly all of them, are collected and written together.
+-- The jobs to insert after each settlement, by its place.
+local following, create = nil, nil
+if thens ~= '' then
+  function create(list, count, runs)
+    local from, reply_to, room, budget, renew, moved, move = 0, '', math.huge, math.huge, nil, nil, nil
+    -- include: create
+  end
+  local at = 1
+  following = {}
+  while at <= #thens do
+    local place, size = sunpack('>I2I4', thens, at)
+    local piece = { runs = sub(thens, at + 6, at + 5 + size) }
+    at = at + 6 + size
+    for i = 1, 2 * jobs_in(piece.runs) do
+      local length = sunpack('>I4', thens, at)
+      piece[i] = sub(thens, at + 4, at + 3 + length)
+      at = at + 4 + length
+    end
+    following[place] = following[place] or {}
+    table.insert(following[place], piece)
+  end
+end
+
+-- 1. Settlements. Plain completions, nearly all of them, are collected and written together; not where jobs are to be
+-- inserted after some, since each settlement has to see what was inserted before it.
 local status, slow = {}, {}
 if count > 0 then
   local hot = call('HMGET', running, unpack(ARGV, FIXED + 1, FIXED + count))
@@ -87,16 +118,17 @@ if count > 0 then
   local seen, tails = {}, {}
   local nothing = spack('>I3I4', 0, 0)
   local i = 0
-  for at = 1, #runs, RUN do
-    local plain, ttl = byte(runs, at + 2) == 99, sunpack('>I6', runs, at + 3)
+  for at = 1, #runs, SETTLEMENT do
+    local plain, ttl = not following and byte(runs, at + 2) == 99, sunpack('>I6', runs, at + 3)
     local opening = 'C' .. spack('>BI6I7', 0, now, now + ttl)
+    local opening_extras = 'C' .. spack('>BI6I7', 8, now, now + ttl)
     for _ = 1, (sunpack('>I2', runs, at)) do
       i = i + 1
       local id, record = ARGV[FIXED + i], hot[i]
-      local flags = record and byte(record, 2)
+      local flags = record and byte(record, FLAGS)
       -- A second settlement of one job has to see what the first did.
-      if plain and (flags == 0 or flags == 2) and not seen[id]
-        and sub(record, 24, 30) == sub(fences, 7 * i - 6, 7 * i) then
+      if plain and (flags == 0 or flags == 2 or flags == 8 or flags == 10) and not seen[id]
+        and sub(record, FENCE, FENCE_END) == sub(fences, 7 * i - 6, 7 * i) then
         local data = ARGV[FIXED + count + i]
         local tail = tails[#data]
         if not tail then
@@ -107,11 +139,17 @@ if count > 0 then
         done[n] = id
         fields[2 * n - 1] = id
         if flags == 0 then
-          fields[2 * n] = opening .. sub(record, 16, 80) .. tail .. data
+          fields[2 * n] = opening .. sub(record, ATTEMPTS, DATA_SIZE - 1) .. tail .. data
         else
-          fields[2 * n] = opening .. sub(record, 16, 73) .. nothing .. tail .. data
-          local size = sunpack('>I3', record, 74)
-          post_reply(sub(record, 87, 86 + size), id, sub(record, 67, 73), 'C', sub(record, 16, 19), data)
+          local waiters, extras = 0, 0
+          if flags ~= 2 then extras = sunpack('>I4', record, EXTRAS) end
+          if flags ~= 8 then
+            waiters = sunpack('>I3', record, SIZES)
+            post_reply(sub(record, BODY, FULL + waiters), id, sub(record, SEQ, SIZES - 1), 'C',
+              sub(record, ATTEMPTS, STALLS - 1), data)
+          end
+          fields[2 * n] = (extras > 0 and opening_extras or opening) .. sub(record, ATTEMPTS, SIZES - 1) .. nothing
+            .. tail .. sub(record, BODY + waiters, FULL + waiters + extras) .. data
         end
         status[i] = 'A'
       else
@@ -145,6 +183,9 @@ for _, place in ipairs(slow) do
     if job.fence == fence then
       local ttl, delay = sunpack('>I6I6', runs, at + 3)
       status[i] = settle(id, job, sub(runs, at + 2, at + 2), ARGV[FIXED + count + i], ttl, delay)
+      for _, piece in ipairs(status[i] == 'A' and following and following[i] or {}) do
+        create(piece, #piece / 2, piece.runs)
+      end
     else
       status[i] = 'L'
     end
@@ -176,11 +217,14 @@ end
 
 -- 3. Claims, highest priority first.
 local answer = { '', '', due and string.format(WHOLE, math.max(0, due - now)) or -1, '', '' }
-local given, first_fence, claimed, most, bytes = {}, tick + 1, 0, math.min(limit, MOST), 0
+local paused = counters[6]
+local given, first_fence, claimed, most, bytes = {}, tick + 1, 0, paused and 0 or math.min(limit, MOST), 0
 local stride = 1 -- how many records are read together: few until it is known how large they are
 local until_ = now + lease_ms
 local opening = { [113] = 'P' .. spack('>BI6I7I4I4', 0, now, until_, 1, 0) }
 opening[119] = 'P' .. spack('>BI6I7I4I4', 2, now, until_, 1, 0)
+local opening_extras = 'P' .. spack('>BI6I7I4I4', 8, now, until_, 1, 0)
+local opening_both = 'P' .. spack('>BI6I7I4I4', 10, now, until_, 1, 0)
 local closing = spack('>I4I4I2', 0, 0, #worker)
 
 -- Claim what elements name; return with which of them it stopped, because the answer has become large.
@@ -202,17 +246,22 @@ local function claim(elements)
     if bytes >= BUDGET then
       stopped = from[i]
       break
-    elseif record and not (byte(record) == 113 and #record >= SHORTEST) and not sound(record) then
+    elseif record and not (byte(record) == 113 and #record >= SHORT_BODY - 1) and not sound(record) then
       set_aside(jobs, id)
     elseif record then
       tick = tick + 1
       claimed = claimed + 1
       local state, hot, fence = byte(record), nil, spack('>I7', tick)
       if state == 113 then -- "q": never claimed, no waiters
-        hot = opening[state] .. fence .. sub(record, 2, 47) .. closing .. worker
+        hot = opening[state] .. fence .. sub(record, SHORT_CORE, SHORT_BODY - 1) .. closing .. worker
       elseif state == 119 then -- "w": never claimed, with waiters
-        local waiters = sunpack('>I3', record, 45)
-        hot = opening[state] .. fence .. sub(record, 2, 47) .. closing .. sub(record, 48, 47 + waiters) .. worker
+        local waiters = sunpack('>I3', record, SHORT_WAITERS)
+        hot = opening[state] .. fence .. sub(record, SHORT_CORE, SHORT_BODY - 1) .. closing
+          .. sub(record, SHORT_BODY, SHORT_BODY + waiters - 1) .. worker
+      elseif state == 101 then -- "e": never claimed, with extras
+        local waiters, extras = sunpack('>I3', record, SHORT_WAITERS), sunpack('>I4', record, SHORT_EXTRAS)
+        hot = (waiters == 0 and opening_extras or opening_both) .. fence .. sub(record, SHORT_CORE, SHORT_BODY - 1)
+          .. closing .. sub(record, SHORT_BODY, SHORT_BODY + waiters + extras - 1) .. worker
       else
         local job = parse(record)
         job.state, job.fence, job.updated, job.mark, job.cancelling = 'P', tick, now, until_, 0
@@ -257,6 +306,7 @@ end
 if retried and due and due >= retried then wake() end
 
 publish()
+if paused then answer[4] = 'p' end
 if claimed > 0 and (claimed == most or bytes >= BUDGET) and ready_count() > 0 then answer[4] = '1' end
 answer[2], answer[5] = table.concat(status), table.concat(given)
 remember(spack('>I7I2', first_fence, claimed) .. answer[2])

@@ -11,16 +11,17 @@
 -- include: base
 local running, ready, staged = KEYS[1], KEYS[2], KEYS[3]
 local cursor = ARGV[2]
+-- include: record
 
 while call('LMOVE', staged, ready, 'RIGHT', 'LEFT') do end
 local page = call('HSCAN', running, cursor, 'COUNT', 1000)
 local answer, all = { page[1] }, page[2]
 for i = 1, #all, 2 do
   local record = all[i + 1]
-  if #record < 30 then -- sweep sets it aside
+  if #record < FENCE_END then -- sweep sets it aside
     answer[#answer + 1] = '\0\0\0\0\0\0\0' .. all[i]
-  elseif sunpack('>I7', record, 9) <= now then
-    answer[#answer + 1] = sub(record, 24, 30) .. all[i]
+  elseif sunpack('>I7', record, MARK) <= now then
+    answer[#answer + 1] = sub(record, FENCE, FENCE_END) .. all[i]
   end
 end
 return answer

@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
--- extend: renew leases and store progress.
+-- extend: renew leases, store progress and checkpoints.
 --
 -- KEYS: running meta
 -- ARGV: now caller lease_ms, then for each lease: id head progress
---   head  fence 7, "1" if progress is given
+--   head  fence 7, what is given: "0" nothing, "1" progress, "2" a checkpoint, "3" both: then progress is
+--         size 4, progress, checkpoint
 -- Returns: one status per lease: "H" held, "C" held and asked to cancel, "L" lost
 -- Invariants: nothing changes where the fence is not that of the running record. A worker that renews
 -- nothing for 0 ms leaves.
@@ -12,23 +13,33 @@
 local running, meta = KEYS[1], KEYS[2]
 local caller, until_ = ARGV[2], now + tonumber(ARGV[3])
 -- include: record
+-- include: extras
 -- include: seen
 
 local status = {}
 for i = 4, #ARGV, 3 do
   local id, head = ARGV[i], ARGV[i + 1]
   local record = call('HGET', running, id)
-  if not record or not sound(record) or sub(record, 24, 30) ~= sub(head, 1, 7) then
+  if not record or not sound(record) or sub(record, FENCE, FENCE_END) ~= sub(head, 1, 7) then
     status[#status + 1] = 'L'
   else
-    if sub(head, 8, 8) == '1' then
+    local given, data = byte(head, 8) - 48, ARGV[i + 2]
+    if given > 0 then
       local job = parse(record)
-      job.progress = ARGV[i + 2]
+      if given == 3 then
+        local size = sunpack('>I4', data)
+        job.progress = sub(data, 5, 4 + size)
+        save(job, sub(data, 5 + size))
+      elseif given == 2 then
+        save(job, data)
+      else
+        job.progress = data
+      end
       record = build(job)
     end
-    record = sub(record, 1, 2) .. spack('>I6I7', now, until_) .. sub(record, 16)
+    record = sub(record, 1, UPDATED - 1) .. spack('>I6I7', now, until_) .. sub(record, ATTEMPTS)
     call('HSET', running, id, record)
-    status[#status + 1] = byte(record, 2) % 2 == 0 and 'H' or 'C'
+    status[#status + 1] = byte(record, FLAGS) % 2 == 0 and 'H' or 'C'
   end
 end
 if #ARGV == 3 and until_ == now then

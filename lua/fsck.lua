@@ -15,6 +15,7 @@ local source, cursor = ARGV[2], ARGV[3]
 local caller = ''
 -- include: meta
 -- include: record
+-- include: extras
 -- include: ready
 -- include: search
 -- include: packs
@@ -81,8 +82,8 @@ local function check(id, filed)
     breach(id, (live and 'runs' or 'is indexed') .. ' but has no record')
     return
   end
-  local ok, job = pcall(parse, live or record)
-  if not ok or not expected[job.state] or (live and job.state ~= 'P') then
+  local job = sound(live or record) and parse(live or record)
+  if not job or (live and job.state ~= 'P') then
     breach(id, 'has a record that cannot be read')
     return
   end
@@ -95,11 +96,11 @@ local function check(id, filed)
   if not there[name] then
     breach(id, 'is ' .. job.state .. ' and not in the index ' .. name)
   elseif scores[name] and name ~= 'ready' then
-    local due = sunpack('>I6', job.core, 29)
-    local right = (name == 'scheduled' or name == 'failing') and due or job.mark
+    local due = sunpack('>I6', job.core, CORE_DUE)
+    local right = (name == 'scheduled' or name == 'failing') and due or kept_until(job)
     if scores[name] ~= right then breach(id, 'has another time in its record than in the index ' .. name) end
   end
-  if job.fence > tick or sunpack('>I7', job.core, 37) > tick then
+  if job.fence > tick or sunpack('>I7', job.core, CORE_SEQ) > tick then
     breach(id, 'has a fence or seq that was not given yet')
   end
 end

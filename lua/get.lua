@@ -2,25 +2,27 @@
 -- get: read records, and register a waiter at the live ones in the same step.
 --
 -- KEYS: jobs running
--- ARGV: now reply_to payload, then ids
+-- ARGV: now reply_to payload letters, then ids
 --   reply_to  address to register; "" for none
 --   payload   "1" to have the payloads
+--   letters   "1" to have dead letters, too
 -- Returns: for each id, of the first at least, its full record, "" where absent
 -- Invariants: only the waiters of live records change.
 
 -- include: base
 local jobs, running = KEYS[1], KEYS[2]
-local reply_to, payload = ARGV[2], ARGV[3] == '1'
+local reply_to, payload, letters = ARGV[2], ARGV[3] == '1', ARGV[4] == '1'
 -- include: record
+-- include: extras
 -- include: waiters
 
 local answer, bytes = {}, 0
-for i = 4, #ARGV do
+for i = 5, #ARGV do
   if bytes >= BUDGET then break end
   local id = ARGV[i]
   local record = call('HGET', jobs, id)
-  if not record or not sound(record) or expired(record) then
-    answer[i - 3] = ''
+  if not record or not sound(record) or expired(record) and not (letters and kept_until(parse(record)) > now) then
+    answer[i - 4] = ''
   else
     local live = call('HGET', running, id)
     if live and not sound(live) then live = nil end
@@ -39,8 +41,9 @@ for i = 4, #ARGV do
       job.payload = parse(record).payload
     end
     job.waiters = ''
-    answer[i - 3] = build(job)
-    bytes = bytes + #answer[i - 3]
+    save(job, nil)
+    answer[i - 4] = build(job)
+    bytes = bytes + #answer[i - 4]
   end
 end
 return answer

@@ -6,7 +6,7 @@
 -- Returns: {how many records, 1 if the queue holds nothing any more, then names of workers that two processes
 --   use at once}
 -- Invariants: the server's own expiry is not used, so no record is ever half there; an empty queue
---   leaves no key.
+--   leaves no key but its rules.
 
 -- include: base
 local jobs, completed, failed, cancelled, workers, meta = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
@@ -46,8 +46,13 @@ for i = 1, #fields, 2 do
     end
   end
 end
+-- Version 0.1.0 had its workers in a key of their own.
 local empty = left == 0 and call('EXISTS', jobs) == 0
-if empty then call('DEL', meta, workers) end -- version 0.1.0 had its workers in a key of their own
+if empty then
+  local rules = call('HGET', meta, 'rules')
+  call('DEL', meta, workers)
+  if rules then call('HSET', meta, 'rules', rules) end
+end
 
 local answer = { dropped, empty and 1 or 0 }
 for worker, processes in pairs(spans) do

@@ -5,16 +5,19 @@
 -- ARGV: now state limit cursor
 --   state   "Q" queued, "P" processing, "S" scheduled, "R" failing, "C", "F" or "X" ended
 --   cursor  "" for the first page, else what the page before gave
--- Returns: {cursor of the next page or "", then for each job: id, record without payload and result}
+-- Returns: {cursor of the next page or "", then for each job: id, record without payload, result,
+--   headers and history}
 -- Invariants: a job that stays in its place is listed exactly once: each order is by a fixed key of the
---   job, and the cursor is the key of the last one listed. (`keep` moves an ended job in this order.)
+--   job, and the cursor is the key of the last one listed. (`set_ttl` moves an ended job in this order.)
 
 -- include: base
 local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local state, limit, cursor = ARGV[2], tonumber(ARGV[3]), ARGV[4]
 -- include: record
+-- include: extras
 -- include: search
+-- include: order
 -- include: packs
 
 -- A cursor is a score (7 bytes, biased, since it may be negative) .. a member: the key of the last job listed.
@@ -26,7 +29,9 @@ local answer, keys, bytes = { '' }, {}, 0
 local function add(id, record, score, member)
   if record and sound(record) then
     local job = parse(record)
+    if expired(record) and kept_until(job) <= now then return end
     job.payload, job.waiters = '', ''
+    if job.extras ~= '' then list_extras(job) end
     if job.state == 'C' then job.data = nil end
     answer[#answer + 1] = id
     answer[#answer + 1] = build(job)
@@ -37,31 +42,11 @@ end
 -- One more than the page holds tells whether there is another page.
 local function full() return #keys > limit or (bytes > BUDGET and #keys > 1) end
 
--- The order of bytes, as sorted sets have it. That of `<` is the one of the server's locale.
-local function precedes(one, other)
-  for i = 1, math.min(#one, #other) do
-    local a, b = byte(one, i), byte(other, i)
-    if a ~= b then return a < b end
-  end
-  return #one < #other
-end
-
--- The rank of the first member behind the cursor.
-local function rank_behind(key)
-  local score = string.format(WHOLE, from)
-  local low, high = call('ZCOUNT', key, '-inf', '(' .. score), call('ZCOUNT', key, '-inf', score)
-  while low < high do
-    local middle = math.floor((low + high) / 2)
-    if precedes(behind, call('ZRANGE', key, middle, middle)[1]) then high = middle else low = middle + 1 end
-  end
-  return low
-end
-
 -- List the members with a score from `low` (if not nil) to below `high`; `id_at` is where in a member its id begins.
 local function list_set(key, id_at, low, high)
   local rank = 0
   if from and (not low or from >= low) then
-    rank = rank_behind(key)
+    rank = rank_behind(key, from, behind)
   elseif low then
     rank = call('ZCOUNT', key, '-inf', '(' .. string.format(WHOLE, low))
   end
@@ -73,7 +58,7 @@ local function list_set(key, id_at, low, high)
       if score >= high or full() then return end
       local id = sub(member, id_at)
       local record = call('HGET', jobs, id)
-      if record and not expired(record) then add(id, record, score, member) end
+      if record then add(id, record, score, member) end
     end
     rank = rank + 64
   end
@@ -92,7 +77,7 @@ local function list_completed()
     for _, id in ipairs(ids) do
       if not full() and (expires ~= from or precedes(behind, id)) then
         local record = call('HGET', jobs, id)
-        if record and not expired(record) then add(id, record, expires, id) end
+        if record then add(id, record, expires, id) end
       end
     end
     least = expires + 1
@@ -116,7 +101,7 @@ end
 local function list_running()
   local list, all = {}, call('HGETALL', running)
   for i = 1, #all, 2 do
-    local fence = sound(all[i + 1]) and sunpack('>I7', all[i + 1], 24) or 0
+    local fence = sound(all[i + 1]) and sunpack('>I7', all[i + 1], FENCE) or 0
     if not from or fence > from then list[#list + 1] = { fence, all[i], all[i + 1] } end
   end
   table.sort(list, function(a, b) return a[1] < b[1] end)

@@ -16,6 +16,7 @@ local channel, queue, stalled_error = ARGV[4], ARGV[5], ARGV[6]
 -- include: seen
 -- include: calls
 -- include: record
+-- include: extras
 -- include: ready
 -- include: front
 -- include: ended
@@ -58,7 +59,8 @@ for i = #found, 1, -1 do
   call('HDEL', running, id)
   tick = tick + 1
   job.fence, job.stalls, job.updated = tick, job.stalls + 1, now
-  local most_stalls, ttl = sunpack('>I4I6', job.core, 7)
+  add_attempt(job, stalled_error)
+  local most_stalls, ttl = sunpack('>I4I6', job.core, CORE_STALLS)
   if job.cancelling ~= 0 then
     finish_cancelled(job, id)
   elseif job.stalls > most_stalls then

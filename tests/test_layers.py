@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import pkgutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ PACKAGES = {"jobqueue", "jobqueue.storage"}
 
 def layers() -> list[str]:
     config = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    (contract,) = config["tool"]["importlinter"]["contracts"]
+    contract, *_ = config["tool"]["importlinter"]["contracts"]
     return [name.strip() for layer in contract["layers"] for name in layer.replace(":", "|").split("|")]
 
 
@@ -41,7 +42,7 @@ def test_imports_go_downward() -> None:
         check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "1 kept, 0 broken" in run.stdout
+    assert ", 0 broken" in run.stdout
 
 
 def test_every_module_is_in_one_layer_and_every_layer_is_a_module() -> None:
@@ -50,3 +51,30 @@ def test_every_module_is_in_one_layer_and_every_layer_is_a_module() -> None:
     assert set(listed) <= known, "a layer names a module that is gone"
     homeless = {name for name in known if not any(f"{name}.".startswith(f"{layer}.") for layer in listed)}
     assert homeless == set(), "add it to the layers in pyproject.toml"
+
+
+def exports() -> dict[str, set[str]]:
+    """The names that each module lists in ``__all__``, but for lists that are made from others."""
+    found: dict[str, set[str]] = {}
+    for path in (ROOT / "jobqueue").rglob("*.py"):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for node in ast.parse(path.read_text()).body:
+            match node:
+                case ast.Assign([ast.Name("__all__")], ast.List(names)):
+                    found[name] = {ast.literal_eval(item) for item in names}
+    return found
+
+
+def test_a_module_lists_what_other_modules_import_from_it() -> None:
+    listed, known = exports(), modules()
+    assert len(listed) > 100
+    del listed["jobqueue.errors"]  # lists the errors, which the reference shows; its helpers are our own
+    unlisted = {
+        f"{node.module}.{alias.name}"
+        for path in (ROOT / "jobqueue").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module in listed
+        for alias in node.names
+        if alias.name not in {"*", "__all__", *listed[node.module]}
+    }
+    assert unlisted - known == set()

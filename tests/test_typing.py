@@ -10,8 +10,8 @@ from typing import get_args
 
 import pytest
 
+import jobqueue.maintenance.reaper
 import jobqueue.queue
-import jobqueue.reaper
 from jobqueue.events import QueueEventName, ReaperEventName
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +29,7 @@ def test_typed_programs(checker: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "names"), [(jobqueue.queue, QueueEventName), (jobqueue.reaper, ReaperEventName)]
+    ("module", "names"), [(jobqueue.queue, QueueEventName), (jobqueue.maintenance.reaper, ReaperEventName)]
 )
 def test_a_type_checker_knows_the_name_of_every_event(module, names) -> None:
     assert {kind.name for kind in module._EVENTS} == set(get_args(names))

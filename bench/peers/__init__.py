@@ -16,7 +16,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("JOBQUEUE_BENCH_CACHE") or Path.home() / ".cache" / "jobqueue-bench")
-NODE = ("node@22.23.3", "ioredis@6.0.0", "bullmq@6.7.0", "@platformatic/job-queue@0.5.0")
+NODE = ("node@22.23.3", "ioredis@6.0.0", "bullmq@6.7.0", "@platformatic/job-queue@0.5.0", "pg@8.23.1")
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,21 @@ PEERS = {
 }
 """Each has just under a power of two in jobs, 2¹⁷, 2¹⁵ or 2¹³, so that the server's hash tables, which grow
 by doubling, are as full for one as for another."""
+
+POSTGRES_PEERS = {
+    peer.name: peer
+    for peer in (
+        Peer("ours", "jobqueue", 2_000, 20_000),
+        Peer("awa", "awa 0.6.9 (Rust core)", 500, 3_000, ("awa-pg==0.6.9",)),
+        Peer("pgqueuer", "PgQueuer 1.6.0", 1_000, 8_000, ("pgqueuer==1.6.0", "asyncpg==0.32.0")),
+        Peer(
+            "procrastinate", "Procrastinate 3.10.0", 200, 1_000,
+            ("procrastinate==3.10.0", "psycopg[binary,pool]==3.3.9"),
+        ),
+        Peer("platformatic", "@platformatic/job-queue 0.5.0 (Node)", 200, 1_000),
+    )
+}  # fmt: skip
+"""Those that are compared on PostgreSQL."""
 
 
 def install(peer: Peer) -> None:

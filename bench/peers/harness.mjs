@@ -46,6 +46,13 @@ async function drain (peer, { port, warmup, jobs, concurrency }) {
   return { rate }
 }
 
+// Its tables are made by the first that connects.
+async function install (peer, { port }) {
+  await ready()
+  await peer.open(port)
+  return {}
+}
+
 async function serve (peer, { port }) {
   await peer.work(port, SLOTS, () => {})
   await ready()
@@ -86,7 +93,7 @@ export async function main (peer) {
     console.error('the measurement takes too long')
     process.exit(1)
   }, 300_000)
-  console.log(JSON.stringify(await { enqueue, drain, serve, request }[action](peer, options)))
+  console.log(JSON.stringify(await { install, enqueue, drain, serve, request }[action](peer, options)))
   await Promise.race([peer.close(), sleep(500)]) // some wait for the end of a blocking command
   clearTimeout(longest)
   process.exit(0)

@@ -13,6 +13,7 @@ import gc
 import json
 import sys
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -25,6 +26,8 @@ POLL = 0.01
 """Seconds between two looks, for libraries that ask for a result or for work again and again."""
 SLOTS = 100
 """Of a worker that serves requests."""
+BACKLOG = 1_000
+"""Jobs that wait where nothing else limits how many are enqueued."""
 LONGEST = 300.0
 """Seconds after which a measurement has failed."""
 
@@ -37,8 +40,14 @@ class Peer(Protocol):
     async def open(self, port: int) -> None:
         """Connect a producer."""
 
+    async def install(self) -> None:
+        """Make the tables; only asked of libraries on PostgreSQL."""
+
     async def enqueue(self, number: int) -> None:
         """Put one job with `PAYLOAD` into the queue."""
+
+    async def enqueue_many(self, count: int) -> None:
+        """Put so many jobs into the queue with one call; only asked of libraries on PostgreSQL."""
 
     async def request(self, number: int) -> None:
         """Put one job into the queue and wait for its result."""
@@ -53,7 +62,10 @@ class Peer(Protocol):
 def main(peer: Peer) -> None:
     """Run what the command line asks for."""
     options = json.loads(sys.argv[1])
-    actions = {"enqueue": enqueue, "drain": drain, "serve": serve, "request": request}
+    actions = {
+        "install": install, "enqueue": enqueue, "bulk": bulk, "drain": drain, "serve": serve,
+        "request": request, "steady": steady,
+    }  # fmt: skip
     measure = actions[options.pop("action")]
     # As a long-lived service would: what is loaded is looked at no more, garbage is collected seldom.
     gc.collect()
@@ -90,6 +102,26 @@ async def enqueue(peer: Peer, port: int, warmup: int, jobs: int, in_flight: int)
     await peer.close()
 
 
+async def install(peer: Peer, port: int) -> None:  # noqa: ARG001
+    """Make the tables."""
+    ready()
+    await peer.install()
+    report()
+
+
+async def bulk(peer: Peer, port: int, warmup: int, jobs: int, batch: int) -> None:
+    """Measure jobs per second that are enqueued many at once, one call after the other."""
+    await peer.open(port)
+    for _ in range(warmup // batch):
+        await peer.enqueue_many(batch)
+    ready()
+    started = time.perf_counter()
+    for _ in range(jobs // batch):
+        await peer.enqueue_many(batch)
+    report(rate=jobs / (time.perf_counter() - started))
+    await peer.close()
+
+
 async def drain(peer: Peer, port: int, warmup: int, jobs: int, concurrency: int) -> None:
     """Measure jobs per second, from the last of the warm-up to the last of all."""
     left, started, ended = warmup + jobs, 0.0, asyncio.Event()
@@ -108,6 +140,62 @@ async def drain(peer: Peer, port: int, warmup: int, jobs: int, concurrency: int)
     rate = jobs / (time.perf_counter() - started)
     await asyncio.sleep(0.3)  # what ended last is stored meanwhile, and counts for the server
     report(rate=rate)
+    await stop()
+
+
+async def steady(peer: Peer, port: int, per_second: float, seconds: float, concurrency: int) -> None:
+    """Enqueue at a steady rate and work in the same process; measure how long jobs take, by thirds.
+
+    A job's time is from its turn to be enqueued to its end, taken in order: who falls behind takes longer.
+    With 0 per second there are always `BACKLOG` jobs that wait, so that the worker is never idle.
+    """
+    thirds: list[list[float]] = [[], [], []]
+    turns: deque[float] = deque()
+    total = int(per_second * seconds) if per_second else 10**9
+    enqueued = 0
+
+    def done() -> None:
+        if turns:
+            turn = turns.popleft()
+            third = min(2, int((turn - started) / seconds * 3))
+            thirds[third].append(time.perf_counter() - turn)
+
+    async def produce() -> None:
+        nonlocal enqueued
+        under_way: set[asyncio.Task[None]] = set()
+        for number in range(total):
+            turn = started + number / per_second if per_second else 0.0
+            if (ahead := turn - time.perf_counter()) > 0:
+                await asyncio.sleep(ahead)
+            while len(under_way) >= SLOTS:
+                await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+            while not per_second and len(turns) >= BACKLOG:  # noqa: ASYNC110 - what is measured sets no event
+                await asyncio.sleep(0.002)
+            turns.append(turn or time.perf_counter())
+            enqueued += 1
+            task = asyncio.create_task(peer.enqueue(number))
+            under_way.add(task)
+            task.add_done_callback(under_way.discard)
+            if time.perf_counter() > started + seconds:
+                break
+        if under_way:
+            await asyncio.wait(under_way)
+
+    started = time.perf_counter() + 1e9
+    stop = await peer.work(port, concurrency, done)
+    await peer.open(port)
+    ready()
+    started = time.perf_counter()
+    await produce()
+    deadline = time.perf_counter() + 5
+    while turns and time.perf_counter() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+    result: dict[str, float] = {"undone": (total if per_second else enqueued) - sum(map(len, thirds))}
+    for name, times in zip(("before", "pinned", "after"), thirds, strict=True):
+        times.sort()
+        result[f"{name} p95"] = times[int(len(times) * 0.95)] if times else 0.0
+        result[f"{name} rate"] = len(times) / (seconds / 3)
+    report(**result)
     await stop()
 
 

@@ -1,4 +1,4 @@
-"""This library. BENCH_DIRECTORY chooses its file store instead of Redis."""
+"""This library. BENCH_POSTGRES or BENCH_DIRECTORY chooses another store instead of Redis."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from harness import PAYLOAD, Stop, main
 
 from jobqueue import Job, JsonSerde, MsgpackSerde, Queue
+from jobqueue.storage.postgres import PostgresStorage
 
 SERDES = {"json": JsonSerde, "msgpack": MsgpackSerde}
 
@@ -19,9 +20,12 @@ class Ours:
 
     def queue(self, port: int, concurrency: int = 1) -> Queue[Any, Any]:
         serde = SERDES[os.environ.get("BENCH_SERDE", "json")]
-        directory = os.environ.get("BENCH_DIRECTORY")
-        url = Path(directory).absolute().as_uri() if directory else f"redis://127.0.0.1:{port}"
-        return Queue(url, concurrency=concurrency, payload_serde=serde(), result_serde=serde())
+        return Queue(self.url(port), concurrency=concurrency, payload_serde=serde(), result_serde=serde())
+
+    def url(self, port: int) -> str:
+        if directory := os.environ.get("BENCH_DIRECTORY"):
+            return Path(directory).absolute().as_uri()
+        return os.environ.get("BENCH_POSTGRES") or f"redis://127.0.0.1:{port}"
 
     async def open(self, port: int) -> None:
         if not hasattr(self, "producer"):
@@ -33,6 +37,12 @@ class Ours:
 
     async def enqueue(self, _number: int) -> None:
         await self.producer.enqueue(None, PAYLOAD)
+
+    async def install(self) -> None:
+        await PostgresStorage(os.environ["BENCH_POSTGRES"]).apply_schema()
+
+    async def enqueue_many(self, count: int) -> None:
+        await self.producer.enqueue_many([(None, PAYLOAD)] * count)
 
     async def request(self, _number: int) -> None:
         await self.producer.enqueue_and_wait(None, PAYLOAD)

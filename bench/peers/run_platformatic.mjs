@@ -1,7 +1,8 @@
 // @platformatic/job-queue: https://github.com/platformatic/job-queue.
-// BENCH_DIRECTORY chooses its file store instead of Redis, or with the name "memory" its memory store.
+// BENCH_POSTGRES chooses its PostgreSQL store instead of Redis, BENCH_DIRECTORY its file store, or with the name
+// "memory" its memory store.
 
-import { FileStorage, MemoryStorage, Queue, RedisStorage } from '@platformatic/job-queue'
+import { FileStorage, MemoryStorage, PgStorage, Queue, RedisStorage } from '@platformatic/job-queue'
 
 import { main, PAYLOAD } from './harness.mjs'
 
@@ -14,6 +15,7 @@ let queue
 function make (port, concurrency) {
   let storage = memory
   if (!storage && directory) storage = new FileStorage({ basePath: directory })
+  if (!storage && process.env.BENCH_POSTGRES) storage = new PgStorage({ connectionString: process.env.BENCH_POSTGRES })
   if (!storage) storage = new RedisStorage({ url: `redis://127.0.0.1:${port}` })
   return new Queue({ storage, concurrency })
 }

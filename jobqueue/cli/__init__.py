@@ -7,7 +7,8 @@ Exit codes are those of `jobqueue.cli.exits.Exit`.
 
 from __future__ import annotations
 
-from jobqueue.cli import first_process, interrupts
+from jobqueue.cli import interrupts
+from jobqueue.cli.serving import first_process
 
 __all__ = ["main"]
 
@@ -19,7 +20,7 @@ def main() -> None:
     """
     first_process.split()
     interrupts.quiet()
-    from jobqueue.cli.commands import main as command  # noqa: PLC0415 - see above
+    from jobqueue.cli.main import main as command  # see above
 
     try:
         command.main(prog_name="jobqueue")

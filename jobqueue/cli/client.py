@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import click
 
 from jobqueue.cli.exits import Exit, Failure
-from jobqueue.cli.opening import announced
+from jobqueue.cli.loading_bar import announced
+from jobqueue.cli.options import SERDES, ledger_url
 from jobqueue.queue import Queue
-from jobqueue.serde import JsonSerde, MsgpackSerde, Serde
-from jobqueue.storage.base import Storage
-from jobqueue.storage.findings import MadeOnOpening
+from jobqueue.runtime.text import printable
+from jobqueue.storage.capabilities import MadeOnOpening
+from jobqueue.storage.contract import Storage
 from jobqueue.storage.urls import open_storage, redact
-from jobqueue.text import printable
 
-__all__ = ["SERDES", "client", "is_missing", "opened", "require_shared", "shared_storage"]
-
-SERDES: dict[str, type[Serde[Any]]] = {"json": JsonSerde, "msgpack": MsgpackSerde}
+__all__ = ["client", "is_missing", "is_used", "opened", "require_queues", "require_shared", "shared_storage"]
 
 
 def shared_storage(url: str, *, make: bool = False) -> Storage:
@@ -27,7 +25,7 @@ def shared_storage(url: str, *, make: bool = False) -> Storage:
 
     Unless it may ``make`` the store, a store that does not exist is refused too.
     """
-    storage = announced(open_storage(url))
+    storage = announced(open_storage(url, ledger_url()))
     require_shared(storage, redact(url))
     if not make and is_missing(storage):
         raise Failure(
@@ -38,8 +36,22 @@ def shared_storage(url: str, *, make: bool = False) -> Storage:
 
 
 def is_missing(storage: Storage) -> bool:
-    """Return whether there is no store yet, but opening it would make one."""
+    """Return whether the store does not exist yet and `open` would make it."""
     return isinstance(storage, MadeOnOpening) and not storage.exists
+
+
+async def is_used(store: Storage, name: str) -> bool:
+    """Return whether jobs or workers have used the name of a queue."""
+    return name in await store.queues() or bool(await store.workers(name))
+
+
+async def require_queues(store: Storage, names: Iterable[str], url: str) -> None:
+    """Refuse a name that neither jobs nor workers have used."""
+    for name in names:
+        if not await is_used(store, name):
+            known = await store.queues()
+            held = f"its queues are {', '.join(known)}" if known else "it holds no queue yet"
+            raise Failure(f"no queue {name!r} in {redact(url)}: {held}", Exit.NOT_FOUND)
 
 
 def require_shared(storage: Storage, name: str) -> None:

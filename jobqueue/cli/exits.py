@@ -17,7 +17,7 @@ from jobqueue.errors import (
     StorageUnavailableError,
     WaitTimeoutError,
 )
-from jobqueue.text import one_line
+from jobqueue.runtime.text import one_line
 
 __all__ = ["Exit", "Failure", "failure"]
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from jobqueue.cli.options import option
-from jobqueue.text import printable
+from jobqueue.runtime.text import printable
 
 __all__ = ["configure_logging", "log_options"]
 

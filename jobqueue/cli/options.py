@@ -11,14 +11,21 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from jobqueue.errors import InvalidArgumentError
-from jobqueue.options import check_id, check_instant, check_queue_name, check_seconds
-from jobqueue.storage.urls import STORAGE_VARIABLE
+from jobqueue.model.checks import check_id, check_instant, check_queue_name, check_seconds
+from jobqueue.model.serde import JsonSerde, MsgpackSerde, Serde
+from jobqueue.storage.urls import LEDGER_VARIABLE, STORAGE_VARIABLE
 
 __all__ = [
     "QUEUE_VARIABLE",
+    "SERDES",
     "instant",
+    "job_id",
+    "label",
+    "ledger_option",
+    "ledger_url",
     "option",
     "output_option",
     "payload",
@@ -26,6 +33,7 @@ __all__ = [
     "queue_option",
     "seconds",
     "seconds_or_zero",
+    "serde_option",
     "storage_option",
     "worker_name",
 ]
@@ -38,6 +46,8 @@ option = functools.partial(click.option, show_envvar=True)
 
 QUEUE_VARIABLE = "JOBQUEUE_QUEUE"
 """Names the queue of every command on one queue."""
+SERDES: dict[str, type[Serde[Any]]] = {"json": JsonSerde, "msgpack": MsgpackSerde}
+"""What ``--serde`` names."""
 MAX_PAYLOAD_TEXT = 64 * 1024 * 1024
 """Largest JSON text, in bytes, that is read from a file or stdin."""
 
@@ -49,6 +59,16 @@ def queue_name(value: str) -> str:
 
 def worker_name(value: str) -> str:
     """Parse a worker's name."""
+    return _checked(check_id, value, "name")
+
+
+def job_id(value: str) -> str:
+    """Parse the id of a job."""
+    return _checked(check_id, value, "id")
+
+
+def label(value: str) -> str:
+    """Parse the name of a task or a group."""
     return _checked(check_id, value, "name")
 
 
@@ -121,29 +141,78 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON value")
 
 
+def _directory(_context: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Have the shell complete the directory of a file store."""
+    return [CompletionItem(incomplete, type="dir")]
+
+
 def storage_option(*, required: bool = True, text: str = "URL of the store.") -> Callable[[F], F]:
     """``-s/--storage``, whose variable is the same for all commands."""
-    return option(
+    named = option(
         "-s",
         "--storage",
         metavar="URL",
         required=required,
         envvar=STORAGE_VARIABLE,
+        shell_complete=_directory,
         help=f"{text} For example redis://localhost or ./jobs.",
     )
 
+    def decorate(command: F) -> F:
+        # An option of every command, and of the program, whose help shows it once.
+        return named(ledger_option(hidden=True)(command))
+
+    return decorate
+
+
+def ledger_option(*, hidden: bool = False) -> Callable[[F], F]:
+    """``--ledger``: whatever store a command opens is guarded; `ledger_url` returns it."""
+
+    def note(context: click.Context, _option: click.Parameter, url: str | None) -> None:
+        if url is not None:
+            context.meta[_LEDGER] = url
+
+    return click.option(
+        "--ledger",
+        metavar="URL",
+        envvar=LEDGER_VARIABLE,
+        show_envvar=True,
+        expose_value=False,
+        hidden=hidden,
+        callback=note,
+        help="PostgreSQL that guards the jobs of the store, for example postgresql://localhost/app.",
+    )
+
+
+def ledger_url() -> str | None:
+    """Return what ``--ledger`` says, of the command or of the program."""
+    context = click.get_current_context(silent=True)
+    return None if context is None else context.meta.get(_LEDGER)
+
+
+_LEDGER = "jobqueue.ledger"
+
 
 def queue_option(command: str) -> Callable[[F], F]:
-    """``-q/--queue``: one name, whose variable may be the same for all commands that take one."""
+    """``-q/--queue``: one name, from the variable that all such commands share.
+
+    ``command`` is its name, for one of a group with that of the group: ``job ls``.
+    """
     return option(
         "-q",
         "--queue",
         type=queue_name,
         metavar="NAME",
         default="default",
-        envvar=[f"JOBQUEUE_{command.upper()}_QUEUE", QUEUE_VARIABLE],
+        envvar=[f"JOBQUEUE_{command.upper().replace(' ', '_')}_QUEUE", QUEUE_VARIABLE],
         help="Name of the queue.",
     )
+
+
+def serde_option() -> Callable[[F], F]:
+    """``--serde``."""
+    return option("--serde", type=click.Choice(sorted(SERDES)), default="json",
+                  help="How the queue's payloads and results are written.")  # fmt: skip
 
 
 def output_option() -> Callable[[F], F]:

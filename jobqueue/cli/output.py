@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobqueue.cli.exits import Failure
-from jobqueue.text import printable, printable_json
+from jobqueue.runtime.text import printable, printable_json
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 __all__ = [
     "as_json",
@@ -26,12 +27,23 @@ __all__ = [
     "has_emitted",
     "rows_table",
     "show",
+    "styled",
     "write",
+    "write_line",
 ]
 
 _EMITTED = "jobqueue.emitted"
 WIDE = 10_000
 """Columns of a table in a file or pipe, where nothing is cut or wrapped."""
+LEAST_CUT = 20
+"""Columns that a cell which may be cut keeps at the least."""
+
+
+def styled(text: str, style: str) -> Text:
+    """Return a cell with a style of rich, for terminals."""
+    from rich.text import Text
+
+    return Text(_cell(text), style=style)
 
 
 def as_json(value: Any) -> str:
@@ -57,6 +69,16 @@ def write(text: str) -> None:
         click.echo(text)
 
 
+def write_line(cells: Iterable[object]) -> None:
+    """Print one line of cells, two blanks between them."""
+    out = console()
+    with _writing():
+        with out.capture() as captured:
+            for place, cell in enumerate(cells):
+                out.print("  " if place else "", _as_cell(cell), sep="", end="", soft_wrap=True)
+        click.echo(captured.get(), color=True)
+
+
 @contextmanager
 def _writing() -> Generator[None]:
     """Raise a `Failure` if the output cannot be written, for example to a full disk."""
@@ -75,7 +97,7 @@ def has_emitted(context: click.Context) -> bool:
 
 def console(*, stderr: bool = False) -> Console:
     """Return a console that prints text unchanged: no markup, emoji codes or colouring of words."""
-    from rich.console import Console  # noqa: PLC0415 - a tenth of a second that JSON does not need
+    from rich.console import Console  # a tenth of a second that JSON does not need
 
     made = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
     if not made.is_terminal:
@@ -100,19 +122,19 @@ def show(*tables: Table) -> None:
 
 def fields_table(fields: Mapping[str, object]) -> Table:
     """Lay out one thing: a line for every field."""
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table
 
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in fields.items():
-        table.add_row(name, _cell(value))
+        table.add_row(name, _as_cell(value))
     return table
 
 
 def rows_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """Lay out many things: a line for each, numbers to the right."""
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table
 
     cells = [list(row) for row in rows]
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -120,16 +142,34 @@ def rows_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Tabl
         numeric = all(isinstance(row[place], int | float) for row in cells)
         table.add_column(name, justify="right" if numeric and cells else "left", overflow="fold")
     for row in cells:
-        table.add_row(*map(_cell, row))
+        table.add_row(*map(_as_cell, row))
     return table
 
 
-def fitted(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> list[Table]:
-    """Lay out many things in one table or, where the terminal is too narrow for it, one after the other."""
+def fitted(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], *, last_may_be_cut: bool = False
+) -> list[Table]:
+    """Lay out many things in one table or, where the terminal is too narrow for it, one after the other.
+
+    With ``last_may_be_cut``, the last column takes the rest of each line, and its cells end with an ellipsis.
+    """
     out, table = console(), rows_table(columns, rows)
-    if out.measure(table, options=out.options.update(width=WIDE)).maximum <= out.width:
+    excess = out.measure(table, options=out.options.update(width=WIDE)).maximum - out.width
+    if excess <= 0:
         return [table]
+    if last_may_be_cut:
+        last = table.columns[-1]
+        widest = max(out.measure(cell).maximum for cell in last.cells)
+        if widest - excess >= LEAST_CUT:
+            last.overflow, last.no_wrap, last.max_width = "ellipsis", True, widest - excess
+            return [table]
     return [fields_table(dict(zip(columns, row, strict=True))) for row in rows]
+
+
+def _as_cell(value: object) -> str | Text:
+    from rich.text import Text
+
+    return value if isinstance(value, Text) else _cell(value)
 
 
 def _cell(value: object) -> str:

@@ -18,18 +18,27 @@ T = TypeVar("T")
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run on the event loop of asyncio. Raises `KeyboardInterrupt`."""
-    return asyncio.run(_interruptible(main))
+    return _run(asyncio.run, main)
 
 
 def run_fast(main: Coroutine[Any, Any, T]) -> T:
     """Run on uvloop if it is installed, on asyncio if not. Raises `KeyboardInterrupt`."""
     # Chosen before it runs: an error raised while the missing import is handled would show that too.
-    return _runner()(_interruptible(main))
+    return _run(_runner(), main)
+
+
+def _run(runner: Callable[[Coroutine[Any, Any, T]], T], main: Coroutine[Any, Any, T]) -> T:
+    whole = _interruptible(main)
+    try:
+        return runner(whole)
+    finally:  # Ctrl-C may come before the loop has begun them: Python would warn of it
+        whole.close()
+        main.close()
 
 
 def _runner() -> Callable[[Coroutine[Any, Any, T]], T]:
     try:
-        import uvloop  # noqa: PLC0415 - optional
+        import uvloop  # optional
     except ImportError:
         return asyncio.run
     return uvloop.run

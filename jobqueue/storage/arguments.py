@@ -6,6 +6,8 @@ argument.
 
 On the hot path a check is a look at a type: jobs and settlements that a queue has made say so by theirs
 (`CheckedJob`, `CheckedSettlement`), and names that have been checked are remembered.
+
+It is long because it has one function for every call of the contract, and they share the checks of values.
 """
 
 from __future__ import annotations
@@ -14,37 +16,57 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jobqueue.errors import InvalidArgumentError
-from jobqueue.job import Action, CheckedSettlement, JobState, Settlement
-from jobqueue.options import (
+from jobqueue.model.checks import (
     MAX_INSTANT,
     MAX_MILLIS,
     check_bool,
     check_callable,
     check_count,
     check_id,
+    check_label,
     check_millis,
     check_priority,
     check_queue_name,
     check_seconds,
 )
-from jobqueue.storage.base import CheckedJob, NewJob, Renewal, Reuse
+from jobqueue.model.outcomes import CheckedSettlement, Settlement
+from jobqueue.model.states import Action, JobState
+from jobqueue.storage.values import (
+    MAX_CHANGES,
+    MAX_DOCUMENT,
+    MAX_HEADERS,
+    MAX_SUMMARY,
+    Change,
+    CheckedJob,
+    Conflict,
+    NewJob,
+    Renewal,
+    Reuse,
+    Rules,
+)
 
 __all__ = [
     "check_acquire",
     "check_cancel",
     "check_exchange",
     "check_extend",
+    "check_forget",
     "check_get",
     "check_insert",
     "check_keep",
     "check_limit",
+    "check_list_documents",
     "check_lock",
     "check_owner",
     "check_queue",
+    "check_read_documents",
+    "check_revive",
     "check_scan",
+    "check_set_rules",
     "check_sink",
     "check_wait_for_lock",
     "check_wait_for_work",
+    "check_write_documents",
 ]
 
 MAX_FENCE = 2**53 - 1
@@ -72,13 +94,16 @@ def check_insert(queue: str, jobs: Sequence[NewJob], reply_to: str | None, max_l
     _check_items("jobs", jobs, _check_job, _CHECKED_JOBS)
 
 
-def check_get(queue: str, ids: Sequence[str], reply_to: str | None, payload: bool) -> None:  # noqa: FBT001
+def check_get(
+    queue: str, ids: Sequence[str], reply_to: str | None, *, payload: bool = False, letters: bool = False
+) -> None:
     """Check the arguments of `Storage.get`."""
     check_queue(queue)
     _check_items("ids", ids, _check_id)
     if reply_to is not None:
         _check_known_name("reply_to", reply_to)
     check_bool("payload", payload)
+    check_bool("letters", letters)
 
 
 def check_cancel(queue: str, ids: Sequence[str], running: bool) -> None:  # noqa: FBT001
@@ -153,15 +178,63 @@ def check_sink(queue: str, address: str, sink: object) -> None:
     """Check the arguments of `Storage.subscribe` and `Storage.unsubscribe`."""
     check_queue(queue)
     _check_known_name("address", address)
-    for method in ("deliver", "cancel", "resync"):
+    for method in ("deliver", "cancel_requested", "resync"):
         check_callable(f"sink.{method}", getattr(sink, method, None))
+
+
+def check_revive(queue: str, ids: Sequence[str], delay: int, payload: bytes | None) -> None:
+    """Check the arguments of `Revival.revive`."""
+    check_forget(queue, ids)
+    check_millis("delay", delay)
+    if payload is not None:
+        _check_type("payload", payload, bytes)
+
+
+def check_forget(queue: str, ids: Sequence[str]) -> None:
+    """Check the arguments of `Revival.forget`."""
+    check_queue(queue)
+    _check_items("ids", ids, _check_id)
+
+
+def check_set_rules(queue: str, rules: Rules | None, expected: Rules | None) -> None:
+    """Check the arguments of `Admission.set_rules`."""
+    check_queue(queue)
+    for name, value in (("rules", rules), ("expected", expected)):
+        if value is not None:
+            _check_type(name, value, Rules)
+            check_bool(f"{name}.paused", value.paused)
+
+
+# -- documents -------------------------------------------------------------------------------------
+
+
+def check_read_documents(space: str, names: Sequence[str]) -> None:
+    """Check the arguments of `Documents.read_documents`."""
+    check_id(space, "space")
+    _check_items("names", names, _check_id)
+    _check_number_of("names", names)
+
+
+def check_write_documents(space: str, changes: Sequence[Change]) -> None:
+    """Check the arguments of `Documents.write_documents`."""
+    check_id(space, "space")
+    _check_items("changes", changes, _check_change)
+    _check_number_of("changes", changes)
+
+
+def check_list_documents(space: str, limit: int, cursor: str | None) -> None:
+    """Check the arguments of `Documents.list_documents`. Only the store can judge the text of a cursor."""
+    check_id(space, "space")
+    _check_limit(limit)
+    if cursor is not None:
+        _check_type("cursor", cursor, str)
 
 
 # -- locks -----------------------------------------------------------------------------------------
 
 
 def check_lock(lock: str) -> None:
-    """Check the name of a lock: all that `Storage.holder` gets."""
+    """Check the name of a lock: all that `Storage.lock_holder` gets."""
     check_id(lock, "lock")
 
 
@@ -193,7 +266,7 @@ def _check_items(
     if type(items) in _BATCHES:
         if not items or checked.issuperset(map(type, items)):
             return
-    elif isinstance(items, str | bytes) or not isinstance(items, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
+    elif isinstance(items, str | bytes) or not isinstance(items, Sequence):
         raise InvalidArgumentError(argument, f"must be a list or a tuple, not {type(items).__name__}")
     for place, item in enumerate(items):
         if type(item) in checked:
@@ -221,6 +294,12 @@ def _check_job(job: NewJob) -> None:
     check_millis("ttl", job.ttl)
     _check_type("reuse", job.reuse, Reuse)
     check_bool("wait", job.wait)
+    _check_bytes("headers", job.headers, MAX_HEADERS)
+    check_label("task", job.task)
+    check_label("group", job.group)
+    if job.dead_letter_ttl is not None:
+        check_millis("dead_letter_ttl", job.dead_letter_ttl)
+    _check_type("conflict", job.conflict, Conflict)
 
 
 def _check_settlement(settlement: Settlement) -> None:
@@ -232,6 +311,13 @@ def _check_settlement(settlement: Settlement) -> None:
     _check_type("data", settlement.data, bytes)
     check_millis("ttl", settlement.ttl)
     check_millis("delay", settlement.delay)
+    _check_bytes("summary", settlement.summary, MAX_SUMMARY)
+    if settlement.then != ():
+        _check_type("then", settlement.then, tuple)
+        _check_items("then", settlement.then, _check_job, _CHECKED_JOBS)
+        for place, job in enumerate(settlement.then):
+            if job.conflict is not Conflict.JOIN:
+                raise InvalidArgumentError(f"then[{place}].conflict", "must be join")
 
 
 def _check_renewal(renewal: Renewal) -> None:
@@ -239,6 +325,17 @@ def _check_renewal(renewal: Renewal) -> None:
     _check_run(renewal.id, renewal.fence)
     if renewal.progress is not None:
         _check_type("progress", renewal.progress, bytes)
+    if renewal.saved is not None:
+        _check_type("saved", renewal.saved, bytes)
+
+
+def _check_change(change: Change) -> None:
+    _check_type("", change, Change)
+    check_id(change.name, "name")
+    if change.expected is not None:
+        check_count("expected", change.expected, low=0, high=MAX_FENCE)
+    if change.data is not None:
+        _check_bytes("data", change.data, MAX_DOCUMENT)
 
 
 def _check_run(id: str, fence: int) -> None:
@@ -247,7 +344,7 @@ def _check_run(id: str, fence: int) -> None:
 
 
 def _check_ttl(pair: tuple[str, int]) -> None:
-    if not isinstance(pair, tuple) or len(pair) != 2:  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(pair, tuple) or len(pair) != 2:
         raise InvalidArgumentError("", "must be a pair of an id and milliseconds")
     id, ttl = pair
     check_id(id)
@@ -256,6 +353,17 @@ def _check_ttl(pair: tuple[str, int]) -> None:
 
 def _check_limit(limit: int) -> None:
     check_count("limit", limit, low=0, high=MAX_LIMIT)
+
+
+def _check_number_of(argument: str, items: Sequence[Any]) -> None:
+    if len(items) > MAX_CHANGES:
+        raise InvalidArgumentError(argument, f"must be at most {MAX_CHANGES} items, not {len(items)}")
+
+
+def _check_bytes(argument: str, value: bytes, most: int) -> None:
+    _check_type(argument, value, bytes)
+    if len(value) > most:
+        raise InvalidArgumentError(argument, f"must be at most {most} bytes, not {len(value)}")
 
 
 def _check_type(argument: str, value: object, wanted: type[Any]) -> None:

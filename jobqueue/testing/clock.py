@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 
 from jobqueue.errors import InvalidArgumentError
-from jobqueue.runtime import Timer
+from jobqueue.runtime.clock import Timer
 
 __all__ = ["EPOCH", "FakeClock"]
 

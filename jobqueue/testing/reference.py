@@ -7,75 +7,55 @@ job. `jobqueue.testing.model` holds real stores against it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
-from jobqueue.job import STALLED_ERROR, Action, JobState, Settlement
-from jobqueue.storage.base import (
+from jobqueue.model.outcomes import STALLED_ERROR, Settlement
+from jobqueue.model.states import Action, JobState
+from jobqueue.storage.values import (
+    DEAD_LETTER_TTL,
+    MAX_HISTORY,
     PROMOTE_LIMIT,
     WORKER_SEEN_FOR,
+    AdmissionInfo,
+    AttemptRecord,
     CancelStatus,
     Claimed,
+    Conflict,
     Counts,
     Exchanged,
     Inserted,
     InsertStatus,
     LeaseStatus,
-    LockInfo,
     NewJob,
     Record,
     Renewal,
     Reply,
     Reuse,
+    Rules,
     SettleStatus,
     Swept,
     UpdateTtlStatus,
     WorkerInfo,
 )
+from jobqueue.testing.reference_job import END_STATES, WAIT_STATES, Entry, record
+from jobqueue.testing.reference_locks import LocksAndDocuments
 
 __all__ = ["Reference"]
 
 S = JobState
-WAIT_STATES = (S.SCHEDULED, S.QUEUED, S.FAILING)
-END_STATES = (S.COMPLETED, S.FAILED, S.CANCELLED)
 
 
-@dataclass
-class Entry:
-    """A job, with all its fields."""
-
-    new: NewJob
-    queue: str
-    seq: int
-    state: JobState
-    due: int
-    created_at: int
-    payload: bytes | None
-    attempts: int = 0
-    stalls: int = 0
-    fence: int = 0
-    worker: str | None = None
-    lease_until: int | None = None
-    cancelling: bool = False
-    result: bytes | None = None
-    error: bytes | None = None
-    progress: bytes | None = None
-    expires_at: int | None = None
-    place: int = 0
-    """Place among the ready jobs of its priority: the lowest goes first."""
-    waiters: set[str] = field(default_factory=set[str])
-
-
-class Reference:
+class Reference(LocksAndDocuments):
     """Gives the right answer to every call at an instant. Numbers are counted from one."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.jobs: list[Entry] = []
         self.seen: dict[tuple[str, str], int] = {}
-        self.locks: dict[str, LockInfo] = {}
         self.replies: list[tuple[str, Reply]] = []
         """Replies sent so far, with their addresses."""
         self.requests: set[tuple[str, str, str, int]] = set()
         """Requests to cancel so far: worker, queue, id, fence."""
+        self.rules: dict[str, Rules] = {}
         self.seq = self.fence = self.back = self.front = 0
 
     # -- looking up -------------------------------------------------------------------------------
@@ -87,32 +67,53 @@ class Reference:
             if job.queue == queue and (job.expires_at is None or job.expires_at > now)
         ]
 
-    def find(self, queue: str, id: str, now: int) -> Entry | None:
-        found = [job for job in self.present(queue, now) if job.new.id == id]
+    def letters(self, queue: str, now: int) -> list[Entry]:
+        """Return the dead letters whose ids are free."""
+        return [
+            job
+            for job in self.jobs
+            if job.queue == queue and job.expires_at is not None and job.expires_at <= now < job.letter_until
+        ]
+
+    def find(self, queue: str, id: str, now: int, *, letters: bool = False) -> Entry | None:
+        looked_at = self.present(queue, now) + (self.letters(queue, now) if letters else [])
+        found = [job for job in looked_at if job.new.id == id]
         assert len(found) <= 1, "two records of one id"
         return found[0] if found else None
 
     def in_state(self, queue: str, now: int, *states: JobState) -> list[Entry]:
         return [job for job in self.present(queue, now) if job.state in states]
 
+    def listed(self, queue: str, now: int, state: JobState) -> list[Entry]:
+        return self.in_state(queue, now, state) + (self.letters(queue, now) if state is S.FAILED else [])
+
     def get(
-        self, queue: str, ids: Sequence[str], now: int, reply_to: str | None = None
+        self,
+        queue: str,
+        ids: Sequence[str],
+        now: int,
+        reply_to: str | None = None,
+        *,
+        letters: bool = False,
     ) -> list[Record | None]:
-        jobs = [self.find(queue, id, now) for id in ids]
+        jobs = [self.find(queue, id, now, letters=letters) for id in ids]
         for job in jobs:
             if job is not None and reply_to is not None and job.state not in END_STATES:
                 job.waiters.add(reply_to)
         return [None if job is None else record(job) for job in jobs]
 
     def scan(self, queue: str, state: JobState, now: int) -> dict[str, Record]:
-        jobs = self.in_state(queue, now, state)
-        return {job.new.id: record(job)._replace(result=None, payload=None) for job in jobs}
+        jobs = self.listed(queue, now, state)
+        return {
+            job.new.id: record(job)._replace(result=None, payload=None, headers=b"", history=())
+            for job in jobs
+        }
 
     def counts(self, queue: str, now: int) -> Counts:
         fronts: dict[int, Entry] = {}
         for job in self.ready(queue, now):
             fronts.setdefault(job.new.priority, job)
-        numbers = {state.value: len(self.in_state(queue, now, state)) for state in S}
+        numbers = {state.value: len(self.listed(queue, now, state)) for state in S}
         return Counts(**numbers, oldest=min((job.created_at for job in fronts.values()), default=None))
 
     def workers(self, queue: str, now: int) -> list[WorkerInfo]:
@@ -142,6 +143,8 @@ class Reference:
             + (S.FAILED,) * (new.reuse is not Reuse.RETURN)
             + (S.COMPLETED,) * (new.reuse is Reuse.RERUN)
         )
+        if old is not None and new.conflict is not Conflict.JOIN and old.state in WAIT_STATES:
+            return self.renew(old, new, now, reply_to)
         if old is not None and old.state not in replaced:
             if reply_to is not None and old.state not in END_STATES:
                 old.waiters.add(reply_to)
@@ -160,6 +163,20 @@ class Reference:
         self.jobs.append(job)
         return Inserted(InsertStatus.CREATED, job.seq, job.state)
 
+    def renew(self, job: Entry, new: NewJob, now: int, reply_to: str | None) -> Inserted:
+        due = now + new.delay if new.run_at is None else new.run_at
+        if new.conflict is Conflict.DEBOUNCE:
+            due = max(due, job.due)
+        stays = job.state is S.QUEUED and due <= now and job.new.priority == new.priority
+        job.new, job.payload, job.due, job.saved = new, new.payload, due, None
+        if due > now:
+            job.state = S.FAILING if job.attempts else S.SCHEDULED
+        elif not stays:
+            self.to_back(job)
+        if reply_to is not None:
+            job.waiters.add(reply_to)
+        return Inserted(InsertStatus.REPLACED, job.seq, job.state, None, job.attempts)
+
     # -- working ----------------------------------------------------------------------------------
 
     def exchange(
@@ -172,9 +189,14 @@ class Reference:
         claimed: list[Claimed] = []
         if limit:
             self.promote(queue, now)
-            claimed = [self.claim(job, worker, now + lease) for job in self.ready(queue, now)[:limit]]
+            admitted = [] if self.rules_of(queue).paused else self.ready(queue, now)[:limit]
+            claimed = [self.claim(job, worker, now + lease) for job in admitted]
+        due = self.next_due(queue, now)
+        return Exchanged(settled, claimed, due, paused=self.rules_of(queue).paused)
+
+    def next_due(self, queue: str, now: int) -> int | None:
         later = [job.due for job in self.in_state(queue, now, S.SCHEDULED, S.FAILING)]
-        return Exchanged(settled, claimed, max(0, min(later) - now) if later else None)
+        return max(0, min(later) - now) if later else None
 
     def settle(self, queue: str, settlement: Settlement, now: int, released: list[Entry]) -> SettleStatus:
         job = self.find(queue, settlement.id, now)
@@ -183,16 +205,18 @@ class Reference:
         if job.state is not S.PROCESSING:
             return SettleStatus.CANCELLED if job.state is S.CANCELLED else SettleStatus.ACCEPTED
         if job.cancelling or settlement.action is Action.CANCEL:
-            self.end(job, S.CANCELLED, now + job.new.ttl)
+            self.end(job, S.CANCELLED, now, job.new.ttl)
             return SettleStatus.CANCELLED
         if settlement.action is Action.COMPLETE:
             job.result, job.error = settlement.data, None
-            self.end(job, S.COMPLETED, now + settlement.ttl)
+            self.end(job, S.COMPLETED, now, settlement.ttl)
         elif settlement.action is Action.FAIL:
             job.error = settlement.data
-            self.end(job, S.FAILED, now + settlement.ttl)
+            self.note_failure(job, now, settlement.summary)
+            self.end(job, S.FAILED, now, settlement.ttl)
         elif settlement.action is Action.RETRY:
             job.error = settlement.data
+            self.note_failure(job, now, settlement.summary)
             job.due = now + settlement.delay
             job.state = S.FAILING
         else:
@@ -200,7 +224,12 @@ class Reference:
             job.state = S.QUEUED
             released.append(job)
         job.worker = job.lease_until = None
+        self.insert(queue, settlement.then, now, None, None)
         return SettleStatus.ACCEPTED
+
+    def note_failure(self, job: Entry, now: int, error: bytes) -> None:
+        job.history.append(AttemptRecord(now, job.attempts, job.worker or "", error))
+        del job.history[:-MAX_HISTORY]
 
     def promote(self, queue: str, now: int) -> None:
         waiting = sorted(
@@ -217,8 +246,9 @@ class Reference:
         assert job.payload is not None
         new = job.new
         return Claimed(
-            new.id, job.payload, job.fence, job.attempts, new.max_attempts, new.ttl, job.created_at
-        )
+            new.id, job.payload, job.fence, job.attempts, new.max_attempts, new.ttl, job.created_at,
+            new.headers, new.task, new.group, job.seq, job.due, job.saved, tuple(job.history),
+        )  # fmt: skip
 
     def extend(
         self, queue: str, worker: str, leases: Sequence[Renewal], lease: int, now: int
@@ -227,13 +257,14 @@ class Reference:
         if not leases and not lease:
             del self.seen[queue, worker]
         statuses: list[LeaseStatus] = []
-        for id, fence, progress in leases:
+        for id, fence, progress, saved in leases:
             job = self.find(queue, id, now)
             if job is None or job.state is not S.PROCESSING or job.fence != fence:
                 statuses.append(LeaseStatus.LOST)
                 continue
             job.lease_until = now + lease
             job.progress = job.progress if progress is None else progress
+            job.saved = job.saved if saved is None else saved
             statuses.append(LeaseStatus.CANCELLING if job.cancelling else LeaseStatus.HELD)
         return statuses
 
@@ -245,12 +276,13 @@ class Reference:
             self.fence += 1
             job.fence = self.fence
             job.stalls += 1
+            self.note_failure(job, now, STALLED_ERROR)
             worker, job.worker, job.lease_until = job.worker, None, None
             if job.cancelling:
-                self.end(job, S.CANCELLED, now + job.new.ttl)
+                self.end(job, S.CANCELLED, now, job.new.ttl)
             elif job.stalls > job.new.max_stalls:
                 job.error = STALLED_ERROR
-                self.end(job, S.FAILED, now + job.new.ttl)
+                self.end(job, S.FAILED, now, job.new.ttl)
             else:
                 job.state = S.QUEUED
             swept.append(Swept(job.new.id, job.state, job.attempts, job.stalls, worker or ""))
@@ -266,14 +298,14 @@ class Reference:
         if job is None:
             return CancelStatus.NOT_FOUND
         if job.state in WAIT_STATES:
-            self.end(job, S.CANCELLED, now + job.new.ttl)
+            self.end(job, S.CANCELLED, now, job.new.ttl)
         elif job.state is S.PROCESSING and running:
             job.cancelling = True
             self.requests.add((job.worker or "", job.queue, job.new.id, job.fence))
             return CancelStatus.CANCELLING
         return CancelStatus(job.state.value)
 
-    def keep(self, queue: str, ttls: Sequence[tuple[str, int]], now: int) -> list[UpdateTtlStatus]:
+    def set_ttl(self, queue: str, ttls: Sequence[tuple[str, int]], now: int) -> list[UpdateTtlStatus]:
         statuses: list[UpdateTtlStatus] = []
         for id, ttl in ttls:
             job = self.find(queue, id, now)
@@ -283,12 +315,17 @@ class Reference:
                 statuses.append(UpdateTtlStatus.NOT_TERMINAL)
             else:
                 job.expires_at = now + ttl
+                if job.letter_until:
+                    job.letter_until = max(job.letter_until, job.expires_at)
                 statuses.append(UpdateTtlStatus.UPDATED)
         return statuses
 
-    def end(self, job: Entry, state: JobState, expires_at: int) -> None:
-        job.state, job.expires_at = state, expires_at
-        job.worker = job.lease_until = None
+    def end(self, job: Entry, state: JobState, now: int, ttl: int) -> None:
+        job.state, job.expires_at = state, now + ttl
+        job.worker = job.lease_until = job.saved = None
+        if state is S.FAILED:
+            kept = DEAD_LETTER_TTL if job.new.dead_letter_ttl is None else job.new.dead_letter_ttl
+            job.letter_until = now + max(ttl, kept) if kept else 0
         if state is S.CANCELLED:
             job.error = None
         if state is not S.FAILED:
@@ -297,6 +334,51 @@ class Reference:
         reply = Reply(job.queue, job.new.id, job.seq, state, data, job.attempts)
         self.replies += [(address, reply) for address in job.waiters]
         job.waiters = set()
+
+    # -- failed jobs once more --------------------------------------------------------------------
+
+    def revive(
+        self, queue: str, ids: Sequence[str], delay: int, payload: bytes | None, now: int
+    ) -> list[bool]:
+        return [self.revive_one(self.find(queue, id, now, letters=True), delay, payload, now) for id in ids]
+
+    def revive_one(self, job: Entry | None, delay: int, payload: bytes | None, now: int) -> bool:
+        if job is None or job.state is not S.FAILED:
+            return False
+        self.seq += 1
+        job.seq, job.state, job.due = self.seq, S.SCHEDULED, now + delay
+        job.attempts = job.stalls = job.letter_until = 0
+        job.error = job.progress = job.expires_at = None
+        job.payload = job.payload if payload is None else payload
+        if not delay:
+            self.to_back(job)
+        return True
+
+    def forget(self, queue: str, ids: Sequence[str], now: int) -> list[bool]:
+        return [self.forget_one(self.find(queue, id, now, letters=True), now) for id in ids]
+
+    def forget_one(self, job: Entry | None, now: int) -> bool:
+        if job is None or job.state is S.PROCESSING:
+            return False
+        if job.state in WAIT_STATES:
+            self.end(job, S.CANCELLED, now, job.new.ttl)
+        self.jobs.remove(job)
+        return True
+
+    # -- rules ------------------------------------------------------------------------------------
+
+    def rules_of(self, queue: str) -> Rules:
+        return self.rules.get(queue, Rules())
+
+    def set_rules(self, queue: str, rules: Rules | None, expected: Rules | None) -> bool:
+        if expected is not None and expected != self.rules_of(queue):
+            return False
+        self.rules[queue] = rules or Rules()
+        return True
+
+    def get_rules(self, queue: str, now: int) -> AdmissionInfo:
+        running, ready = self.in_state(queue, now, S.PROCESSING), self.in_state(queue, now, S.QUEUED)
+        return AdmissionInfo(self.rules_of(queue), len(running), len(ready), self.next_due(queue, now))
 
     # -- order ------------------------------------------------------------------------------------
 
@@ -308,37 +390,3 @@ class Reference:
         for job in sorted(jobs, key=lambda job: job.fence, reverse=True):
             self.front -= 1
             job.place = self.front
-
-    # -- locks ------------------------------------------------------------------------------------
-
-    def holder(self, lock: str, now: int) -> LockInfo | None:
-        held = self.locks.get(lock)
-        return held if held is not None and held.expires_at > now else None
-
-    def acquire(self, lock: str, owner: str, ttl: int, now: int) -> int | None:
-        held = self.holder(lock, now)
-        if held is not None and held.owner != owner:
-            return None
-        last = self.locks[lock].term if lock in self.locks else 0
-        self.locks[lock] = LockInfo(owner, last if held is not None else last + 1, now + ttl)
-        return self.locks[lock].term
-
-    def renew(self, lock: str, owner: str, ttl: int, now: int) -> bool:
-        held = self.holder(lock, now)
-        if held is None or held.owner != owner:
-            return False
-        self.locks[lock] = held._replace(expires_at=now + ttl)
-        return True
-
-    def release(self, lock: str, owner: str, now: int) -> bool:
-        return self.renew(lock, owner, 0, now)
-
-
-def record(job: Entry) -> Record:
-    """Return a job as a store would show it; ``updated_at`` is left out."""
-    new = job.new
-    return Record(
-        new.id, job.seq, job.state, new.priority, job.due, job.created_at, 0, job.attempts,
-        new.max_attempts, job.stalls, new.max_stalls, new.ttl, job.fence, job.worker, job.lease_until,
-        job.cancelling, job.result, job.error, job.progress, job.expires_at, job.payload,
-    )  # fmt: skip

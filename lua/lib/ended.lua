@@ -1,4 +1,4 @@
--- Ending jobs, and telling who waits. Needs: base, meta, record, KEYS failed cancelled.
+-- Ending jobs, and telling who waits. Needs: base, meta, record, extras, KEYS failed cancelled.
 --
 -- A message goes to one mailbox, the first 20 digits of the SHA-1 of an address. It is a row of frames.
 -- "r", a job has ended: size of queue 1, queue, size of id 2, id, seq 7, state 1, attempts 4,
@@ -54,7 +54,9 @@ end
 local function finish(job, id, state, data, expires)
   job.state, job.data, job.mark, job.updated, job.worker = state, data, expires, now, ''
   if state ~= 'F' then job.payload = '' end
-  if state ~= 'C' then call('ZADD', ended_keys[state], expires, id) end
+  if job.saving > 0 then save(job, nil) end
+  if state == 'F' then begin_letter(job) end
+  if state ~= 'C' then call('ZADD', ended_keys[state], kept_until(job), id) end
   ended_ever = ended_ever + 1
   if job.waiters ~= '' then
     post_reply(job.waiters, id, seq_of(job), state, spack('>I4', job.attempts), data)
@@ -64,5 +66,5 @@ end
 
 -- End a job as cancelled: it stays for its own TTL.
 local function finish_cancelled(job, id)
-  finish(job, id, 'X', nil, now + sunpack('>I6', job.core, 11))
+  finish(job, id, 'X', nil, now + sunpack('>I6', job.core, CORE_TTL))
 end

@@ -8,9 +8,10 @@
 -- `ended`: how many jobs have ended since the queue was made, for rates.
 -- `named`: "1" if the queue was added to the set of queues. The answer of insert and exchange begins with it; there it
 -- is "new" when the queue does not know the caller: the queue may have been empty and dropped from the set since.
+-- `rules`: what the queue lets its workers claim, in the stored form of `jobqueue/storage/rules.py`; none as a rule.
 -- The other fields are callers: see calls.lua.
 local FLOOR = 1750000000000000
-local counters = call('HMGET', meta, 'tick', 'blanks', 'named', 'ended', caller)
+local counters = call('HMGET', meta, 'tick', 'blanks', 'named', 'ended', caller, 'rules')
 local tick = math.max(tonumber(counters[1]) or 0, us, FLOOR)
 local blanks = tonumber(counters[2]) or 0
 local named = counters[3] or ''

@@ -1,5 +1,7 @@
--- Ending a run in any way but the plain "completed". Needs: base, record, ended,
+-- Ending a run in any way but the plain "completed". Needs: base, record, extras, ended,
 -- packs, KEYS jobs running failing.
+--
+-- The data of "f" and "r" are size of summary 2, summary, error.
 local released = {} -- jobs to put in front; and by id, the fences of these
 local retried -- the earliest due time among the retries
 
@@ -20,12 +22,17 @@ local function settle(id, job, action, data, ttl, delay)
     finish_cancelled(job, id)
   else
     job.payload = payload_of(id)
+    if action ~= 'l' then
+      local size = sunpack('>I2', data)
+      add_attempt(job, sub(data, 3, 2 + size))
+      data = sub(data, 3 + size)
+    end
     if action == 'f' then
       finish(job, id, 'F', data, now + ttl)
     elseif action == 'r' then
       local due = now + delay
       job.state, job.data, job.worker, job.mark = 'R', data, '', 0
-      job.core = sub(job.core, 1, 28) .. spack('>I6', due) .. sub(job.core, 35)
+      set_due(job, due)
       call('ZADD', failing, due, seq_of(job) .. id)
       if not retried or due < retried then retried = due end
     else -- released: stored when its place is known

@@ -15,7 +15,8 @@ end
 
 -- Store a live job's record with its waiters, in the short form if it has that.
 local function rebuild(rec, job)
-  local state = sub(rec, 1, 1)
-  if state ~= 'q' and state ~= 'w' and state ~= 's' then return build(job) end
-  return (state == 's' and 's' or 'w') .. job.core .. spack('>I3', #job.waiters) .. job.waiters .. job.payload
+  local letter = sub(rec, 1, 1)
+  if not SHORT[letter] then return build(job) end
+  return (letter == 'q' and 'w' or letter) .. job.core .. spack('>I3', #job.waiters) .. job.waiters .. job.extras
+    .. job.payload
 end

@@ -6,15 +6,20 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from click.testing import CliRunner, Result
 
 from jobqueue import open_storage
-from jobqueue.cli.commands import main
-from tests.cli.processes import TASKS, Process
+from jobqueue.cli.main import main
+from tests.cli.processes import SEVERAL, TASKS, Process
+from tests.services import Server, redis_binary
+from tests.storage.postgres.server import postgres_url
+from tests.storage.postgres.support import empty_schema
 
 
 @pytest.fixture
@@ -23,6 +28,7 @@ def project(tmp_path: Path) -> Path:
     path = tmp_path / "project"
     path.mkdir()
     (path / "tasks.py").write_text(TASKS)
+    (path / "several.py").write_text(SEVERAL)
     return path
 
 
@@ -30,6 +36,28 @@ def project(tmp_path: Path) -> Path:
 def store(tmp_path: Path) -> str:
     """URL of a store that processes share, which does not exist yet."""
     return f"file://{tmp_path}/store"
+
+
+@cache
+def own_redis() -> Server:
+    return Server(redis_binary()).start()
+
+
+@pytest.fixture(params=["file", "redis", "postgres"])
+def anywhere(request: pytest.FixtureRequest) -> Iterator[str]:
+    """URL of an empty store of each kind that processes share."""
+    match request.param:
+        case "file":
+            yield request.getfixturevalue("made")
+        case "redis":
+            own_redis().command("FLUSHALL")
+            yield own_redis().url
+        case _:
+            lent = empty_schema()
+            schema = asyncio.run(lent.__aenter__())
+            url = postgres_url()
+            yield f"{url}{'&' if '?' in url else '?'}schema={quote(schema, safe='')}"
+            asyncio.run(lent.__aexit__(None, None, None))
 
 
 @pytest.fixture

@@ -43,6 +43,23 @@ private.execute(work)
 number = 3
 """
 
+SEVERAL = """
+import os
+from jobqueue import App, Queue
+from tasks import work
+
+mail = Queue(os.environ["STORE"], "mail", visibility_timeout=5.0)
+reports = Queue(os.environ["STORE"], "reports", concurrency=2)
+again = Queue(os.environ["STORE"], "mail")
+elsewhere = Queue(os.environ["STORE"] + "-2", "elsewhere")
+idle = Queue(os.environ["STORE"], "idle")
+for queue in (mail, reports, again, elsewhere):
+    queue.execute(work)
+app = App(os.environ["STORE"], [mail, reports, idle])
+plain = App(os.environ["STORE"], [mail], reaper=False)
+handlerless = App(os.environ["STORE"], [idle])
+"""
+
 
 def environ(**more: str) -> dict[str, str]:
     """Return the environment of a child: this one, without what would steer the command."""

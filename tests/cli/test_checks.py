@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from jobqueue.cli import checks
+from jobqueue.cli.commands import checks
 from jobqueue.errors import StorageError, StorageUnavailableError
 from jobqueue.storage.memory import MemoryStorage
 from tests.services import Server, redis_binary

@@ -7,8 +7,8 @@ import os
 import signal
 from pathlib import Path
 
-from jobqueue.cli.fleet import exit_text, restart_delay
-from jobqueue.cli.sources import changes, is_source, source_trees
+from jobqueue.cli.serving.fleet import exit_text, restart_delay
+from jobqueue.cli.serving.sources import changes, is_source, source_trees
 from tests.cli.processes import get, until_ready
 
 STARTED = r"\[(\d+)\] queue default started"

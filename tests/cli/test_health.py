@@ -9,10 +9,10 @@ import socket
 
 import pytest
 
-from jobqueue.cli import health
-from jobqueue.cli.health import health_server, respond
-from jobqueue.cli.notify import LINK_VARIABLE, FleetLink, Systemd, notifiers
-from jobqueue.cli.serving import Service, serve
+from jobqueue.cli.serving import health
+from jobqueue.cli.serving.health import health_server, respond
+from jobqueue.cli.serving.notify import LINK_VARIABLE, FleetLink, Systemd, notifiers
+from jobqueue.cli.serving.serving import serve
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ async def test_over_the_wire(monkeypatch):
 
 
 async def test_a_client_that_says_nothing_is_dropped(monkeypatch):
-    monkeypatch.setattr(health, "PATIENCE", 0.05)
+    monkeypatch.setattr(health, "REQUEST_TIME", 0.05)
     assert await served(monkeypatch, b"GET /readyz", eof=False) == [b""]
 
 
@@ -150,46 +150,48 @@ class Told:
                 self.news.clear()
 
 
+class Part:
+    """A service that a test holds in its hands."""
+
+    def __init__(self) -> None:
+        self.ready = False
+        self.steps: list[str] = []
+        self.defect: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def start(self) -> None:
+        self.steps.append("start")
+
+    async def stop(self) -> None:
+        self.steps.append("stop")
+
+    def hurry(self) -> None:
+        self.steps.append("hurry")
+
+    async def until_broken(self) -> None:
+        await self.defect
+
+
 async def test_readiness_is_told_as_it_changes():
-    ready, told, steps = [False], Told(), []
-
-    async def start() -> None:
-        steps.append("start")
-
-    async def stop() -> None:
-        steps.append("stop")
-
-    async def never() -> None:
-        await asyncio.Event().wait()
-
-    service = Service(start=start, stop=stop, hurry=lambda: steps.append("hurry"), until_broken=never,
-                      ready=lambda: ready[0])  # fmt: skip
-    serving = asyncio.create_task(serve(service, [told], "127.0.0.1", None))
+    service, told = Part(), Told()
+    serving = asyncio.create_task(serve(service, service.stop, [told], "127.0.0.1", None))
     await told.until("WATCHDOG=1")
     assert "READY=1" not in told.states
-    ready[0] = True
+    service.ready = True
     await told.until("STATUS=ready")
-    ready[0] = False
+    service.ready = False
     await told.until("X_READY=0")
-    ready[0] = True
+    service.ready = True
     told.states.clear()
     await told.until("X_READY=1")
     assert "READY=1" not in told.states  # systemd wants that once
     os.kill(os.getpid(), signal.SIGTERM)
     await asyncio.wait_for(serving, 20)
     assert "STOPPING=1" in told.states
-    assert steps == ["start", "stop"]
+    assert service.steps == ["start", "stop"]
 
 
 async def test_a_broken_service_ends_with_its_error():
-    async def nothing() -> None:
-        pass
-
-    async def broken() -> None:
-        raise RuntimeError("a defect")
-
-    service = Service(
-        start=nothing, stop=nothing, hurry=lambda: None, until_broken=broken, ready=lambda: True
-    )
+    service = Part()
+    service.defect.set_exception(RuntimeError("a defect"))
     with pytest.raises(RuntimeError, match="a defect"):
-        await serve(service, [], "127.0.0.1", None)
+        await serve(service, service.stop, [], "127.0.0.1", None)

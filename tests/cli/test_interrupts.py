@@ -36,7 +36,7 @@ def run(*lines: str, interrupts: signal.Handlers = signal.SIG_DFL) -> subprocess
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["click", "asyncio", "jobqueue.cli.commands", "jobqueue.cli.worker"])
+@pytest.mark.parametrize("name", ["click", "asyncio", "jobqueue.cli.main", "jobqueue.cli.commands.worker"])
 def test_while_the_commands_are_loaded(name: str) -> None:
     ended = run(AT_IMPORT.format(name=name), RUN)
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
@@ -135,6 +135,29 @@ except asyncio.CancelledError:
 """
     ended = run(program)
     assert (ended.stdout, ended.stderr) == ("passed True\n", "")
+
+
+@pytest.mark.parametrize("runner", ["run", "run_fast"])
+def test_an_interrupt_before_the_loop_runs_leaves_no_warning(runner: str) -> None:
+    program = f"""
+import asyncio, sys
+from jobqueue.cli.running import {runner} as run
+
+async def main():
+    print("begun")
+
+def interrupted(*_arguments):
+    raise KeyboardInterrupt
+
+sys.modules["uvloop"] = None
+asyncio.run = interrupted
+try:
+    run(main())
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    ended = run(program)
+    assert (ended.stdout, ended.stderr) == ("interrupted\n", "")
 
 
 def test_a_forked_child_is_interrupted_as_any_process() -> None:

@@ -191,7 +191,7 @@ def test_storage_is_asked_for(cli):
 def test_unreachable_store(cli, monkeypatch):
     from jobqueue.storage.redis import RedisStorage
 
-    monkeypatch.setattr(client, "open_storage", lambda url: RedisStorage(url, retry_for=0.0))
+    monkeypatch.setattr(client, "open_storage", lambda url, _ledger: RedisStorage(url, retry_for=0.0))
     said = cli("status", "a", "-s", "redis://someone:secret@127.0.0.1:1", code=5).stderr
     assert said.count("\n") == 1
     assert "secret" not in said

@@ -19,13 +19,13 @@ from pathlib import Path
 import pytest
 
 from jobqueue import FileStorage
-from jobqueue.cli.opening import LOGGED, SILENT, Reading, announced
-from jobqueue.storage.base import NewJob
+from jobqueue.cli.loading_bar import LOGGED, SILENT, Reading, announced
 from jobqueue.storage.memory import MemoryStorage
+from jobqueue.storage.values import NewJob
 from jobqueue.testing import FakeClock
 from tests.cli.processes import BOUND, environ
 
-IMPATIENT = "import sys; from jobqueue.cli import main, opening; opening.SILENT = 0.0; main()"
+IMPATIENT = "import sys; from jobqueue.cli import loading_bar, main; loading_bar.SILENT = 0.0; main()"
 """The command line that says at once that a store is being read."""
 JOBS = 50
 
@@ -81,10 +81,10 @@ def test_a_bar_on_a_terminal(full: Path, command: str) -> None:
 
 
 def test_a_store_that_does_not_open_leaves_the_terminal_in_order(full: Path) -> None:
-    journal = full / "journal-0000000001"
-    data = bytearray(journal.read_bytes())
+    (largest,) = full.glob("snapshot-*")  # the last close has left it
+    data = bytearray(largest.read_bytes())
     data[600_000] ^= 1
-    journal.write_bytes(data)
+    largest.write_bytes(data)
     code, printed, shown = run_on_terminal("stats", "-s", f"file://{full}")
     assert (code, printed) == (1, "")
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")

@@ -29,7 +29,7 @@ from jobqueue.errors import (
     StorageUnavailableError,
     WaitTimeoutError,
 )
-from jobqueue.text import one_line, printable
+from jobqueue.runtime.text import one_line, printable
 
 INFO = ErrorInfo("ValueError", "no")
 
@@ -68,7 +68,7 @@ def test_printable_text():
 def test_unexpected_errors_name_the_way_to_more(cli, monkeypatch):
     from jobqueue.cli import client
 
-    def broken(_url):
+    def broken(_url, _ledger):
         raise ZeroDivisionError("oh")
 
     monkeypatch.setattr(client, "open_storage", broken)
@@ -79,7 +79,7 @@ def test_unexpected_errors_name_the_way_to_more(cli, monkeypatch):
 def test_interrupt(cli, monkeypatch):
     from jobqueue.cli import client
 
-    def interrupted(_url):
+    def interrupted(_url, _ledger):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(client, "open_storage", interrupted)
@@ -229,3 +229,5 @@ def test_instants_have_no_empty_digits(store, data):
 def test_the_list_of_commands_says_each_in_a_whole_sentence(cli):
     assert "..." not in cli("--help").stdout.partition("Commands:")[2]
     assert "Cancel job ID.\n" in cli("--help").stdout
+    for group in ("job", "dead", "queue", "schema"):
+        assert "..." not in cli(group, "--help").stdout.partition("Commands:")[2]

@@ -10,12 +10,16 @@ after ``$`` and what they print; there ``...`` stands for anything, and the numb
 count. ``console background`` starts a command that runs until the page ends, and is then told to stop
 by SIGTERM. Commands on ``redis://localhost`` get a server of their own.
 
+A page with a line ``<!-- server: postgresql -->`` gets a PostgreSQL of its own, which the environment names,
+with the database and the user ``app``. Blocks ``sql run`` are carried out there.
+
 A page may begin with ``<!-- needs: NAME NAME -->``: its examples import these packages. Without them they are
 compiled and not run.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 import io
@@ -24,17 +28,22 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from tests.docs.doc_pages import PAGES, ROOT, Block, blocks, name, needs
 from tests.services import Server, unavailable, valkey_binary
+from tests.storage.postgres.server import PostgresServer
 
 LIMIT = 30.0
 """Seconds that one command may take."""
 LOCALHOST = "redis://localhost"
+POSTGRES = "<!-- server: postgresql -->"
 _COMMAND = re.compile(r"^\$ (.+)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 
 
@@ -45,7 +54,9 @@ class Commands:
         self.directory = directory
         self.background: list[subprocess.Popen[str]] = []
         # The command of this checkout, whatever is installed.
-        for command, module in (("jobqueue", "-m jobqueue"), ("python", "")):
+        plugin = "" if entry_points(group="pytest11", name="jobqueue") else "-p jobqueue.pytest_plugin"
+        pytest = f"-m pytest -p no:cacheprovider -p no:asyncio {plugin}"
+        for command, module in (("jobqueue", "-m jobqueue"), ("python", ""), ("pytest", pytest)):
             script = bin / command
             script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
             script.chmod(0o755)
@@ -115,8 +126,11 @@ def test_examples(
         unavailable(", ".join(missing))
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {"__name__": "__main__"}
-    commands, printed = Commands(tmp_path, tmp_path_factory.mktemp("bin")), ""
     with contextlib.ExitStack() as stack:
+        server = None
+        if POSTGRES in page.read_text():
+            server = stack.enter_context(postgres(monkeypatch))
+        commands, printed = Commands(tmp_path, tmp_path_factory.mktemp("bin")), ""
         stack.callback(commands.stop)
         for block in blocks(page):
             if block.language == "python":
@@ -125,6 +139,33 @@ def test_examples(
                 assert printed == block.code, f"{name(page)}:{block.line}"
             elif block.language == "console" and "no-run" not in block.options:
                 commands.run(block)
+            elif block.language == "sql" and "run" in block.options:
+                assert server is not None, f"{name(page)}:{block.line}"
+                asyncio.run(execute(server.url, "app", block.code))
+
+
+@contextlib.contextmanager
+def postgres(monkeypatch: pytest.MonkeyPatch) -> Iterator[PostgresServer]:
+    """Start a server with a user and a database ``app``, and have the environment name it."""
+    server = PostgresServer().start()
+    try:
+        asyncio.run(execute(server.url, "postgres", "create role app login", "create database app"))
+        names = {"HOST": "127.0.0.1", "PORT": str(server.port), "USER": "jq", "SSLMODE": "disable"}
+        for variable, value in names.items():
+            monkeypatch.setenv(f"PG{variable}", value)
+        yield server
+    finally:
+        server.remove()
+
+
+async def execute(url: str, database: str, *statements: str) -> None:
+    """Carry out statements as a superuser."""
+    connection = await asyncpg.connect(url, database=database)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
 
 
 def run_python(block: Block, namespace: dict[str, Any], directory: Path) -> str:

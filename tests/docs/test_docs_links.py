@@ -10,6 +10,7 @@ import pytest
 
 from tests.docs.doc_pages import DOCS, PAGES, ROOT, anchors, name, prose
 
+_PATH = re.compile(r"`((?:jobqueue|lua|tests|docs|bench)/[\w./-]*)`")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -43,3 +44,8 @@ def test_every_page_is_reachable_from_the_index() -> None:
         todo += [(page.parent / link.partition("#")[0]).resolve() for link in links(page) if ":" not in link]
     unreached = {name(page) for page in PAGES} - {name(page) for page in reached} - {"README.md"}
     assert not unreached
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_files_that_a_page_names_are_there(page: Path) -> None:
+    assert [path for path in _PATH.findall(page.read_text()) if not (ROOT / path).exists()] == []

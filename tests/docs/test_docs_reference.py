@@ -14,12 +14,15 @@ from typing import Any
 import pytest
 
 import jobqueue
+import jobqueue.maintenance.reaper
 import jobqueue.queue
-import jobqueue.reaper
 import jobqueue.testing
-from jobqueue import errors
-from jobqueue.job import Action, JobState, Settlement
-from jobqueue.storage import base
+from jobqueue import errors, jobs
+from jobqueue.model.outcomes import Settlement
+from jobqueue.model.states import Action, JobState
+from jobqueue.schedules import schedules
+from jobqueue.storage import capabilities, contract, values
+from jobqueue.tasks import registry
 from tests.docs.doc_pages import DOCS, PAGES, blocks, code, name, prose, rows, section
 
 API = DOCS / "reference/api.md"
@@ -31,12 +34,21 @@ OPTIONS = DOCS / "reference/options.md"
 OWNERS: dict[str, Any] = {
     "queue": jobqueue.Queue,
     "reaper": jobqueue.Reaper,
+    "app": jobqueue.App,
     "job": jobqueue.Job,
     "backoff": jobqueue.Backoff,
-    "storage": base.Storage,
-    "sink": base.Sink,
+    "storage": contract.Storage,
+    "revival": capabilities.Revival,
+    "admission": capabilities.Admission,
+    "documents": capabilities.Documents,
+    "sink": contract.Sink,
     "clock": jobqueue.testing.FakeClock,
-    "counts": base.Counts,
+    "queue.jobs": jobs.QueueJobs,
+    "queue.sync": jobqueue.SyncQueue,
+    "queue.schedules": schedules.QueueSchedules,
+    "queue.schedule": schedules.QueueSchedules.of_task,
+    "queue.task": registry.Tasks.__call__,
+    "counts": values.Counts,
 }
 """What a lower-case name stands for in the docs."""
 
@@ -65,6 +77,8 @@ def signatures() -> list[tuple[str, str, str]]:
 
 def resolve(path: str) -> Any:
     first, *others = path.split(".")
+    if others and f"{first}.{others[0]}" in OWNERS:
+        first = f"{first}.{others.pop(0)}"
     thing = OWNERS[first] if first in OWNERS else getattr(jobqueue, first)
     for other in others:
         thing = getattr(thing, other)
@@ -94,7 +108,7 @@ def test_signatures(page: str, path: str, text: str) -> None:
     assert written == known, page
 
 
-@pytest.mark.parametrize("owner", ["queue", "reaper", "job", "storage"])
+@pytest.mark.parametrize("owner", ["queue", "reaper", "app", "job", "storage"])
 def test_every_public_member_is_documented(owner: str) -> None:
     page = CONTRACT if owner == "storage" else API
     text = page.read_text() + (DOCS / "guides/write-a-store.md").read_text()
@@ -163,7 +177,7 @@ def test_errors() -> None:
 
 @pytest.mark.parametrize("owner", ["Queue", "Reaper"])
 def test_events(owner: str) -> None:
-    module = jobqueue.queue if owner == "Queue" else jobqueue.reaper
+    module = jobqueue.queue if owner == "Queue" else jobqueue.maintenance.reaper
     actual = {(kind.name, kind.__name__, tuple(fields(kind))) for kind in module._EVENTS}
     table = {(code(a)[0], code(b)[0], tuple(code(c))) for a, b, c, _ in rows(section(EVENTS, owner))}
     assert table == actual
@@ -175,6 +189,7 @@ def test_events(owner: str) -> None:
         ("Queue", jobqueue.Queue.__init__, {"storage", "name"}),
         ("enqueue", jobqueue.Queue.enqueue, {"id", "payload"}),
         ("Reaper", jobqueue.Reaper.__init__, {"storage", "queues"}),
+        ("App", jobqueue.App.__init__, {"storage", "queues"}),
         ("LeaderElection", jobqueue.LeaderElection.__init__, set()),
         ("FileStorage", jobqueue.FileStorage.__init__, {"path", "clock", *FOR_TESTS}),
         ("RedisStorage", jobqueue.RedisStorage.__init__, {"url", "prefix", "clock"}),
@@ -192,7 +207,13 @@ def test_options(heading: str, function: Any, skipped: set[str]) -> None:
 
 def test_the_values_of_the_api() -> None:
     parts = section(API, "Values").strip().split("\n\n")
-    values = (jobqueue.EnqueueRequest, jobqueue.EnqueueResult, jobqueue.JobStatus, jobqueue.AfterExecution)
+    values = (
+        jobqueue.EnqueueRequest,
+        jobqueue.EnqueueResult,
+        jobqueue.JobStatus,
+        jobqueue.Attempt,
+        jobqueue.AfterExecution,
+    )
     for kind in values:
         paragraph = next(part for part in parts if part.startswith(f"**`{kind.__name__}`**"))
         missing = set(fields(kind)) - set(code(paragraph))
@@ -203,19 +224,19 @@ def test_the_values_of_the_api() -> None:
 def test_enums(page: Path) -> None:
     table = {code(a)[0]: code(b) for a, b in rows(section(page, "Values")) if not re.search("[A-Z]", b)}
     for known, members in table.items():
-        kind = getattr(jobqueue, known, None) or getattr(base, known)
+        kind = getattr(jobqueue, known, None) or getattr(values, known)
         if issubclass(kind, StrEnum):
             assert members == [member.value for member in kind], known
         else:
             assert members == fields(kind), known
     documented = set(table)
-    module = jobqueue if page == API else base
+    module = jobqueue if page == API else values
     for known in module.__all__:
         kind = getattr(module, known)
-        if inspect.isclass(kind) and kind.__module__ == base.__name__ and page == CONTRACT:
+        if inspect.isclass(kind) and kind.__module__ == values.__name__ and page == CONTRACT:
             is_value = hasattr(kind, "_fields") or issubclass(kind, StrEnum)
             assert not is_value or known in documented or known in jobqueue.__all__, known
-        elif inspect.isclass(kind) and issubclass(kind, StrEnum):
+        elif page == API and inspect.isclass(kind) and issubclass(kind, StrEnum):
             assert known in documented, known
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -14,10 +15,12 @@ from typing import Any, Protocol
 import pytest
 import pytest_asyncio
 
-from jobqueue import Queue, Reaper, open_storage
-from jobqueue.storage.base import Storage
+from jobqueue import PostgresStorage, Queue, Reaper, open_storage
+from jobqueue.runtime.ids import unique_id
+from jobqueue.storage.contract import Storage
 from tests.lifecycle.processes import Start
 from tests.services import BINARIES, Server
+from tests.storage.postgres.server import PostgresServer
 
 FULL = os.environ.get("JOBQUEUE_LIFECYCLE") == "full"
 SERVERS = ["redis", "valkey"] if FULL else ["redis"]
@@ -63,6 +66,28 @@ class ServerStore:
         self._server.resume()
 
 
+class PostgresStore:
+    """A server of its own for the tests that freeze it; each store has a schema of its own."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        self._server = server
+        self.url = f"{server.url}&schema=test-{unique_id()}"
+        asyncio.run(PostgresStorage(self.url).apply_schema())
+
+    def freeze(self) -> None:
+        self._server.pause()
+
+    def thaw(self) -> None:
+        self._server.resume()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    server = PostgresServer().start()
+    yield server
+    server.remove()
+
+
 @pytest.fixture(scope="session", params=SERVERS)
 def flavour(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -77,12 +102,14 @@ def servers() -> Iterator[dict[str, Server]]:
         server.remove()
 
 
-@pytest.fixture(params=["file", *SERVERS])
+@pytest.fixture(params=["file", *SERVERS, "postgres"])
 def shared(request: pytest.FixtureRequest, tmp_path: Path, servers: dict[str, Server]) -> Iterator[Shared]:
     """An empty store, once of each kind."""
     kind = str(request.param)
     if kind == "file":
         made: Shared = FileStore(tmp_path / "store")
+    elif kind == "postgres":
+        made = PostgresStore(request.getfixturevalue("postgres"))
     else:
         if kind not in servers:
             servers[kind] = Server(BINARIES[kind]()).start()

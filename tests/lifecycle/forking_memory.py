@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 from jobqueue import Job, MemoryStorage, Queue, StorageError
-from jobqueue.storage.base import NewJob
+from jobqueue.storage.values import NewJob
 
 
 async def refused(name: str, call: Awaitable[Any]) -> None:
@@ -27,7 +27,7 @@ async def child(opened: MemoryStorage, closed: MemoryStorage, fresh: MemoryStora
     await refused("open", opened.open())
     await refused("insert", opened.insert("q", [NewJob("b", b"1")]))
     await refused("exchange", opened.exchange("q", "me", [], 1, 1000))
-    await refused("acquire", opened.acquire("lock", "me", 1000))
+    await refused("lock_acquire", opened.lock_acquire("lock", "me", 1000))
     await refused("wait_for_work", opened.wait_for_work("q", "me", 1.0))
     await refused("queue", Queue[Any, Any](opened, "q").start())
     await refused("closed", closed.open())

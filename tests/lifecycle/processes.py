@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jobqueue import Queue
-from jobqueue.storage.base import Storage
+from jobqueue.storage.contract import Storage
 
 __all__ = ["BOUND", "Process", "Start", "eventually", "within"]
 
@@ -101,7 +101,7 @@ class Process:
         for _ in range(20):
             self.signal(signal.SIGSTOP)
             try:
-                await asyncio.wait_for(storage.acquire("probe", "test", 1), 2.0)
+                await asyncio.wait_for(storage.lock_acquire("probe", "test", 1), 2.0)
             except TimeoutError:
                 self.signal(signal.SIGCONT)
             else:
@@ -152,6 +152,10 @@ class Start:
     async def cli(self, *arguments: str, **environ: str) -> Process:
         """Start a command."""
         return await self._start("-P", "-m", "jobqueue", *arguments, **environ)
+
+    async def chaos(self, *options: str) -> Process:
+        """Start ``python -m bench chaos`` on the store."""
+        return await self._start("-P", "-m", "bench", "chaos", *options, JOBQUEUE_STORAGE=self._url)
 
     async def reaper(self, *options: str) -> Process:
         """Start a reaper process that sweeps often."""

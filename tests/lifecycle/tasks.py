@@ -7,7 +7,7 @@ import os
 import signal
 from typing import Any
 
-from jobqueue import Job, Queue
+from jobqueue import App, Job, Queue, open_storage
 
 queue: Queue[Any, Any] = Queue(os.environ["STORE"], "q", visibility_timeout=2.0, block_timeout=1.0)
 
@@ -15,12 +15,22 @@ queue: Queue[Any, Any] = Queue(os.environ["STORE"], "q", visibility_timeout=2.0,
 @queue.execute
 async def work(job: Job[Any]) -> int:
     order = job.payload or {}
-    print("run", job.id, job.attempts, os.getpid(), flush=True)
+    # One write: lines of several processes share a pipe, and this one may be its last.
+    os.write(1, f"run {job.id} {job.attempts} {os.getpid()}\n".encode())
     if "die" in order:
         os.kill(os.getpid(), signal.SIGKILL)
-    await asyncio.sleep(order.get("sleep", 0))
+    if not ("once" in order and job.attempts > 1):
+        await asyncio.sleep(order.get("sleep", 0))
     return os.getpid()
 
 
-calm: Queue[Any, Any] = Queue(os.environ["STORE"], "calm")
+calm: Queue[Any, Any] = Queue(
+    os.environ["STORE"], "calm", visibility_timeout=float(os.environ.get("LEASE", "30"))
+)
 calm.execute(work)
+
+store = open_storage(os.environ["STORE"])
+queues: list[Queue[Any, Any]] = [Queue(store, f"q{number}") for number in range(10)]
+for each in queues:
+    each.execute(work)
+ten = App(store, queues)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from jobqueue import Job, JobFailedError, Queue, Reaper
-from jobqueue.storage.base import Storage
+from jobqueue.storage.contract import Storage
 from tests.lifecycle.processes import BOUND, Start, state_of, within
 
 STEPS = {
@@ -80,7 +80,7 @@ async def test_all_workers_killed_under_load_lose_nothing(
     for worker in doomed:
         await worker.expect("^completed")
         await worker.kill()
-    heir = await start.worker(concurrency=10)
+    heir = await start.worker(concurrency=10, lease=60.0)  # which no pause of this machine ends
     results = await within(asyncio.gather(*(queue.wait(id, timeout=BOUND) for id in ids)))
     assert len(results) == len(ids)
     runs = {id: sum(worker.count(f"^run {id} ") for worker in [*doomed, heir]) for id in ids}

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 import pytest
 
-from jobqueue.cli.reaper import reaper
-from jobqueue.cli.worker import worker
+from jobqueue.cli.commands.reaper import reaper
+from jobqueue.cli.commands.worker import worker
 
 PAGE = (Path(__file__).parents[2] / "docs/guides/deployment.md").read_text()
 COMMANDS = {"worker": worker, "reaper": reaper}

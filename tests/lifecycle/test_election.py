@@ -8,8 +8,8 @@ import time
 from typing import Any
 
 from jobqueue import Queue
-from jobqueue.reaper import REAPER_LOCK
-from jobqueue.storage.base import Storage
+from jobqueue.model.names import REAPER_LOCK
+from jobqueue.storage.contract import Storage
 from tests.lifecycle.processes import BOUND, Process, Start, eventually, state_of, within
 
 LEADS = r"reaper (\S+) leads, term (\d+)"
@@ -35,7 +35,7 @@ async def test_a_follower_leads_when_the_lock_of_a_killed_leader_expires(
 ) -> None:
     # By its own tries the follower would come after a minute: it knows when the lock is to expire.
     leader, follower, term = await elected(start, 2.0, "--acquire-retry-interval", "60")
-    holder = await storage.holder(REAPER_LOCK)
+    holder = await storage.lock_holder(REAPER_LOCK)
     assert holder is not None
     assert holder.term == term
     began = time.monotonic()
@@ -84,10 +84,10 @@ async def test_a_leader_frozen_beyond_its_lock_steps_down(
     await doomed.kill()
     frozen.thaw()  # two believe that they lead, for a moment, and sweep
     assert int((await frozen.expect(LOST))[1]) == term
-    await start.worker()
+    await start.worker(lease=60.0)
     for number in range(4):
         assert (await queue.wait(f"job-{number}", timeout=BOUND))["attempt"] == 2
-    holder = await storage.holder(REAPER_LOCK)
+    holder = await storage.lock_holder(REAPER_LOCK)
     assert holder is not None
     assert holder.term == second
     await follower.kill()
@@ -100,11 +100,11 @@ async def test_any_number_of_reapers_at_once_recover_each_job_once(
     ids = [f"job-{number}" for number in range(40)]
     reapers = [await start.reaper("--sweep-interval", "0.02") for _ in range(3)]
     await queue.enqueue_many([(id, {"forever": 1}) for id in ids])
-    doomed = await start.worker(concurrency=len(ids))
+    doomed = await start.worker(concurrency=len(ids), lease=3.0)
     for _ in ids:
         await doomed.expect("^run ")
     await doomed.kill()
-    await start.worker(concurrency=len(ids))
+    await start.worker(concurrency=len(ids), lease=60.0)  # which no pause of this machine ends
     results = await within(asyncio.gather(*(queue.wait(id, timeout=BOUND) for id in ids)))
     assert {result["attempt"] for result in results} == {2}
     for process in reapers:

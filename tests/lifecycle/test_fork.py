@@ -10,11 +10,20 @@ CALLS = [
     "start",
     "reaper.start",
     "storage.open",
-    "storage.holder",
+    "storage.lock_holder",
     "another queue",
     "start after stop",
 ]
-MEMORY_CALLS = ["open", "insert", "exchange", "acquire", "wait_for_work", "queue", "closed", "after close"]
+MEMORY_CALLS = [
+    "open",
+    "insert",
+    "exchange",
+    "lock_acquire",
+    "wait_for_work",
+    "queue",
+    "closed",
+    "after close",
+]
 
 
 async def test_a_memory_store_is_of_one_process() -> None:
@@ -42,5 +51,7 @@ async def test_a_forked_child_is_told_to_make_its_own(shared, start: Start) -> N
     await process.expect(r"^own queue: \d+")
     await process.expect("^child exit 0")
     await process.expect("^parent: True")
+    await process.expect("^start during the parent's stop: WrongLoopError")
+    await process.expect("^second child exit 0")
     await process.expect("^parent ended")
     assert await process.wait() == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jobqueue import Queue, Reaper
-from jobqueue.storage.base import Storage
+from jobqueue.storage.contract import Storage
 from tests.lifecycle.processes import BOUND, Start, state_of
 
 
@@ -34,7 +34,7 @@ async def test_longer_than_the_lease_loses_the_job_and_nothing_else(
     await queue.enqueue("a", {"forever": 1})
     await frozen.expect("^run a 1")
     await frozen.freeze(storage)
-    other = await start.worker()
+    other = await start.worker(lease=60.0)
     result = await queue.wait("a", timeout=BOUND)
     assert result == {"pid": other.pid, "attempt": 2}
     frozen.thaw()

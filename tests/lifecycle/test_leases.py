@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from jobqueue import Queue, Reaper
-from jobqueue.storage.base import Storage
+from jobqueue.storage.contract import Storage
 from tests.lifecycle.processes import BOUND, Start, state_of
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jobqueue import Job, LeaderElection, Queue, Reaper, open_storage
-from jobqueue.reaper import REAPER_LOCK
+from jobqueue.model.names import REAPER_LOCK
 from tests.lifecycle.processes import eventually
 
 
@@ -46,7 +46,7 @@ async def test_two_hundred_starts_and_stops_under_load_leave_nothing_behind(shar
 
             assert await eventually(nothing_left)
             assert acquired > 150  # most stopped after they had begun to lead
-            assert await storage.holder(REAPER_LOCK) is None
+            assert await storage.lock_holder(REAPER_LOCK) is None
         finally:
             loading.cancel()
     assert ran > 0

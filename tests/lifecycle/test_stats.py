@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 from jobqueue import Queue
-from jobqueue.reaper import REAPER_LOCK
-from jobqueue.storage.base import Storage
+from jobqueue.model.names import REAPER_LOCK
+from jobqueue.storage.contract import Storage
 from tests.lifecycle.processes import Start, eventually
 
 
@@ -42,7 +42,7 @@ async def test_stats_shows_workers_rate_and_the_leader(
     (known,) = stats["workers"]
     assert known["running"] in {2, 3}
     assert known["seen"] < 10
-    holder = await storage.holder(REAPER_LOCK)
+    holder = await storage.lock_holder(REAPER_LOCK)
     assert holder is not None
     assert (found["reaper"]["leader"], found["reaper"]["term"]) == (holder.owner, holder.term)
 
@@ -53,7 +53,7 @@ async def test_the_rate_does_not_fall_when_records_expire(storage: Storage, queu
     for number in range(10):
         await queue.cancel(f"job-{number}")
     assert await storage.ended("q") - before == 10  # type: ignore[attr-defined]
-    await storage.keep("q", [(f"job-{number}", 1) for number in range(10)])
+    await storage.set_ttl("q", [(f"job-{number}", 1) for number in range(10)])
 
     async def gone() -> bool:
         return sum((await storage.counts("q"))[:-1]) == 0

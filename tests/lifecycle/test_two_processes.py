@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from jobqueue import Queue
-from jobqueue.storage.base import Storage
+from jobqueue.storage.contract import Storage
 from tests.lifecycle.conftest import FULL, Shared
 from tests.lifecycle.processes import BOUND, Start, within
 

@@ -23,7 +23,7 @@ from jobqueue import (
     SerializationError,
     open_storage,
 )
-from tests.queue.support import Lab, echo, standing, within
+from tests.support import Lab, echo, standing, within
 
 NAN, INF = float("nan"), float("inf")
 NOT_NUMBERS = ["1", None, True, [], b"1", 1j]

@@ -10,7 +10,7 @@ import pytest
 from jobqueue import Job, JobQueueError, LeaderElection, StorageUnavailableError
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.testing import FakeClock
-from tests.queue.support import (
+from tests.support import (
     Gate,
     Hold,
     Lab,

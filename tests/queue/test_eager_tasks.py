@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from jobqueue.storage.base import CancelStatus
-from tests.queue.support import Hold, Lab, Recorder, WireStorage, echo, within
+from jobqueue.storage.values import CancelStatus
+from tests.support import Hold, Lab, Recorder, WireStorage, echo, within
 
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.11 has no eager tasks")
 

@@ -21,7 +21,7 @@ from jobqueue import (
     UpdateTtlStatus,
 )
 from jobqueue.testing import FakeClock
-from tests.queue.support import Gate, Lab, Recorder, echo, within
+from tests.support import Gate, Lab, Recorder, echo, within
 
 FALSY = [None, False, 0, "", [], {}, 0.0]
 

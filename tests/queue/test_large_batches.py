@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from jobqueue import Job, batching
-from tests.queue.support import Lab, WireStorage, within
+from jobqueue import Job
+from jobqueue.runtime import batching
+from tests.support import Lab, WireStorage, within
 
 MOST = 10_000
 

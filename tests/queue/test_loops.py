@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from jobqueue import FileStorage, JobQueueError, MemoryStorage, Queue, Reaper, Storage
-from tests.queue.support import echo
+from tests.support import echo
 
 SECONDS = 10.0
 Runner = Callable[[Coroutine[Any, Any, Any]], Any]

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from jobqueue import (
+    Backoff,
+    ErrorInfo,
     Job,
     JobCancelledError,
     JobFailedError,
@@ -19,10 +21,10 @@ from jobqueue import (
     Queue,
     Reaper,
 )
-from jobqueue.run import Run
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.testing import FakeClock
-from tests.queue.support import Gate, Lab, Recorder, echo, opened, until, within
+from jobqueue.worker.job import Run
+from tests.support import Gate, Lab, Recorder, echo, opened, until, within
 
 
 def kind(value: object) -> str:
@@ -46,9 +48,26 @@ async def test_an_unserialisable_result_fails_the_job_and_the_worker_lives(lab: 
     with pytest.raises(JobFailedError) as caught:
         await within(queue.enqueue_and_wait("bad", 1))
     assert (caught.value.reason, caught.value.attempts) == ("serialization", 1)
-    assert caught.value.error.type == "jobqueue.errors.SerializationError"
+    assert caught.value.error.type == "jobqueue.SerializationError"
     assert (await events.wait("failed")).reason == "serialization"
     assert await within(queue.enqueue_and_wait("good", 1)) == "fine"
+
+
+async def test_the_status_of_a_job_has_its_failed_attempts(lab: Lab) -> None:
+    async def handler(job: Job[Any]) -> str:
+        if job.attempts < 3:
+            raise ValueError(f"no {job.attempts}")
+        return "yes"
+
+    queue = await lab.start(handler, max_attempts=3, tracebacks=True, backoff=Backoff.fixed(0.01))
+    assert await lab.finish(queue.enqueue_and_wait("a", 1)) == "yes"
+    status = await queue.get_status("a")
+    assert status is not None
+    assert (status.state, status.attempts, status.error) == ("completed", 3, None)
+    told = [(one.attempt, one.reason, one.error) for one in status.history]
+    assert told == [(n, "error", ErrorInfo("ValueError", f"no {n}")) for n in (1, 2)]
+    assert {one.worker_id for one in status.history} == {queue.worker_id}
+    assert status.created_at <= status.history[0].at < status.history[1].at <= status.updated_at
 
 
 async def test_endless_results_fail_the_job(lab: Lab) -> None:
@@ -295,7 +314,7 @@ async def test_an_awaitable_that_comes_too_late_is_dropped(lab: Lab) -> None:
     assert await asyncio.to_thread(returned.wait, 10)
     worker = queue._session.worker if queue._session else None
     assert worker is not None
-    await until(lambda: worker._zombies == 0)
+    await until(lambda: worker._stuck_threads == 0)
 
 
 async def test_a_thread_that_cannot_start_fails_the_attempt(
@@ -451,7 +470,9 @@ async def test_a_run_left_behind_by_a_closed_loop_stores_nothing(where: str) -> 
         assert worker is not None
         (run,) = worker._runs.values()
         ended: list[Any] = []
-        coroutine = worker._execution.perform(Run(run.claimed, 0.0), lambda *outcome: ended.append(outcome))
+        coroutine = worker._execution.perform(
+            Run(run.claimed, 0.0, 0.0), lambda *outcome: ended.append(outcome)
+        )
         coroutine.send(None)
         coroutine.close()
         assert ended == []
@@ -467,7 +488,7 @@ async def test_a_defect_in_a_run_costs_its_lease_and_no_slot(
 
     queue = await lab.start(echo)
     events = Recorder(queue)
-    monkeypatch.setattr("jobqueue.execution.settle", broken)
+    monkeypatch.setattr("jobqueue.worker.execution.settle", broken)
     await queue.enqueue("a", 1)
     await clock.settle()
     monkeypatch.undo()

@@ -11,19 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.queue.support import LIMIT
+from tests.support import LIMIT
 
 PIPE = asyncio.subprocess.PIPE
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import asyncio, sys
-import jobqueue.worker
+import jobqueue.worker.worker
 from jobqueue import MemoryStorage, Queue
 
 storage = MemoryStorage()
 queue = Queue(storage, "q")
 stubborn = sys.argv[1] == "stubborn"
-jobqueue.worker.ABORT_GRACE = 60.0  # the third signal must come before the second has had its way
+jobqueue.worker.worker.ABORT_GRACE = 60.0  # the third signal must come before the second has had its way
 go = asyncio.Event()
 
 def say(*words):

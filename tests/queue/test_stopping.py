@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from jobqueue import Job, JobQueueError
+from jobqueue import Job, JobQueueError, RunNext
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.testing import FakeClock
-from tests.queue.support import (
+from tests.support import (
     Gate,
     Hold,
     Lab,
@@ -396,6 +396,30 @@ async def test_a_stop_cancelled_half_way_ends_what_it_began(lab: Lab) -> None:
     await within(queue.enqueue_and_wait("c", 1))
 
 
+async def test_a_stop_cancelled_while_aborted_runs_end_gives_their_jobs_back(lab: Lab) -> None:
+    began, cleaning, clean = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slow_to_end(job: Job[Any]) -> None:
+        try:
+            began.set()
+            await asyncio.Event().wait()
+        finally:
+            cleaning.set()
+            await clean.wait()
+
+    queue = await lab.start(slow_to_end)
+    await queue.enqueue("a", 1)
+    await within(began.wait())
+    stopping = asyncio.create_task(queue.stop(timeout=0))
+    await within(cleaning.wait())
+    stopping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await within(stopping)
+    record = await lab.record("a")
+    assert (record.state, record.attempts) == ("queued", 0)
+    clean.set()
+
+
 async def test_a_handler_cannot_stop_its_own_queue(lab: Lab) -> None:
     async def handler(job: Job[Any]) -> None:
         await queue.stop()
@@ -404,6 +428,59 @@ async def test_a_handler_cannot_stop_its_own_queue(lab: Lab) -> None:
     with pytest.raises(JobQueueError, match="would wait for itself"):
         await within(queue.enqueue_and_wait("a", 1))
     assert await within(lab.finish(queue.stop())) is None
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+async def test_a_handler_that_middleware_runs_in_another_task_cannot_either(lab: Lab, layers: int) -> None:
+    async def handler(job: Job[Any]) -> None:
+        await queue.stop()
+
+    async def in_another_task(job: Job[Any], call_next: RunNext[Any, Any]) -> Any:
+        return await asyncio.create_task(call_next(job))  # type: ignore[arg-type]
+
+    queue = lab.queue(handler, max_attempts=1)
+    for _ in range(layers):
+        queue.around_run(in_another_task)
+    await queue.start()
+    with pytest.raises(JobQueueError, match="would wait for itself"):
+        await within(queue.enqueue_and_wait("a", 1))
+    await within(lab.finish(queue.stop()))
+
+
+@pytest.mark.parametrize("apart", [False, True])
+async def test_a_handler_may_leave_the_stop_to_a_task(lab: Lab, apart: bool) -> None:
+    stops: list[asyncio.Task[None]] = []
+
+    async def handler(job: Job[Any]) -> str:
+        stops.append(asyncio.create_task(queue.stop()))
+        await asyncio.sleep(0)
+        return "done"
+
+    async def in_another_task(job: Job[Any], call_next: RunNext[Any, Any]) -> Any:
+        return await asyncio.create_task(call_next(job))  # type: ignore[arg-type]
+
+    queue = lab.queue(handler)
+    if apart:
+        queue.around_run(in_another_task)
+    heard = Recorder(queue)
+    await queue.start()
+    await queue.enqueue("a", 1)
+    await heard.wait("stopped")
+    await within(stops[0])
+    assert heard.of("completed")[0].result == "done"
+
+
+async def test_a_handler_that_waits_for_a_task_that_stops_is_cut_off_at_the_timeout(lab: Lab) -> None:
+    async def handler(job: Job[Any]) -> None:
+        await asyncio.create_task(queue.stop(timeout=5.0))
+
+    queue = lab.queue(handler)
+    heard = Recorder(queue)
+    await queue.start()
+    await queue.enqueue("a", 1)
+    await lab.finish(heard.wait("requeued"))
+    await lab.finish(queue.stop())
+    assert await lab.state("a") == "queued"
 
 
 async def test_each_of_many_waits_gets_an_error_of_its_own(lab: Lab) -> None:

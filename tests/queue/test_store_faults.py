@@ -17,7 +17,7 @@ from jobqueue import (
 )
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.testing import FakeClock
-from tests.queue.support import (
+from tests.support import (
     Gate,
     Hold,
     Lab,
@@ -110,7 +110,7 @@ async def test_jobs_whose_claim_was_lost_are_recovered(lab: Lab, wire: WireStora
 
 async def test_calls_get_typed_errors(lab: Lab, wire: WireStorage) -> None:
     queue = await lab.start()
-    wire.break_down("insert", "get", "cancel", "keep")
+    wire.break_down("insert", "get", "cancel", "set_ttl")
     answers = await asyncio.gather(
         queue.enqueue("a", 1),
         queue.enqueue("b", 1),

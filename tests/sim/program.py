@@ -6,8 +6,10 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tests.sim.process import Role, tag
-from tests.sim.store import KIND, Faults
+from tests.sim.duties import DUTIES
+from tests.sim.process import BACKGROUND, Common, Role
+from tests.sim.store import FAULTS, KIND, Faults
+from tests.sim.work import CALM_WORDS, KINDS, WORDS, Draw
 
 LASTS = 4.0
 """Seconds in which calls are made and faults happen; then everything is healed."""
@@ -32,16 +34,22 @@ class Program:
 
     seed: int
     mode: str
+    common: Common
     roles: list[Role]
     faults: Faults
     ops: list[Op] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f"{self.common}", *(f"process {place}: {role}" for place, role in enumerate(self.roles))]
+        return "\n".join(f"  {line}" for line in [*lines, *map(str, self.ops)])
 
 
 def make_program(seed: int) -> Program:
     """Draw the program of a seed."""
     draw = random.Random(f"program {seed}")
     mode = draw.choice(("calm", "network", "chaos"))
-    program = Program(seed, mode, _roles(draw, mode), _faults(draw, mode))
+    common = Common(queues=draw.choice((1, 1, 2)), around=draw.random() < 0.3)
+    program = Program(seed, mode, common, _roles(draw, mode), _faults(draw, mode))
     for number in range(draw.randint(3, 9)):
         program.ops.append(_call(draw, number, program))
     if mode == "chaos":
@@ -53,25 +61,29 @@ def make_program(seed: int) -> Program:
 
 
 def _roles(draw: random.Random, mode: str) -> list[Role]:
+    def role(name: str, works: int = 0, *duties: str) -> Role:
+        threaded = works > 0 and draw.random() < 0.25
+        return Role(name, works, duties, app=draw.random() < 0.4, threaded=threaded)
+
     if mode == "calm":
-        return [Role("producer"), Role("worker", works=draw.choice((1, 2, 4)))]
+        return [role("producer"), role("worker", draw.choice((1, 2, 4)))]
+    reaper = draw.choice(("reaper", "elected reaper"))
+    led = draw.random() < 0.25
     roles = [
-        Role("producer"),
-        Role("worker", works=draw.choice((1, 2))),
-        Role("reaper", reaps=True, elects=draw.random() < 0.5),
+        role("producer"),
+        role("worker", draw.choice((1, 2)), *(("leader",) if led else ())),
+        role("reaper", 0, reaper, *(("leader",) if led else ())),
     ]
     if draw.random() < 0.5:
-        roles.append(Role("both", works=1, reaps=True, elects=True))
+        roles.append(role("both", 1, "elected reaper"))
     return roles
 
 
 def _faults(draw: random.Random, mode: str) -> Faults:
     if mode != "network":
         return KIND
-    faults = Faults()
-    for name in draw.sample(sorted(vars(faults)), draw.randint(1, 4)):
-        setattr(faults, name, draw.choice((0.02, 0.1, 0.3)))
-    return faults
+    names = draw.sample(FAULTS, draw.randint(1, 4))
+    return Faults(**{name: draw.choice((0.02, 0.1, 0.3)) for name in names})
 
 
 def _call(draw: random.Random, number: int, program: Program) -> Op:
@@ -80,55 +92,52 @@ def _call(draw: random.Random, number: int, program: Program) -> Op:
     process, at = draw.choice(producers), draw.uniform(0.05, LASTS / 2 if calm else LASTS)
     if calm and draw.random() < 0.5:
         at = round(at, 1)  # together
+    weights = [kind.calm if calm else kind.weight for kind in KINDS.values()]
+    (name,) = draw.choices(tuple(KINDS), weights)
+    words = () if calm and draw.random() < 0.7 else draw.choice(CALM_WORDS if calm else WORDS)
     id = draw.choice((f"only{number}", "a", "a", "b", "c"))
-    words = () if calm and draw.random() < 0.7 else _words(draw, calm=calm)
-    kind = draw.choice(("rpc", "rpc", "rpc", "enqueue", "cancel", "wait"))
-    if kind == "rpc":
-        reuse = draw.choice(("return", "return", "rerun", "rerun_failed"))
-        return Op(
-            at,
-            kind,
-            process,
-            (id, tag(number, *words), draw.choice((3.0, 30.0)) if not calm else 30.0, reuse),
-        )
-    if kind == "enqueue":
-        return Op(
-            at, kind, process, (id, tag(number, *words), draw.choice((0.0, 0.0, 0.7)), draw.choice((0, 0, 5)))
-        )
-    if kind == "wait":
-        return Op(at, kind, process, (id, 20.0))
-    return Op(at, kind, process, (id, draw.random() < 0.5))
+    drawn = Draw(draw, number, calm, id, words, draw.randrange(program.common.queues))
+    return Op(at, name, process, KINDS[name].draw(drawn))
 
 
 def _undelayed(op: Op) -> Op:
-    """A start time stays what was asked for when the clock is set: an hour off, it is no use here."""
+    """A start time stays what was asked for when the clock is set: an hour off, it is no use here.
+
+    Nor would an hour of ticks be, all caught up.
+    """
+    if op.kind == "schedule":
+        return replace(op, arguments=(*op.arguments[:-1], "last"))
     if op.kind != "enqueue":
         return op
-    id, payload, _, priority = op.arguments
-    return replace(op, arguments=(id, payload, 0.0, priority))
+    queue, id, payload, _, priority = op.arguments
+    return replace(op, arguments=(queue, id, payload, 0.0, priority))
 
 
-def _words(draw: random.Random, *, calm: bool) -> tuple[str, ...]:
-    if calm:
-        return draw.choice((("sleep=0.02",), ("progress=1",), ("fail=1",), ()))
-    return draw.choice((
-        (), (), ("sleep=0.1",), ("sleep=1.5",), ("sleep=7",), ("fail=1",), ("fail=9",), ("fatal",),
-        ("retry=2",), ("cancels_itself=2",), ("cancels_itself=99",), ("stubborn=2",), ("spawns=0.3",),
-        ("progress=1", "sleep=0.5"),
-    ))  # fmt: skip
+BLOWS = (
+    "kill", "kill", "pause", "pause", "stop", "stop", "sync", "rollback", "clock", "hush", "cut",
+    "cut in exchange", "fork", "block",
+)  # fmt: skip
 
 
 def _blow(draw: random.Random, program: Program) -> Op:
     process = draw.randrange(len(program.roles))
     at = draw.uniform(0.1, LASTS)
-    kind = draw.choice(("kill", "kill", "pause", "pause", "stop", "sync", "rollback", "clock", "hush"))
+    kind = draw.choice(BLOWS)
     match kind:
         case "pause":
             return Op(at, kind, process, (draw.choice((0.2, 1.5, 4.0, 7.0)),))
+        case "block":
+            return Op(at, kind, process, (draw.choice((0.5, 2.5, 7.0)),))
         case "stop":
-            return Op(at, kind, process, (draw.choice((0.0, 0.3, 5.0)),))
+            timeout = draw.choice((0.0, 0.3, 5.0))
+            return Op(
+                at, kind, process, (timeout, draw.choice((None, None, 0.0, timeout / 2, timeout + 0.5)))
+            )
         case "clock":
             return Op(at, kind, process, (draw.choice((-3600.0, 3600.0, 5.0)),))
+        case "cut":
+            duties = [task for name in program.roles[process].duties for task in DUTIES[name].tasks]
+            return Op(at, kind, process, (draw.choice((*BACKGROUND, *duties)),))
         case "hush":
             return Op(at, kind, process, (draw.choice((0.5, 3.0)),))
         case _:

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from unittest.mock import patch
 
-from tests.sim.checks import Checks
-from tests.sim.process import Call, Process
+from jobqueue.client.waiters import REREAD_INTERVAL
+from jobqueue.storage.engine import steps
+from tests.sim.checks import MAX_WAITERS, ON_THE_WAY, Checks
+from tests.sim.forks import fork
+from tests.sim.process import Call, Process, Role
 from tests.sim.program import LASTS, Op, Program
-from tests.sim.store import KIND, Faults, SimStore
-from tests.sim.world import ViolationError, World
+from tests.sim.store import KIND, SimStore
+from tests.sim.threads import simulated
+from tests.sim.work import KINDS
+from tests.sim.world import EPOCH, ViolationError, World
 
 HEALED = 90.0
 """Seconds after the healing in which every job has ended and every caller is answered."""
 PROMPT = 1.5
 """Seconds in which a call is answered when nothing is lost: well below every poll."""
+PLANNED = 1.2
+"""Seconds that delays and pauses before retries add at most, while nothing else goes wrong."""
+NOTICED = 1.0
+"""Seconds in which a process notices that other code has cancelled a task of the queue."""
 
 
 @dataclass
@@ -27,9 +37,8 @@ class Failure:
     program: Program
 
     def __str__(self) -> str:
-        ops = "\n".join(f"  {op}" for op in self.program.ops)
         story = "\n".join(f"  {line}" for line in self.story)
-        return f"seed {self.seed} ({self.program.mode}): {self.message}\n\n{ops}\n\n{story}\n"
+        return f"seed {self.seed} ({self.program.mode}): {self.message}\n\n{self.program}\n\n{story}\n"
 
 
 class Simulation:
@@ -40,23 +49,37 @@ class Simulation:
         self.world = World(program.seed, trace=trace)
         self.checks = Checks(self.world)
         self.store = SimStore(self.world, self.checks)
-        self.processes = [Process(self.world, self.store, self.checks, role) for role in program.roles]
+        self.processes = [self._process(role) for role in program.roles]
         self.everybody = list(self.processes)
-        self._away: dict[int, float] = {}
+        self._healed_at = 0
+        """By the store's clock."""
         self._hushed = 0
+        self._cut = 0
+        """Processes of which a background task was cancelled, and which are to be restarted."""
+
+    def _process(self, role: Role, generation: int = 0) -> Process:
+        return Process(self.world, self.store, self.checks, role, self.program.common, generation)
 
     def run(self) -> None:
         """Run it; raises `ViolationError`."""
+        with simulated(), patch.object(steps, "MAX_WAITERS", MAX_WAITERS):
+            self._run()
+
+    def _run(self) -> None:
+        faults = self.program.faults
+        self.checks.lossy, self.checks.silent = faults.of_calls, faults.lost_wakeup > 0
         for process in self.processes:
             process.spawn(process.start())
-        self._until(lambda: all(p.queue is not None for p in self.processes), 1.0, "start")
+        self._until(lambda: all(p.started for p in self.processes), 1.0, "start")
         began = self.world.now
-        self.store.faults = self.program.faults
+        self.store.faults = faults
         for op in self.program.ops:
             self.world.after(began + op.at - self.world.now, lambda op=op: self._happen(op))
         self._until(lambda: False, began + LASTS + 0.01, "")
         self._heal()
         self._until(self._finished, self.world.now + HEALED, "end")
+        if self.program.mode == "network":  # calls that are sent again and again come to their end
+            self._until(lambda: False, self.world.now + 2 * ON_THE_WAY, "")
         self._judge()
 
     def close(self) -> None:
@@ -65,29 +88,40 @@ class Simulation:
     # -- what happens -------------------------------------------------------------------------------
 
     def _happen(self, op: Op) -> None:
-        process = self.processes[op.process]
-        match op.kind, op.arguments:
-            case (("rpc" | "enqueue" | "wait" | "cancel"), arguments):
-                if process.can_call:
-                    process.spawn(process.call(op.kind, arguments))
-            case "kill", ():
+        process, arguments = self.processes[op.process], op.arguments
+        if op.kind in KINDS:
+            if process.can_call:
+                process.spawn(KINDS[op.kind].act(process, *arguments))
+            return
+        match op.kind:
+            case "kill":
                 self._end(op.process, process)
-            case "stop", (timeout,):
+            case "stop":
                 if process.can_call:
-                    process.ending = True
-                    process.spawn(process.stop(timeout))
-            case "pause", (seconds,):
-                self._pause(process, seconds)
-            case "sync", ():
+                    process.begin_stop(*arguments)
+            case "pause":
+                self._pause(process, *arguments)
+            case "block":
+                if not process.life.dead:
+                    process.block(*arguments)
+            case "fork":
+                if process.can_call and (child := fork(process, len(self.everybody))) is not None:
+                    self.everybody.append(child)
+            case "sync":
                 self.store.sync()
-            case "rollback", ():
+            case "rollback":
                 self.world.tell("the store loses its last writes")
                 self.store.roll_back()
-            case "clock", (seconds,):
-                self.world.tell(f"the store's clock is set by {seconds:g} s")
-                self.store.set_clock(seconds)
-            case "hush", (seconds,):
-                self._hush(seconds)
+            case "clock":
+                self.world.tell(f"the store's clock is set by {arguments[0]:g} s")
+                self.store.set_clock(*arguments)
+                self.checks.ticks.set_clock()
+            case "hush":
+                self._hush(*arguments)
+            case "cut":
+                self._cut_off(op.process, process, *arguments)
+            case "cut in exchange":
+                process.life.on_exchange = lambda: self._cut_off(op.process, process, "claimer")
             case _:
                 raise AssertionError(op)
 
@@ -96,21 +130,44 @@ class Simulation:
         # Its successor comes at once, as a process manager does it.
         self.world.after(0.3, lambda: self._replace(place, process))
 
+    def _cut_off(self, place: int, process: Process, task: str) -> None:
+        if process.can_call and process.cut(task):
+            self._cut += 1
+            self.world.after(NOTICED, lambda: self._restart(place, process))
+
+    def _restart(self, place: int, process: Process) -> None:
+        """End a process of which a background task was cancelled: it has to have noticed."""
+        if process.loop.held:
+            self.world.after(NOTICED, lambda: self._restart(place, process))
+            return
+        self._cut -= 1
+        if process.life.dead or process.ending:
+            return
+        if not process.broken:
+            self.world.break_promise(f"{process.name} lost a background task, and does not say so")
+            return
+        self.checks.all_taken(process.life)
+        self._end(place, process)
+
     def _replace(self, place: int, old: Process) -> None:
         if self.processes[place] is not old:  # somebody else has done it
             return
-        new = Process(self.world, self.store, self.checks, old.role, old.generation + 1)
+        new = self._process(old.role, old.generation + 1)
         self.processes[place] = new
         self.everybody.append(new)
         new.spawn(new.start())
         self.world.tell(f"{new.name} starts")
 
     def _pause(self, process: Process, seconds: float) -> None:
+        life = process.life
+        if life.dead:
+            return
         self.world.tell(f"{process.name} is paused for {seconds:g} s")
-        process.loop.paused = True
+        life.hold()
+        life.held_for += seconds
 
         def resume() -> None:
-            process.loop.paused = False
+            life.release()
             self.world.tell(f"{process.name} goes on")
 
         self.world.after(seconds, resume)
@@ -118,6 +175,7 @@ class Simulation:
     def _hush(self, seconds: float) -> None:
         self.world.tell(f"pushes and wake-ups are lost for {seconds:g} s")
         self.store.faults = replace(self.store.faults, lost_push=1.0, lost_wakeup=1.0)
+        self.checks.silent = True
         self._hushed += 1
 
         def speak() -> None:
@@ -129,59 +187,71 @@ class Simulation:
 
     def _heal(self) -> None:
         self.world.tell("everything is healed")
-        self.store.faults = Faults()
+        self._healed_at = int((EPOCH + self.world.now + self.world.wall) * 1000)
+        self.store.faults = KIND
         for place, process in enumerate(self.processes):
-            process.loop.paused = False
-            if process.ending or process.loop.dead:
+            if process.ending or process.life.dead:
                 self._replace(place, process)
 
     # -- what must hold -----------------------------------------------------------------------------
 
     def _until(self, done: Callable[[], bool], limit: float, what: str) -> None:
-        world = self.world
-        for _ in range(1_000_000):
-            if done():
-                return
-            if not world.step(limit):
-                if what and not done():
-                    raise ViolationError(self._unfinished(what))
-                return
-            for process in self.processes:
-                if process.failure is not None:
-                    process.check_alive()
-        raise ViolationError("it never comes to rest")
+        if not self.world.run_until(done, limit) and what and not done():
+            raise ViolationError(self._unfinished(what))
 
     def _finished(self) -> bool:
-        if any(p.open_calls for p in self.everybody if not p.loop.dead):
+        if self._cut or any(p.open_calls for p in self.everybody if not p.life.dead):
             return False
-        return not self._live() and all(p.queue is not None for p in self.processes)
+        if self.checks.ticks.behind(self._healed_at):
+            return False
+        return not self._live() and all(p.started and not p.life.dead for p in self.processes)
 
     def _live(self) -> list[str]:
         return [
             f"{job.id} ({job.state}, incarnation {job.seq})"
             for q in self.store.engine._queues.values()
             for job in q.jobs.values()
-            if not job.expires_at and "99" not in (job.payload or b"").decode()
+            if not job.expires_at
         ]
 
     def _unfinished(self, what: str) -> str:
-        calls = [c.what for p in self.everybody if not p.loop.dead for c in p.calls if c.ended is None]
-        return f"not at its {what} in time: jobs {self._live()}, calls {calls}"
+        calls = [c.what for p in self.everybody if not p.life.dead for c in p.calls if c.ended is None]
+        behind = self.checks.ticks.behind(self._healed_at)
+        return f"not at its {what} in time: jobs {self._live()}, calls {calls}, schedules {behind}"
 
     def _judge(self) -> None:
+        self.checks.all_taken()
         if self.world.unhandled:
             raise ViolationError(f"an event loop complained: {self.world.unhandled}")
         for process in self.processes:
             process.check_alive()
+        for process in self.processes:
+            if not process.life.disturbed:
+                self.checks.all_handed_in(process.name, process.done)
+                for call in process.calls:
+                    self._check_heard(call)
         if self.program.mode == "calm":
             for process in self.processes:
                 for call in process.calls:
                     self._check_prompt(call)
 
-    def _check_prompt(self, call: Call) -> None:
+    def _check_heard(self, call: Call) -> None:
+        """Check that a call was answered by the next poll at the latest, although its reply was lost."""
         assert call.ended is not None
+        ended_at = self.checks.ended_at.get(call.seq)
+        if self.program.mode == "network" or ended_at is None:
+            return
+        took = call.ended - max(ended_at, call.began)
+        if took > REREAD_INTERVAL + PROMPT:
+            raise ViolationError(f"{call.what} was answered {took:.2f} s after the end of its job")
+
+    def _check_prompt(self, call: Call) -> None:
+        """Check that a call waited for its job and for nothing else: no poll, no timeout, no other look."""
+        assert call.ended is not None
+        if call.alone and "JobNotFoundError" in call.outcome:
+            raise ViolationError(f"{call.what} -> {call.outcome}, and nothing was lost")
         took = call.ended - call.began
-        if call.instant and took > PROMPT:
+        if took > PROMPT + (0.0 if call.instant else PLANNED):
             raise ViolationError(f"{call.what} took {took:.2f} s, and nothing was lost")
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.sim.program import make_program
 from tests.sim.run import Simulation
+from tests.sim.teeth import FAULTS, OTHERS, ROOT, Mutant
 
 SEEDS = int(os.environ.get("JOBQUEUE_SIM_SEEDS", "2000"))
 PARTS = 4
@@ -33,3 +34,9 @@ def test_a_seed_repeats_a_run_exactly(seed: int) -> None:
         stories.append((simulation.world.steps, simulation.world.story))
     assert stories[0] == stories[1]
     assert stories[0][1]
+
+
+@pytest.mark.parametrize("mutant", [*FAULTS, *OTHERS], ids=lambda mutant: mutant.name)
+def test_a_mutant_is_a_line_of_the_code(mutant: Mutant) -> None:
+    """What ``python -m tests.sim.teeth`` breaks is there: else it would break nothing."""
+    assert (ROOT / mutant.file).read_text().count(mutant.old) >= 1

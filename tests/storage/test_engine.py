@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from jobqueue.job import Action, JobState, Settlement
-from jobqueue.storage.base import MAX_WAITER_BYTES, MAX_WAITERS, Claimed, NewJob, Renewal, Reuse
-from jobqueue.storage.engine import Engine
+from jobqueue.model.outcomes import Settlement
+from jobqueue.model.states import Action, JobState
+from jobqueue.storage.engine.engine import Engine
+from jobqueue.storage.values import MAX_WAITER_BYTES, MAX_WAITERS, Claimed, NewJob, Renewal, Reuse
 
 IDS = [f"{n}" for n in range(12)]
 ACTIONS = [Action.COMPLETE, Action.FAIL, Action.RETRY, Action.RELEASE, Action.CANCEL]
@@ -26,10 +27,10 @@ class Program:
         self.runs = [Claimed("0", b"", 1, 1, 1, 1, 1)]
 
     def calls(self, count: int) -> Iterator[Call]:
-        kinds = ["insert", "insert", "exchange", "exchange", "extend", "sweep", "cancel", "keep", "purge"]
+        kinds = ["insert", "insert", "exchange", "exchange", "extend", "sweep", "cancel", "set_ttl", "purge"]
         for _ in range(count):
             self.now += self.random.choice([0, 0, 1, 500, 1_000, 4_000])
-            kind = self.random.choice([*kinds, "acquire", "renew", "release"])
+            kind = self.random.choice([*kinds, "lock_acquire", "lock_renew", "lock_release"])
             args, kwargs = getattr(self, kind)()
             yield kind, (*args, self.now), kwargs
 
@@ -61,18 +62,18 @@ class Program:
     def cancel(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return ("q", self.ids()), {"running": self.random.random() < 0.5}
 
-    def keep(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def set_ttl(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return ("q", [(id, self.random.choice([100, 9_000])) for id in self.ids()]), {}
 
     def purge(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return ("q", self.random.randint(0, 3)), {}
 
-    def acquire(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def lock_acquire(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return ("lock", self.random.choice("ab"), 1_500), {}
 
-    renew = acquire
+    lock_renew = lock_acquire
 
-    def release(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def lock_release(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return ("lock", self.random.choice("ab")), {}
 
 
@@ -113,7 +114,7 @@ def test_reads_leave_no_trace(seed: int) -> None:
             read.has_work(queue, now)
             read.scan(queue, program.random.choice(list(JobState)), 3, now)
         read.queues()
-        read.holder("lock", now)
+        read.lock_holder("lock", now)
         read.size()
         assert state(read) == state(unread)
 
@@ -154,7 +155,7 @@ def test_dead_expiries_are_forgotten() -> None:
     for n in range(5_000):
         engine.insert("q", [NewJob("a", b"", ttl=10**9)], n)
         engine.cancel("q", ["a"], n)
-        engine.keep("q", [("a", 10**8)], n)
+        engine.set_ttl("q", [("a", 10**8)], n)
     index = engine._queues["q"]
     assert sum(map(len, index.expiry.values())) < 200
     assert len(index.expiry_times) == len(index.expiry) < 200
@@ -181,7 +182,7 @@ def test_reading_an_unknown_queue_does_not_make_it() -> None:
     engine.get("q", ["a"], 0, reply_to="me")
     engine.sweep("q", 1, 0)
     engine.cancel("q", ["a"], 0)
-    engine.keep("q", [("a", 1)], 0)
+    engine.set_ttl("q", [("a", 1)], 0)
     engine.purge("q", 1, 0)
     engine.scan("q", JobState.QUEUED, 1, 0)
     engine.counts("q", 0)
@@ -204,8 +205,8 @@ def test_effects_are_handed_over_once() -> None:
     (run,) = engine.exchange("q", "w", [], 1, 1, 0).jobs
     engine.cancel("q", ["a"], 0, running=True)
     engine.exchange("q", "w", [Settlement("a", run.fence, Action.COMPLETE)], 0, 1, 0)
-    engine.acquire("lock", "me", 1, 0)
-    engine.release("lock", "me", 0)
+    engine.lock_acquire("lock", "me", 1, 0)
+    engine.lock_release("lock", "me", 0)
     effects = engine.take_effects()
     assert effects is not None
     assert effects.woken == {"q"}
@@ -222,10 +223,10 @@ def test_the_waiters_of_a_job_are_bounded_and_the_latest_stay(width: int, kept: 
     engine.insert("q", [NewJob("a", b"")], 0)
     for address in addresses:
         engine.get("q", ["a"], 0, reply_to=address)
-    assert [one for one in addresses if engine.has_waiter("q", "a", one, 0)] == addresses[-kept:]
+    assert [one for one in addresses if engine.needs_no_waiter("q", "a", one, 0)] == addresses[-kept:]
     engine.get("q", ["a"], 0, reply_to=addresses[-1])
     engine.get("q", ["a"], 0, reply_to=addresses[0])
-    assert [one for one in addresses if engine.has_waiter("q", "a", one, 0)] == [
+    assert [one for one in addresses if engine.needs_no_waiter("q", "a", one, 0)] == [
         addresses[0],
         *addresses[-kept + 1 :],
     ]

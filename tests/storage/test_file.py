@@ -12,9 +12,10 @@ from typing import Any, Self
 import pytest
 import pytest_asyncio
 
-from jobqueue.storage.base import Storage
-from jobqueue.storage.file import FileStorage, state
-from jobqueue.storage.file.files import Files
+from jobqueue.storage.contract import Storage
+from jobqueue.storage.file import FileStorage
+from jobqueue.storage.file.commands import state
+from jobqueue.storage.file.disk.files import Files
 from jobqueue.testing import FakeClock, StorageContract, model_test
 
 MORE = int(os.environ.get("JOBQUEUE_TEST_MORE", "1"))
@@ -22,7 +23,7 @@ MORE = int(os.environ.get("JOBQUEUE_TEST_MORE", "1"))
 
 
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-"""Where the suite's thousands of syncs cost nothing; tests/file has the disk."""
+"""Where the suite's thousands of syncs cost nothing; tests/storage/file has the disk."""
 
 
 @asynccontextmanager
@@ -75,7 +76,7 @@ class Restless(FileStorage):
 
     async def get(self, *args: Any, **kwargs: Any) -> Any:
         self.gets += 1
-        if self.gets % 7 == 0 and not self._hints._sinks:
+        if self.gets % 7 == 0 and not len(self._open_session().wake_ups):
             await self.close()
             await self.open()
         return await super().get(*args, **kwargs)

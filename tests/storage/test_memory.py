@@ -7,9 +7,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 
-from jobqueue.job import Action, Settlement
-from jobqueue.storage.base import NewJob, Storage
+from jobqueue.model.outcomes import Settlement
+from jobqueue.model.states import Action
+from jobqueue.storage.contract import Storage
 from jobqueue.storage.memory import MemoryStorage
+from jobqueue.storage.values import NewJob
 from jobqueue.testing import FakeClock, StorageContract, model_test
 
 
@@ -42,15 +44,15 @@ async def test_setting_the_clock_neither_kills_nor_extends_what_lasts_for_a_time
         _, run = (await store.exchange("q", "w", [], 2, LEASE)).jobs
         done = Settlement(run.id, run.fence, Action.COMPLETE, b"", 60_000)
         await store.exchange("q", "w", [done], 0, LEASE)
-        assert await store.acquire("l", "me", LEASE) is not None
+        assert await store.lock_acquire("l", "me", LEASE) is not None
         clock.step(step)
         clock.move(LEASE / 1000 - 1)
         assert await store.sweep("q", 10) == []
-        assert await store.acquire("l", "you", LEASE) is None
+        assert await store.lock_acquire("l", "you", LEASE) is None
         assert [one.worker for one in await store.workers("q")] == ["w"]
         clock.move(2)
         assert [swept.id for swept in await store.sweep("q", 10)] == ["a"]
-        assert await store.acquire("l", "you", LEASE) is not None
+        assert await store.lock_acquire("l", "you", LEASE) is not None
         assert (await store.get("q", ["b"]))[0] is not None
         clock.move(30)
         assert (await store.get("q", ["b"]))[0] is not None

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
-from jobqueue.runtime import unique_id
-from jobqueue.storage.base import Storage
+from jobqueue.runtime.ids import unique_id
+from jobqueue.storage.contract import Storage
 from jobqueue.storage.redis import RedisStorage
 from jobqueue.testing import FakeClock, StorageContract, model_test
-from tests.redis.restless import RestlessRedisStorage
-from tests.redis.support import drop_keys
 from tests.services import redis_url
+from tests.storage.redis.restless import RestlessRedisStorage
+from tests.storage.redis.support import drop_keys
 
 EXAMPLES = int(os.environ.get("JOBQUEUE_MODEL_EXAMPLES", "20"))
 """How many random programs to run: a nightly run takes 2,000."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from jobqueue.storage.base import Storage
+from jobqueue.storage.contract import Storage
 from jobqueue.storage.redis import RedisStorage
 from jobqueue.testing import FakeClock, StorageContract
 from tests.services import shared_cluster

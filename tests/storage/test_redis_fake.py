@@ -1,7 +1,8 @@
 """The Redis store keeps the contract on fakeredis: quick, and where there is no server.
 
 Every case of the kit runs. What fakeredis lacks is outside of the contract: replication and ``WAIT``,
-clusters, sentinels, limits of memory, script flags, persistence. tests/redis has these, on real servers.
+clusters, sentinels, limits of memory, script flags, persistence. tests/storage/redis has these, on
+real servers.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
-from jobqueue.storage.base import Storage
+from jobqueue.storage.contract import Storage
 from jobqueue.storage.redis import RedisStorage
 from jobqueue.testing import FakeClock, StorageContract, model_test
-from tests.redis.fake import fake_redis
-from tests.redis.restless import RestlessRedisStorage
+from tests.storage.redis.fake import fake_redis
+from tests.storage.redis.restless import RestlessRedisStorage
 
 
 @asynccontextmanager

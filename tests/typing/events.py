@@ -7,6 +7,7 @@ from typing import Any, assert_type
 
 from jobqueue import (
     JobCompleted,
+    JobDeadLettered,
     JobFailed,
     JobStalled,
     LeadershipLost,
@@ -49,10 +50,14 @@ queue.on(JobFailed, completed)  # type: ignore[arg-type]  # pyright: ignore[repo
 queue.on(LeadershipLost, print)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType, reportCallIssue]
 reaper.on(JobCompleted, completed)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType, reportCallIssue]
 
+for source in (queue, reaper):
+    source.on(JobDeadLettered, lambda event: print(event.reason))
+
 # -- by name --------------------------------------------------------------------------------------
 
 queue.on("completed", completed)
 queue.on("failed", failed)
+reaper.on("dead_lettered", lambda event: print(event.reason))
 reaper.on("stalled", lambda event: print(event.queue))
 
 

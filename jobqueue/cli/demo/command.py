@@ -10,29 +10,27 @@ from typing import Any
 
 import click
 
-from jobqueue.cli.client import opened, require_shared
-from jobqueue.cli.demo.chaos import run_chaos
-from jobqueue.cli.demo.chaos_view import chaos_table
+from jobqueue.cli.client import opened
 from jobqueue.cli.demo.check import direct, judge
 from jobqueue.cli.demo.files import Found, default_directory, find_files
 from jobqueue.cli.demo.report import progress, table
 from jobqueue.cli.demo.scenario import Scenario
 from jobqueue.cli.demo.summary import summary
 from jobqueue.cli.exits import Failure
-from jobqueue.cli.opening import announced
+from jobqueue.cli.loading_bar import announced
 from jobqueue.cli.options import option, output_option, storage_option
 from jobqueue.cli.output import console, emit_json, show
 from jobqueue.cli.running import run_fast
-from jobqueue.storage.base import Storage
+from jobqueue.runtime.text import printable
+from jobqueue.storage.contract import Storage
 from jobqueue.storage.file import FileStorage
 from jobqueue.storage.urls import open_storage, redact
-from jobqueue.text import printable
 
 __all__ = ["demo"]
 
 TEMPORARY = "temporary files"
 SHOWN = 5
-"""Wrong answers that are told one by one."""
+"""Largest number of wrong answers that are listed."""
 
 
 @click.command()
@@ -41,44 +39,30 @@ SHOWN = 5
 @output_option()
 @option("--max-files", type=click.IntRange(1, 1_000_000), default=2000, help="Files at the most.")
 @option("--concurrency", type=click.IntRange(1, 1000), default=8, help="Jobs that run at once.")
-@option("--chaos", is_flag=True,
-        help="Run worker and reaper processes, and kill some in mid-run.")  # fmt: skip
 def demo(
-    *,
-    directory: Path | None,
-    storage: str | None,
-    output: str,
-    max_files: int,
-    concurrency: int,
-    chaos: bool,
+    *, directory: Path | None, storage: str | None, output: str, max_files: int, concurrency: int
 ) -> None:
     """Digest and count the files of DIRECTORY through a queue, and check every answer.
 
     Without DIRECTORY, the source of Python's standard library. Half of the files are asked for by
     request and response, half by fire and forget; some are asked for twice and run once, one fails
     and is retried, one is cancelled. Exit code 1 if any answer differs from a direct computation.
-
-    With --chaos the work is done by two worker processes while two reapers stand guard. A worker and
-    the leading reaper get SIGKILL in mid-run. Exit code 1 unless every job ended exactly once and every
-    run beyond the first was cut off by a kill. Without --storage the store is a temporary directory.
     """
     root = (directory or default_directory()).absolute()
     found = find_files(root, max_files)
     if not found.files:
         raise Failure.usage(f"no readable files in {root}: name another directory")
     if storage is not None:
-        checked = open_storage(storage)  # what is wrong with a URL is said before anything else
-        if chaos:
-            require_shared(checked, redact(storage))
+        open_storage(storage)  # what is wrong with a URL is said before anything else
     err = console(stderr=True)
     first = "the first " if found.more else ""
     name = TEMPORARY if storage is None else redact(storage)
     err.print(printable(f"A job on {name} for each of {first}{len(found.files):,} files in {root}"))
-    numbers = run_fast(run_chaos(found, storage, concurrency) if chaos else _run(found, storage, concurrency))
+    numbers = run_fast(_run(found, storage, concurrency))
     if output == "json":
         emit_json(numbers)
     else:
-        show(chaos_table(numbers) if chaos else table(numbers))
+        show(table(numbers))
     for line in numbers["wrong"][:SHOWN]:
         err.print(printable(line))
     if numbers["wrong"]:

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import TypedDict
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from jobqueue.options import MAX_ID_BYTES
+from jobqueue.model.checks import MAX_ID_BYTES
 
 __all__ = [
+    "MAX_BYTES",
     "Answer",
     "File",
     "Found",
+    "Tally",
     "default_directory",
     "find_files",
     "job_id",
@@ -28,7 +30,7 @@ __all__ = [
 ]
 
 MAX_BYTES = 16 * 1024 * 1024
-"""Larger files are left out: each is read as a whole, many at once."""
+"""Larger files are left out."""
 
 _SKIPPED = {"__pycache__", "site-packages", "dist-packages"}
 
@@ -120,8 +122,37 @@ def measure(path: Path) -> Answer:
     }
 
 
+class Tally:
+    """The same numbers from a file that comes in pieces, as a handler reads it."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self._lines = self._words = self._bytes = 0
+        self._within_word = False
+
+    def add(self, piece: bytes) -> None:
+        """Count the next piece."""
+        if not piece:
+            return
+        self._digest.update(piece)
+        self._lines += piece.count(b"\n")
+        # A word that goes on from the last piece is counted already.
+        self._words += len(piece.split()) - (self._within_word and not piece[:1].isspace())
+        self._bytes += len(piece)
+        self._within_word = not piece[-1:].isspace()
+
+    def answer(self) -> Answer:
+        """Return the numbers of all pieces so far."""
+        return {
+            "sha256": self._digest.hexdigest(),
+            "lines": self._lines,
+            "words": self._words,
+            "bytes": self._bytes,
+        }
+
+
 def job_id(root: Path, path: Path) -> str:
-    """Name the job of a file: its path below ``root``, escaped, and cut to what an id may have."""
+    """Name the job of a file: its path below ``root``, escaped, and cut to the largest size of an id."""
     name = os.fsencode(path.relative_to(root))
     text = quote_from_bytes(name, safe="/ +,;=@()[]{}#!$&'~")
     if len(text) <= MAX_ID_BYTES:

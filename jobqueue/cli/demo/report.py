@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Progress", "progress", "table"]
 
 Progress: TypeAlias = Callable[[str, int], Callable[[], None]]
-"""Begins a step of so many parts; what it returns is called when a part is done."""
+"""Begins a step of so many parts; returns a function to call when a part is done."""
 
 
 def table(numbers: dict[str, Any]) -> Table:
@@ -49,8 +49,8 @@ def progress(console: Console) -> Generator[Progress]:
     if not console.is_terminal:
         yield lambda what, total: _line(console, what, total)
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn  # noqa: PLC0415
-    from rich.progress import Progress as Bars  # noqa: PLC0415
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bars
 
     columns = (TextColumn("{task.description:<16}", markup=False), BarColumn(), MofNCompleteColumn())
     with Bars(*columns, console=console) as bars:

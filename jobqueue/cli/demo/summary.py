@@ -7,7 +7,7 @@ from typing import Any
 from jobqueue.cli.demo.check import Verdict
 from jobqueue.cli.demo.files import Found
 from jobqueue.cli.demo.scenario import Observed
-from jobqueue.cli.numbers import percentile
+from jobqueue.model.numbers import percentile
 
 __all__ = ["summary"]
 

@@ -11,119 +11,54 @@ Not thread-safe: `jobqueue.storage.file.pump` owns it.
 from __future__ import annotations
 
 import contextlib
-import struct
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 from jobqueue.errors import (
-    InvalidArgumentError,
     JobQueueError,
     QueueFullError,
     StorageError,
     StorageUnavailableError,
 )
-from jobqueue.loggers import get_logger
-from jobqueue.runtime import Clock
-from jobqueue.storage.base import InsertStatus
-from jobqueue.storage.engine import Effects, Engine
-from jobqueue.storage.file.commands import Command, Insert, Weight, pack_command
-from jobqueue.storage.file.directory import Directory
-from jobqueue.storage.file.files import fault
-from jobqueue.storage.file.journal import CHUNK, RESERVE
-from jobqueue.storage.file.lock import DisplacedError, Published
-from jobqueue.storage.file.recovery import Home
-from jobqueue.storage.file.replica import Replica, pack_batch
-from jobqueue.storage.file.rotation import prepare_rotation, rotate, rotation_due
-from jobqueue.storage.file.state import State
-from jobqueue.storage.file.store_commands import Begin, Step
+from jobqueue.runtime.clock import Clock
+from jobqueue.runtime.loggers import get_logger
+from jobqueue.storage.engine.effects import Effects
+from jobqueue.storage.file.calls import Call, ReadCall
+from jobqueue.storage.file.commands.registry import Weight
+from jobqueue.storage.file.commands.state import State
+from jobqueue.storage.file.commands.store import Begin, ClockSet
+from jobqueue.storage.file.disk.directory import Directory
+from jobqueue.storage.file.disk.files import fault
+from jobqueue.storage.file.disk.frames import FORMAT
+from jobqueue.storage.file.disk.journal import CHUNK, RESERVE
+from jobqueue.storage.file.disk.lock import DisplacedError, PublishedPage
 from jobqueue.storage.file.timekeeper import OwnClock, Reading
+from jobqueue.storage.file.turn import Batch, TurnOutcome, answer_call, give, refused
+from jobqueue.storage.file.upkeep.recovery import StoreDirectory
+from jobqueue.storage.file.upkeep.replica import Replica, pack_batch
+from jobqueue.storage.file.upkeep.rotation import (
+    prepare_rotation,
+    replace_by_snapshot,
+    rotate,
+    rotation_due,
+    snapshot_is_cheap,
+)
 
-__all__ = ["MAX_CALL", "Call", "Core", "Read", "Turn", "Write", "write"]
+__all__ = ["StoreCore"]
 
-_log = get_logger("jobqueue.storage.file")
-MAX_CALL = 1 << 30
-"""Largest size of a call in bytes: lengths in the files are numbers of 32 bits, some of them signed."""
+log = get_logger("jobqueue.storage.file")
 _FRAME_ROOM = 256
 """Largest number of bytes in a frame besides its commands."""
 
 
 _LOOK_EVERY = 500
 """Milliseconds after which a process that only reads checks the place of the directory again."""
-T = TypeVar("T")
 
 
-class Read(NamedTuple, Generic[T]):
-    """A call that changes nothing."""
-
-    answer: Callable[[Engine, int], T]
-    """Called with the engine and the time."""
-
-    @property
-    def packed(self) -> bytes:
-        """Nothing: it is not written."""
-        return b""
-
-
-@dataclass(slots=True, eq=False)
-class Write(Generic[T]):
-    """A call that may change something, packed by its caller: one that cannot be packed joins no turn."""
-
-    command: Command[T]
-    packed: bytes
-    withdrawn: bool = False
-    """Set by a caller that no longer waits: a call that has not begun by then is not carried out."""
-
-
-def write(command: Command[T]) -> Write[T]:
-    """Pack a call. Raises `InvalidArgumentError` if it has a value that cannot be packed."""
-    try:
-        packed = pack_command(command)
-    except (struct.error, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise _unfit(command, f"has a value that cannot be stored: {error}") from error
-    if len(packed) > MAX_CALL:
-        raise _unfit(command, f"must be at most {MAX_CALL} bytes in all, not {len(packed)}")
-    return Write(command, packed)
-
-
-def _unfit(command: Command[Any], problem: str) -> InvalidArgumentError:
-    return InvalidArgumentError(type(command).__name__.lower(), problem)
-
-
-Call = Write[Any] | Read[Any]
-
-
-class Turn(NamedTuple):
-    """Answers and notifications of one turn."""
-
-    answers: list[Any]
-    """One for each call: its return value, or the exception to raise."""
-    effects: list[Effects]
-    """The notifications for this process."""
-    notify: bool
-    """True if other processes have something to read."""
-    resync: bool
-    """True if messages may have been missed."""
-
-
-class _Batch:
-    """The commands that a turn is going to write."""
-
-    def __init__(self) -> None:
-        self.commands: list[bytes] = []
-        self.size = 0
-        self.weight = Weight.NOTHING
-
-    def add(self, packed: bytes, weight: Weight) -> None:
-        self.commands.append(packed)
-        self.size += len(packed)
-        self.weight = max(self.weight, weight)
-
-
-class Core:
+class StoreCore:
     """The file store without its thread."""
 
-    def __init__(self, home: Home, clock: Clock, *, fsync: bool, rotate_at: int) -> None:
+    def __init__(self, home: StoreDirectory, clock: Clock, *, fsync: bool, rotate_at: int) -> None:
         self._home = home
         self._clock = OwnClock(clock)
         self._begun = False
@@ -148,8 +83,24 @@ class Core:
         self.compaction_due = self.replica.base_generation < self.replica.journal.generation
 
     def close(self) -> None:
+        self._leave_snapshot()
         self._drop()
         self._home.leave()
+
+    def _leave_snapshot(self) -> None:
+        """Write a snapshot if this is the last process to close the store, and if it takes but a moment."""
+        if self._replica is None or not self._home.entered:
+            return
+        try:
+            if not snapshot_is_cheap(self._home, self._replica):
+                return
+            with self._home.lock.held_if_free() as held:
+                if held and self._home.is_alone():
+                    self._synchronise()
+                    if snapshot_is_cheap(self._home, self.replica):  # what others wrote counts, too
+                        replace_by_snapshot(self._home, self.replica)
+        except (OSError, StorageError) as error:  # the journal holds all of it
+            log.warning("could not write a snapshot at the end: %s", error)
 
     def abandon(self) -> None:
         """In a forked child: close the lock file, whose lock the child would share."""
@@ -169,7 +120,7 @@ class Core:
 
     # -- a turn -----------------------------------------------------------------------------------
 
-    def turn(self, calls: Sequence[Call]) -> Turn:
+    def turn(self, calls: Sequence[Call]) -> TurnOutcome:
         """Run calls; without any, only read the writes of others. Never raises an `Exception`."""
         self._resync = self._notify = False
         try:
@@ -177,14 +128,14 @@ class Core:
         except Exception as error:  # noqa: BLE001 - a bug must not end the thread that all wait for
             answers = [self._broken_off(error, calls)] * len(calls)
         effects, self._effects = self._effects, []
-        return Turn(answers, effects, self._notify, self._resync)
+        return TurnOutcome(answers, effects, self._notify, self._resync)
 
     def _broken_off(self, error: Exception, calls: Sequence[Call]) -> JobQueueError:
         """Forget the state, which may be wrong now; return the error for the callers."""
         self._drop()
         if self._home.entered and self._home.is_displaced():
             error = DisplacedError.of(self._home.path)
-            _log.error("%s", error)
+            log.error("%s", error)
             self._home.leave()
             self._resync = True
             with contextlib.suppress(OSError, StorageError):
@@ -194,7 +145,7 @@ class Core:
             return _unavailable(error)
         if isinstance(error, JobQueueError):
             return error
-        _log.error("the file store broke off a turn", exc_info=error)
+        log.error("the file store broke off a turn", exc_info=error)
         return StorageError(f"the file store failed: {error!r}")
 
     def _run(self, calls: Sequence[Call]) -> list[Any]:
@@ -207,13 +158,13 @@ class Core:
             clock = self._clock.read()
             now = max(clock.wall, state.now)
             if not self._clock.step(clock, state.clock_offset) and not any(
-                not isinstance(call, Read) and call.command.wanted(state, now) for call in calls
+                not isinstance(call, ReadCall) and call.command.wanted(state, now) for call in calls
             ):
                 if clock.wall >= self._look_at:
                     self._home.lock.check_place()
                     self._look_at = clock.wall + _LOOK_EVERY
                 self._clock.note(clock, state.clock_offset)
-                return [_answer(call, state, now) for call in calls]
+                return [answer_call(call, state, now) for call in calls]
         with self._home.lock.held():
             self._synchronise()
             return self._commit_turn(calls)
@@ -222,10 +173,10 @@ class Core:
         """Open the store that is at the path now. The calls of this turn were meant for another one."""
         self._clock.forget()
         if self._home.enter_again():
-            _log.warning("the store that stands in %s now is used from here on", self._home.path)
+            log.warning("the store that stands in %s now is used from here on", self._home.path)
 
     def _catch_up(self) -> bool:
-        """Read what others have published; return False if the lock is needed for that."""
+        """Read the writes that other processes have published; return False if that needs the lock."""
         page = self._home.page()
         if page is None:
             return False
@@ -234,7 +185,7 @@ class Core:
         self._reload(page)
         return True
 
-    def _precedes(self, page: Published) -> bool:
+    def _precedes(self, page: PublishedPage) -> bool:
         """Return whether the page goes on from the state in memory, and was not put back with the files."""
         replica = self._replica
         return (
@@ -243,7 +194,7 @@ class Core:
             and replica.where <= (page.generation, page.end)
         )
 
-    def _follow(self, page: Published) -> bool:
+    def _follow(self, page: PublishedPage) -> bool:
         where = (page.generation, page.end)
         if where == self.replica.where:
             return True
@@ -255,7 +206,7 @@ class Core:
         self._collect()
         return reached
 
-    def _reload(self, page: Published) -> None:
+    def _reload(self, page: PublishedPage) -> None:
         self._drop()
         self._replica = self._home.load(page)
         self._resync = True
@@ -276,10 +227,12 @@ class Core:
             self._notify = True
 
     def _commit_turn(self, calls: Sequence[Call]) -> list[Any]:
-        state, batch, clock = self.replica.state, _Batch(), self._clock.read()
+        if self.replica.journal.format != FORMAT:
+            self._begin_format()
+        state, batch, clock = self.replica.state, Batch(), self._clock.read()
         now = self._time(clock, state, batch)
         if not self._begun:
-            _give(Begin(), state, now, batch)
+            give(Begin(), state, now, batch)
         answers = [self._perform(call, state, now, batch) for call in calls]
         if batch.commands:
             self._commit(batch, now)
@@ -291,31 +244,31 @@ class Core:
             self._rotate()
         return answers
 
-    def _time(self, clock: Reading, state: State, batch: _Batch) -> int:
+    def _time(self, clock: Reading, state: State, batch: Batch) -> int:
         delta = self._clock.step(clock, state.clock_offset)
         if not delta:
             return max(clock.wall, state.now, self._home.noted_time)
-        _log.warning("the clock was set by %+d ms: leases and TTLs move with it", delta)
+        log.warning("the clock was set by %+d ms: leases and TTLs move with it", delta)
         self._look_at = 0
-        _give(Step(delta, state.clock_offset + delta), state, clock.wall, batch)
+        give(ClockSet(delta, state.clock_offset + delta), state, clock.wall, batch)
         return clock.wall
 
-    def _perform(self, call: Call, state: State, now: int, batch: _Batch) -> Any:
-        if isinstance(call, Read):
-            return _answer(call, state, now)
+    def _perform(self, call: Call, state: State, now: int, batch: Batch) -> Any:
+        if isinstance(call, ReadCall):
+            return answer_call(call, state, now)
         if call.withdrawn:
             return StorageUnavailableError("the call was withdrawn before it was carried out")
         command, packed = call.command, call.packed
         end = self.replica.position + batch.size + len(packed) + _FRAME_ROOM
         if not self.replica.journal.make_room(end, spare=RESERVE if command.grows else 0):
-            return _refused(command, state, now)
+            return refused(command, state, now)
         answer = command.apply(state, now)
         weight = command.weigh(answer, state, now)
         if weight:
             batch.add(packed, weight)
         return answer
 
-    def _commit(self, batch: _Batch, now: int) -> None:
+    def _commit(self, batch: Batch, now: int) -> None:
         replica, synced = self.replica, self._fsync and batch.weight is Weight.SYNCED
         payload = pack_batch(replica.state, now, batch.commands)
         start = replica.position
@@ -336,23 +289,38 @@ class Core:
         try:
             self.replica.journal.cut(start)
         except OSError as error:
-            _log.warning("could not take a failed write back: %s", error)
+            log.warning("could not take a failed write back: %s", error)
 
     def _rotate(self) -> None:
         try:
             journal = prepare_rotation(self._home, self.replica)
         except OSError as error:
-            _log.warning("could not begin a new journal, the old one goes on: %s", error)
+            log.warning("could not begin a new journal, the old one goes on: %s", error)
             self._no_rotation_before = self.replica.position + CHUNK
             return
         try:
             rotate(self._home, self.replica, journal)
         except (OSError, StorageError) as error:
             # The calls of this turn are published and stand. The next turn finds out what happened.
-            _log.warning("could not seal a journal: %s", error)
+            log.warning("could not seal a journal: %s", error)
             self._drop()
             return
         self._no_rotation_before = 0
+        self.compaction_due = True
+
+    def rotate_now(self) -> None:
+        """Begin a new journal, however short this one is; compact nothing. For tests, between turns."""
+        with self._home.lock.held():
+            rotate(self._home, self.replica, prepare_rotation(self._home, self.replica))
+
+    def begin_rotation(self) -> None:
+        """Make the next journal and seal nothing, as if the process died there. For tests, between turns."""
+        with self._home.lock.held():
+            prepare_rotation(self._home, self.replica).close()
+
+    def _begin_format(self) -> None:
+        """Begin a journal of this version's format, so that older versions refuse what is written to it."""
+        rotate(self._home, self.replica, prepare_rotation(self._home, self.replica))
         self.compaction_due = True
 
     # -- helpers ----------------------------------------------------------------------------------
@@ -367,31 +335,6 @@ class Core:
         if self._replica is not None:
             self._replica.close()
             self._replica = None
-
-
-def _give(command: Command[None], state: State, now: int, batch: _Batch) -> None:
-    """Apply a command of the store itself, and add it to the batch."""
-    command.apply(state, now)
-    batch.add(pack_command(command), Weight.WRITTEN)
-
-
-def _answer(call: Call, state: State, now: int) -> Any:
-    if not isinstance(call, Read):
-        return call.command.apply(state, now)
-    try:
-        return call.answer(state.engine, now)
-    except JobQueueError as error:
-        return error
-
-
-def _refused(call: Command[Any], state: State, now: int) -> Any:
-    """Answer without room to write: existing jobs are found all the same."""
-    if not isinstance(call, Insert):
-        return StorageUnavailableError("the disk is full, the reserve included: free some space")
-    answer = replace(call, max_length=0).apply(state, now)
-    if any(inserted.status is InsertStatus.FULL for inserted in answer):
-        return QueueFullError("the disk is full: no new jobs until there is space; running ones can end")
-    return answer
 
 
 def _unavailable(error: OSError) -> JobQueueError:

@@ -10,7 +10,6 @@ import contextlib
 import os
 import select
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -18,18 +17,21 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from jobqueue.errors import JobQueueError, StorageError
-from jobqueue.loggers import get_logger
-from jobqueue.storage.engine import Effects
-from jobqueue.storage.file.core import Call, Core, Turn
-from jobqueue.storage.file.files import fault
-from jobqueue.storage.file.rotation import Compaction
-from jobqueue.storage.file.watch import Bell
+from jobqueue.runtime.forks import tell_in_child
+from jobqueue.runtime.loggers import get_logger
+from jobqueue.storage.engine.effects import Effects
+from jobqueue.storage.file.calls import Call
+from jobqueue.storage.file.core import StoreCore
+from jobqueue.storage.file.disk.files import fault
+from jobqueue.storage.file.disk.watch import Bell
+from jobqueue.storage.file.turn import TurnOutcome
+from jobqueue.storage.file.upkeep.rotation import Compaction
 
 __all__ = ["MOST_BYTES", "MOST_CALLS", "Bundle", "Client", "Pump"]
 
-_log = get_logger("jobqueue.storage.file")
+log = get_logger("jobqueue.storage.file")
 MOST_CALLS = 1000
-"""Largest number of calls in a turn, so that nobody holds the lock for long."""
+"""Largest number of calls in a turn, so that no process holds the lock for long."""
 MOST_BYTES = 4 << 20
 """Bytes after which a turn takes no more calls, for the same reason: a disk writes them in some 10 ms."""
 
@@ -57,7 +59,7 @@ class Client(Protocol):
 class Pump:
     """One thread, one core, any number of clients."""
 
-    def __init__(self, make_core: Callable[[], Core], path: Path) -> None:
+    def __init__(self, make_core: Callable[[], StoreCore], path: Path) -> None:
         self._make_core = make_core
         self._path = path
         self._compaction = Compaction()
@@ -71,9 +73,9 @@ class Pump:
         self.ready: Future[None] = Future()
         """Done when the store is open, or with the error that prevented it."""
         self.finished: Future[None] = Future()
-        self._core: Core | None = None
+        self._core: StoreCore | None = None
         self._thread = threading.Thread(target=self._main, name="jobqueue-file", daemon=True)
-        _pumps.add(self)
+        tell_in_child(self)
         try:
             self._thread.start()
         except RuntimeError:
@@ -124,7 +126,7 @@ class Pump:
         if failure is not None and not self.ready.done():
             self.ready.set_exception(_opening(failure, self._path))
         elif failure is not None:
-            _log.error("the thread of the file store broke off", exc_info=failure)
+            log.error("the thread of the file store broke off", exc_info=failure)
         self.finished.set_result(None)
 
     def _run(self) -> None:
@@ -139,7 +141,7 @@ class Pump:
                     self._clear_wake()
                 self._turn(core, ears)
 
-    def _turn(self, core: Core, ears: _Ears) -> None:
+    def _turn(self, core: StoreCore, ears: _Ears) -> None:
         bundles = self._take()
         turn = core.turn([call for bundle in bundles for call in bundle.calls])
         ears.follow(core)
@@ -165,7 +167,7 @@ class Pump:
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake_read, 65_536)
 
-    def _hand_out(self, bundles: Sequence[Bundle], turn: Turn) -> None:
+    def _hand_out(self, bundles: Sequence[Bundle], turn: TurnOutcome) -> None:
         by_client: dict[Client, list[tuple[Bundle, Sequence[Any]]]] = {}
         if turn.effects or turn.resync:
             with self._guard:
@@ -189,13 +191,12 @@ class Pump:
 
     def _release(self) -> None:
         self._core = None
-        _pumps.discard(self)
         with self._guard:
             os.close(self._wake_read)
             os.close(self._wake_write)
             self._wake_read = self._wake_write = -1
 
-    def abandon(self) -> None:
+    def forked(self) -> None:
         """In a forked child: release the lock, which would be held for as long as the child lives."""
         if self._core is not None:
             self._core.abandon()
@@ -204,7 +205,7 @@ class Pump:
 class _Ears:
     """The wake-ups of the sleeping thread: calls of its clients, and writes of other processes."""
 
-    def __init__(self, wake: int, core: Core) -> None:
+    def __init__(self, wake: int, core: StoreCore) -> None:
         directory = core.directory
         assert directory is not None, "of an open core"
         self._wake = wake
@@ -221,7 +222,7 @@ class _Ears:
             self.bell.hush()
         return self._wake in heard
 
-    def follow(self, core: Core) -> None:
+    def follow(self, core: StoreCore) -> None:
         """Move to the directory of the store, if it is another one now."""
         directory = core.directory
         if directory is None or directory is self.bell.directory:
@@ -229,7 +230,7 @@ class _Ears:
         try:
             bell = Bell(directory)
         except (OSError, StorageError) as error:  # only news is late, and the next turn tries again
-            _log.warning("news of other processes cannot be heard: %s", error)
+            log.warning("news of other processes cannot be heard: %s", error)
             return
         self._close_bell()
         self.bell = bell
@@ -257,14 +258,3 @@ def _opening(error: BaseException, path: Path) -> BaseException:
     if isinstance(error, JobQueueError):
         return error
     return StorageError(f"the file store in {path} could not be opened: {error!r}")
-
-
-_pumps: weakref.WeakSet[Pump] = weakref.WeakSet()
-
-
-def _abandon_all() -> None:
-    for pump in tuple(_pumps):
-        pump.abandon()
-
-
-os.register_at_fork(after_in_child=_abandon_all)

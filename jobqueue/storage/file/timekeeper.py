@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from jobqueue.runtime import Clock
+from jobqueue.runtime.clock import Clock
 
 __all__ = ["TOLERANCE", "OwnClock", "Reading"]
 

@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from itertools import count
 from typing import NamedTuple
 
-from jobqueue.runtime import unique_id
+from jobqueue.runtime.ids import unique_id
 
 __all__ = ["Call", "Callers"]
 
 
 class Call(NamedTuple):
-    """One call, as the scripts take it."""
+    """One call, as arguments of a script."""
 
     caller: bytes
     number: bytes

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jobqueue.errors import StorageError
-from jobqueue.job import Action, JobState, Settlement
-from jobqueue.runtime import make_tuple
-from jobqueue.storage.base import Claimed, Inserted, InsertStatus, NewJob, Record, Reuse
+from jobqueue.model.fast import make_tuple
+from jobqueue.model.outcomes import Settlement
+from jobqueue.model.states import Action, JobState
+from jobqueue.runtime.batching import MOST_ITEMS
+from jobqueue.storage.found import REPLACED_UNREAD, as_found
+from jobqueue.storage.redis.extras import NO_EXTRAS, Extras, pack_extras, read_extras
+from jobqueue.storage.values import Claimed, Conflict, Document, Inserted, InsertStatus, NewJob, Record, Reuse
 
 __all__ = [
     "LETTERS",
-    "as_found",
     "claimed",
+    "document",
     "element",
     "fence_bytes",
     "id_bytes",
@@ -43,13 +47,17 @@ _ACTIONS = {
     Action.RELEASE: b"l",
     Action.CANCEL: b"x",
 }
+_COMPLETE = Action.COMPLETE  # looked up once: what most settlements ask for
+_ADDS_ATTEMPT = frozenset({Action.FAIL, Action.RETRY})
+_OPTIONS = 8
+"""Where in a `NewJob` its extras begin, id and payload apart."""
 _REUSE = {Reuse.RETURN: b"r", Reuse.RERUN_FAILED: b"f", Reuse.RERUN: b"a"}
 _CORE = struct.Struct(">hII")
 # state, flags, updated, mark, attempts, stalls, fence; core; sizes of waiters, progress, data, worker
-_FULL = struct.Struct(">BB6s7sII7s hII6s6s6s6sH7s 3sIIH")
-_SHORT = struct.Struct(">BhII6s6s6s6sH7s3s")
-_SHORT_READY = frozenset(b"qw")
-_CANCELLING = 1
+_FULL = struct.Struct(">BB6s7sII7s hII6sI2x6s6s2x7s 3sIIH")
+_SHORT = struct.Struct(">BhII6sI2x6s6s2x7s3s")
+_SHORT_READY, _WITH_EXTRAS = frozenset(b"qwe"), ord("e")
+_CANCELLING, _EXTRAS = 1, 8
 _FLOOR = 1_750_000_000_000_000
 
 _int = int.from_bytes
@@ -69,24 +77,32 @@ def id_bytes(id: str) -> bytes:
 
 
 def insert_args(jobs: Sequence[NewJob]) -> list[bytes]:
-    """Return the options of runs of jobs with equal ones, the ids and the payloads."""
+    """Return the options of runs of jobs with equal ones, the ids and the bodies."""
     ids: list[bytes] = []
-    payloads: list[bytes] = []
+    bodies: list[bytes] = []
     runs: list[bytes] = []
     last: tuple[Any, ...] | None = None
+    run: tuple[Any, ...] | None = None
+    head = b""
     length = 0
     for job in jobs:
         options = job[2:]
         if options != last:
-            if last is not None:
-                runs.append(length.to_bytes(2) + _options(*last))
-            last, length = options, 0
+            last = options
+            # Jobs that differ in their extras only are one run: each has these in its body.
+            extras = pack_extras(job.headers, job.task, job.group, job.dead_letter_ttl)
+            head = len(extras).to_bytes(4) + extras if extras else b""
+            alike = (*options[:_OPTIONS], bool(extras), job.conflict)
+            if alike != run:
+                if run is not None:
+                    runs.append(length.to_bytes(2) + _options(*run))
+                run, length = alike, 0
         length += 1
         ids.append(job[0].encode())
-        payloads.append(job[1])
-    if last is not None:
-        runs.append(length.to_bytes(2) + _options(*last))
-    return [b"".join(runs), *ids, *payloads]
+        bodies.append(head + job[1] if head else job[1])
+    if run is not None:
+        runs.append(length.to_bytes(2) + _options(*run))
+    return [b"".join(runs), *ids, *bodies]
 
 
 def _options(
@@ -98,12 +114,16 @@ def _options(
     ttl: int,
     reuse: Reuse,
     wait: bool,  # noqa: FBT001
+    extras: bool,  # noqa: FBT001
+    conflict: Conflict,
 ) -> bytes:
     kind, due = (b"d", delay) if run_at is None else (b"a", run_at)
+    if conflict is Conflict.DEBOUNCE:
+        kind = b"b" if run_at is None else b"i"
     return b"".join(
         (
             _REUSE[reuse],
-            b"1" if wait else b"0",
+            bytes((0x30 + wait + 2 * extras + 8 * (conflict is not Conflict.JOIN),)),
             kind,
             due.to_bytes(6),
             _CORE.pack(priority, max_attempts, max_stalls),
@@ -130,30 +150,30 @@ def inserted(reply: Sequence[Any]) -> list[Inserted | None]:
             answers.append(Inserted(InsertStatus.FULL, 0, JobState.QUEUED))
         elif status == ord("m"):
             answers.append(None)
+        elif status in b"nN":
+            answers.append(REPLACED_UNREAD)
+            seq += status == ord("N")
+        elif status in b"pR":
+            answers.append(as_found(record("", next(found)))._replace(status=InsertStatus.REPLACED))
+            seq += status == ord("R")
         else:
             answers.append(as_found(record("", next(found))))
     return answers
-
-
-def as_found(job: Record) -> Inserted:
-    """Describe a job that an insert has found."""
-    data = job.result if job.state is JobState.COMPLETED else job.error
-    ended = job.expires_at is not None
-    return Inserted(InsertStatus.FOUND, job.seq, job.state, data if ended else None, job.attempts)
 
 
 # -- exchange -------------------------------------------------------------------------------------
 
 
 def settlement_args(settlements: Sequence[Settlement]) -> list[bytes]:
-    """Return the kinds of runs of like settlements, the fences, the ids and the data."""
+    """Return the kinds of runs of like settlements, the fences, the jobs to insert, the ids and the data."""
     ids: list[bytes] = []
     datas: list[bytes] = []
     fences: list[bytes] = []
+    thens: list[bytes] = []
     runs: list[bytes] = []
     last: tuple[Action, int, int] | None = None
     length = 0
-    for id, fence, action, data, ttl, delay in settlements:
+    for id, fence, action, data, ttl, delay, summary, then in settlements:
         alike = (action, ttl, delay)
         if alike != last:
             if last is not None:
@@ -162,10 +182,24 @@ def settlement_args(settlements: Sequence[Settlement]) -> list[bytes]:
         length += 1
         ids.append(id_bytes(id))
         fences.append(fence_bytes(fence))
+        if action is not _COMPLETE and action in _ADDS_ATTEMPT:
+            data = len(summary).to_bytes(2) + summary + data  # noqa: PLW2901 - as the script takes it
         datas.append(data)
+        if then:
+            thens += _to_insert(len(ids), then)
     if last is not None:
         runs.append(_settlement_run(length, *last))
-    return [b"".join(runs), b"".join(fences), *ids, *datas]
+    return [b"".join(runs), b"".join(fences), b"".join(thens), *ids, *datas]
+
+
+def _to_insert(place: int, jobs: Sequence[NewJob]) -> Iterator[bytes]:
+    """Return the jobs to insert after the settlement with a place, in pieces that a script can unpack."""
+    for start in range(0, len(jobs), MOST_ITEMS):
+        runs, *rest = insert_args(jobs[start : start + MOST_ITEMS])
+        yield place.to_bytes(2) + len(runs).to_bytes(4) + runs
+        for part in rest:
+            yield len(part).to_bytes(4)
+            yield part
 
 
 def _settlement_run(length: int, action: Action, ttl: int, delay: int) -> bytes:
@@ -186,16 +220,33 @@ def claimed(fences: bytes, reply: Sequence[Any], start: int) -> list[Claimed]:
         id, data, fence = id_text(reply[i]), reply[i + 1], _int(fences[at : at + 7])
         at += 7
         if data[0] in _SHORT_READY:
-            _, _, max_attempts, _, ttl, _, created, _, _, _, waiters = unpack(data)
-            payload = data[47 + _int(waiters) :]
-            jobs.append(Claimed(id, payload, fence, 1, max_attempts, _int(ttl), _int(created)))
+            _, _, max_attempts, _, ttl, size, created, due, seq, waiters = unpack(data)
+            body = 47 + _int(waiters)
+            if data[0] == _WITH_EXTRAS:
+                headers, task, group, saved, history = read_extras(data, body, body + size)
+                body += size
+            else:
+                headers, task, group, saved, history = b"", "", "", None, ()
+            made = _int(created)
+            start_at = made if due == created else _int(due)  # most are due when they are made
+            jobs.append(
+                make_tuple(
+                    Claimed,
+                    (
+                        id, data[body:], fence, 1, max_attempts, _int(ttl), made,
+                        headers, task, group, _int(seq), start_at, saved, history,
+                    ),
+                )
+            )  # fmt: skip
         else:
-            job = record(id, data, payload=True)
+            job, extras = _read(id, data, payload=True)
             jobs.append(
                 Claimed(
-                    id, job.payload or b"", fence, job.attempts + 1, job.max_attempts, job.ttl, job.created_at
+                    id, job.payload or b"", fence, job.attempts + 1, job.max_attempts, job.ttl,
+                    job.created_at, job.headers, job.task, job.group, job.seq, job.run_at, extras.saved,
+                    job.history,
                 )
-            )
+            )  # fmt: skip
     return jobs
 
 
@@ -209,21 +260,34 @@ def element(data: bytes) -> tuple[int, str]:
     return (position if position >= _FLOOR else 2 * _FLOOR - position), data[7:].decode(errors="replace")
 
 
+def document(name: str, data: bytes) -> Document:
+    """Read a document."""
+    return Document(name, _int(data[:7]), data[7:])
+
+
 # -- records --------------------------------------------------------------------------------------
 
 
 def record(id: str, data: bytes, *, payload: bool = False) -> Record:
     """Read a full record."""
+    return _read(id, data, payload=payload)[0]
+
+
+def _read(id: str, data: bytes, *, payload: bool) -> tuple[Record, Extras]:
     try:
         (
             letter, flags, updated, mark, attempts, stalls, fence,
-            priority, max_attempts, max_stalls, ttl, _, created, due, _, seq,
+            priority, max_attempts, max_stalls, ttl, extras_size, created, due, seq,
             waiters, progress_size, data_size, worker_size,
         ) = _FULL.unpack_from(data)  # fmt: skip
         state = _STATES[letter]
+        at = _FULL.size + _int(waiters)
+        extras = NO_EXTRAS
+        if flags & _EXTRAS:
+            extras = read_extras(data, at, at + extras_size)
+            at += extras_size
     except (struct.error, KeyError) as error:
         raise StorageError(f"the record of job {id!r} cannot be read: run jobqueue fsck") from error
-    at = _FULL.size + _int(waiters)
     progress = data[at : at + progress_size - 1] if progress_size else None
     at += max(0, progress_size - 1)
     output = data[at : at + data_size - 1] if data_size else None
@@ -231,7 +295,7 @@ def record(id: str, data: bytes, *, payload: bool = False) -> Record:
     worker = data[at : at + worker_size]
     at += worker_size
     leased, completed = state is JobState.PROCESSING, state is JobState.COMPLETED
-    return Record(
+    found = Record(
         id=id,
         seq=_int(seq),
         state=state,
@@ -253,4 +317,9 @@ def record(id: str, data: bytes, *, payload: bool = False) -> Record:
         progress=progress,
         expires_at=_int(mark) if letter in _ENDED else None,
         payload=data[at:] if payload and not completed and state is not JobState.CANCELLED else None,
+        headers=extras.headers,
+        task=extras.task,
+        group=extras.group,
+        history=extras.history,
     )
+    return found, extras

@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Self
 
 from jobqueue.errors import JobQueueError, StorageError
-from jobqueue.job import Action, Settlement
-from jobqueue.runtime import SYSTEM_CLOCK, unique_id
-from jobqueue.storage.base import NewJob
-from jobqueue.storage.redis.checks import Finding, Severity, judge_all, judge_rights
-from jobqueue.storage.redis.faults import RIGHTS, RefusedError
+from jobqueue.model.numbers import percentile
+from jobqueue.model.outcomes import Settlement
+from jobqueue.model.states import Action
+from jobqueue.runtime.clock import SYSTEM_CLOCK
+from jobqueue.runtime.ids import unique_id
+from jobqueue.storage.findings import Finding, Severity
 from jobqueue.storage.redis.keys import lock_key, queues_key
-from jobqueue.storage.redis.session import Session, Settings
+from jobqueue.storage.redis.net.faults import RIGHTS, RefusedError
+from jobqueue.storage.redis.net.server_checks import judge_all, judge_rights
+from jobqueue.storage.redis.open_store import OpenStore, Settings
+from jobqueue.storage.values import NewJob
 
 __all__ = ["Breach", "check_queue", "diagnose"]
 
@@ -34,31 +39,27 @@ _SOURCES = (
 )
 
 
-class Breach(NamedTuple):
-    """A contradiction within the data of a store."""
+@dataclass(frozen=True, slots=True)
+class Breach(Finding):
+    """A contradiction within the data of a queue: always an error, since a sound store has none."""
 
     queue: str
     id: str | None
     """The job concerned; ``None`` if it is about the queue."""
-    problem: str
+
+    @classmethod
+    def of(cls, queue: str, id: str | None, problem: str) -> Self:
+        """Make the finding about a job, or about the queue."""
+        name = queue if id is None else f"{queue}: {id}"
+        return cls(name, Severity.ERROR, problem, queue, id)
 
     @property
-    def name(self) -> str:
-        """The subject, for a list of findings."""
-        return self.queue if self.id is None else f"{self.queue}: {self.id}"
-
-    @property
-    def severity(self) -> str:
-        """Always an error: a sound store has none."""
-        return Severity.ERROR.value
-
-    @property
-    def text(self) -> str:
-        """The fault, for a list of findings."""
-        return self.problem
+    def problem(self) -> str:
+        """The fault: the ``text`` of the finding."""
+        return self.text
 
 
-async def diagnose(session: Session, settings: Settings) -> list[Finding]:
+async def diagnose(session: OpenStore, settings: Settings) -> list[Finding]:
     """Check the server, the latency to it, and the rights of this user."""
     return [
         *judge_all(await session.infos(), allow_eviction=settings.allow_eviction),
@@ -75,21 +76,20 @@ async def _unless_refused(name: str, look: Awaitable[Finding]) -> Finding:
         return Finding(name, Severity.WARNING, f"cannot be looked at: {error}")
 
 
-async def _round_trip(session: Session) -> Finding:
+async def _round_trip(session: OpenStore) -> Finding:
     times: list[float] = []
     for _ in range(_PINGS):
         start = SYSTEM_CLOCK.monotonic()
         await session.transport.command(b"PING")
         times.append(SYSTEM_CLOCK.monotonic() - start)
-    times.sort()
-    p50, p99 = times[len(times) // 2], times[-1]
+    p50, p99 = percentile(times, 0.5), percentile(times, 0.99)
     text = f"round trip p50 {p50 * 1000:.2f} ms, p99 {p99 * 1000:.2f} ms"
     if p50 > _SLOW:
         return Finding("latency", Severity.WARNING, f"{text}: run workers closer to the server")
     return Finding("latency", Severity.OK, text)
 
 
-async def _clock(session: Session) -> Finding:
+async def _clock(session: OpenStore) -> Finding:
     seconds, micros = await session.transport.command(b"TIME")
     skew = int(seconds) + int(micros) / 1e6 - SYSTEM_CLOCK.time()
     text = f"the server's clock is {abs(skew):.3f} s {'ahead' if skew > 0 else 'behind'}"
@@ -98,7 +98,7 @@ async def _clock(session: Session) -> Finding:
     return Finding("clock", Severity.OK, text)
 
 
-async def _rights(session: Session, prefix: str) -> Finding:
+async def _rights(session: OpenStore, prefix: str) -> Finding:
     try:
         found = judge_rights(await session.refused())
         if found.severity is not Severity.OK:
@@ -112,7 +112,7 @@ async def _rights(session: Session, prefix: str) -> Finding:
     return Finding("rights", Severity.OK, "a job was stored, claimed, completed, pushed and deleted")
 
 
-async def _live_through(session: Session, prefix: str, queue: str) -> list[str]:
+async def _live_through(session: OpenStore, prefix: str, queue: str) -> list[str]:
     """Run a job of a new queue and take a lock; return the parts that only come late, by polling."""
     pushed, steps, late = _Pushed(), session.steps, list[str]()
     channels = (steps.channel(queue, "doctor"), steps.lock_channel(queue))
@@ -131,8 +131,8 @@ async def _live_through(session: Session, prefix: str, queue: str) -> list[str]:
         answer = await steps.exchange(queue, "doctor", (), 1, 1000)
         settlements = [Settlement(job.id, job.fence, Action.COMPLETE) for job in answer.jobs]
         await steps.exchange(queue, "doctor", settlements, 0, 1000)
-        await steps.acquire(queue, "doctor", 1000)
-        await steps.release(queue, "doctor")
+        await steps.lock_acquire(queue, "doctor", 1000)
+        await steps.lock_release(queue, "doctor")
         if not settlements:
             raise StorageError("a job that was stored could not be claimed")
         if not await pushed.within(_PUSHED_WITHIN, times=len(channels)):
@@ -175,14 +175,14 @@ class _Pushed:
         return True
 
 
-async def check_queue(session: Session, prefix: str, queue: str) -> list[Breach]:
+async def check_queue(session: OpenStore, prefix: str, queue: str) -> list[Breach]:
     """Check every record and every index of a queue, while it is used."""
     found: dict[Breach, None] = {}
     for source in (*_SOURCES, "totals"):
         cursor = b"0"
         while len(found) < _MOST_BREACHES:
             cursor, pairs = await session.steps.fsck(queue, source, cursor)
-            found.update(dict.fromkeys(Breach(queue, id, problem) for id, problem in pairs))
+            found.update(dict.fromkeys(Breach.of(queue, id, problem) for id, problem in pairs))
             if cursor == b"0":
                 break
     keys = session.steps.keys(queue)
@@ -190,5 +190,5 @@ async def check_queue(session: Session, prefix: str, queue: str) -> list[Breach]
     names = queues_key(prefix)
     named = await session.transport.command(b"SISMEMBER", names, queue.encode(), key=names)
     if exists and not named:
-        found[Breach(queue, None, "the queue is not in the set of queues: no reaper sees it")] = None
+        found[Breach.of(queue, None, "the queue is not in the set of queues: no reaper sees it")] = None
     return list(found)

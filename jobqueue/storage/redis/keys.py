@@ -1,7 +1,8 @@
 """The names of all keys and channels: built here and nowhere else.
 
 The keys of a queue share one hash tag, ``{prefix:queue}``, so that a cluster keeps them together. The
-attributes of `QueueKeys` are the names by which the headers of the scripts list their KEYS.
+attributes of `QueueKeys` and `DocumentKeys` are the names by which the headers of the scripts list their
+KEYS.
 ``lua/README.md`` says what each key holds.
 
 Prefixes may hold colons, and one may begin with another. Yet no two of them share a name: a name ends in its
@@ -20,14 +21,18 @@ from jobqueue.errors import InvalidArgumentError
 __all__ = [
     "MAILBOX_BYTES",
     "SECRET_BYTES",
+    "DocumentKeys",
     "QueueKeys",
     "channel_base",
     "check_prefix",
+    "document_keys",
+    "format_key",
     "lock_channel",
     "lock_key",
     "mailbox",
     "queue_keys",
     "queues_key",
+    "resumed_channel",
 ]
 
 MAILBOX_BYTES = 20
@@ -55,6 +60,14 @@ class QueueKeys(NamedTuple):
     meta: bytes
 
 
+class DocumentKeys(NamedTuple):
+    """The keys of one space of documents."""
+
+    documents: bytes
+    document_names: bytes
+    document_meta: bytes
+
+
 def check_prefix(prefix: object) -> str:
     """Return a valid prefix: 1 to 64 of ``A-Z a-z 0-9 . _ : -`` (no glob characters, no braces)."""
     if not isinstance(prefix, str) or not _PREFIX.fullmatch(prefix):
@@ -69,9 +82,21 @@ def queue_keys(prefix: str, queue: str) -> QueueKeys:
     return QueueKeys(*(f"{{{prefix}:{queue}}}:{name}".encode() for name in QueueKeys._fields))
 
 
+def document_keys(prefix: str, space: str) -> DocumentKeys:
+    """Return the keys of a space of documents."""
+    return DocumentKeys(
+        *(f"{{{prefix}:{quote(space, safe='')}}}:{name}".encode() for name in DocumentKeys._fields)
+    )
+
+
 def queues_key(prefix: str) -> bytes:
     """Return the key of the set of queue names."""
     return f"{prefix}:queues".encode()
+
+
+def format_key(prefix: str) -> bytes:
+    """Return the key of the number of the format in which the data are."""
+    return f"{prefix}:format".encode()
 
 
 def lock_key(prefix: str, lock: str) -> bytes:
@@ -85,6 +110,11 @@ def lock_channel(prefix: str, lock: str, *, sharded: bool = False) -> bytes:
     A shard channel has the name of the lock's key, and so is served where the lock is.
     """
     return lock_key(prefix, lock) if sharded else f"{prefix}:{quote(lock, safe='')}:unlocked".encode()
+
+
+def resumed_channel(prefix: str, queue: str, *, sharded: bool = False) -> bytes:
+    """Return the channel on which it is announced that more of a queue may be claimed."""
+    return f"{{{prefix}:{queue}}}:resumed".encode() if sharded else f"{prefix}:{queue}:resumed".encode()
 
 
 def channel_base(prefix: str, queue: str | None = None) -> bytes:

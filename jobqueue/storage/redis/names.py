@@ -12,17 +12,17 @@ import asyncio
 from collections.abc import Iterable
 
 from jobqueue.errors import JobQueueError
-from jobqueue.loggers import get_logger
-from jobqueue.options import check_queue_name
-from jobqueue.runtime import SYSTEM_CLOCK
+from jobqueue.model.checks import check_queue_name
+from jobqueue.runtime.clock import SYSTEM_CLOCK
+from jobqueue.runtime.loggers import get_logger
 from jobqueue.storage.redis.keys import queues_key
-from jobqueue.storage.redis.notices import warn_once
-from jobqueue.storage.redis.steps import Steps
-from jobqueue.storage.redis.transport import Transport
+from jobqueue.storage.redis.net.notices import warn_once
+from jobqueue.storage.redis.net.transport import Transport
+from jobqueue.storage.redis.scripted_calls import ScriptedCalls
 
 __all__ = ["QueueNames", "readable_names"]
 
-log = get_logger("jobqueue.redis")
+log = get_logger("jobqueue.storage.redis")
 
 _TRUSTED_FOR = 60.0
 _WAIT = 1.0
@@ -31,7 +31,7 @@ _MOST = 10_000
 
 
 def readable_names(names: Iterable[bytes]) -> list[str]:
-    """Return the names of queues, sorted. What cannot be one is left out, and told once."""
+    """Return the names of queues, sorted. Leaves out other entries of the set, and logs them once."""
     found: list[str] = []
     for name in names:
         try:
@@ -44,7 +44,7 @@ def readable_names(names: Iterable[bytes]) -> list[str]:
 class QueueNames:
     """Adds queues to the set of names, and removes those without records."""
 
-    def __init__(self, transport: Transport, steps: Steps, prefix: str) -> None:
+    def __init__(self, transport: Transport, steps: ScriptedCalls, prefix: str) -> None:
         self._transport = transport
         self._steps = steps
         self._key = queues_key(prefix)

@@ -19,15 +19,17 @@ from hmac import compare_digest
 from itertools import compress
 from typing import Any, NamedTuple
 
-from jobqueue.job import JobState
-from jobqueue.loggers import get_logger
-from jobqueue.runtime import SYSTEM_CLOCK
-from jobqueue.storage.base import Reply, Sink
+from jobqueue.model.states import JobState
+from jobqueue.runtime.batching import MOST_ITEMS
+from jobqueue.runtime.clock import SYSTEM_CLOCK
+from jobqueue.runtime.loggers import get_logger
+from jobqueue.storage.contract import Sink
 from jobqueue.storage.redis.keys import SECRET_BYTES
+from jobqueue.storage.values import Reply
 
 __all__ = ["HEARSAY", "LOOK_EVERY", "CancelRequest", "SinkListener", "read_message"]
 
-log = get_logger("jobqueue.redis")
+log = get_logger("jobqueue.storage.redis")
 
 LOOK_EVERY = 0.05
 """Seconds between two looks at the messages without the secret."""
@@ -35,7 +37,6 @@ HEARSAY = 131_072
 """Bytes of such messages that are read in that time; the last of them may exceed it."""
 _LONGEST = 300_000
 """Size in bytes that no message of the scripts has."""
-_MOST_ASKED = 500
 _LATER = (1 << 56) - 1
 """The seq of no job, and later than all."""
 
@@ -140,7 +141,7 @@ class SinkListener:
 
 
 def _unsaid(queue: str, id: str) -> Reply:
-    """Return a reply that makes every waiter for a job read the store, and tells it nothing."""
+    """Return a reply without content that makes every waiter for a job read the store."""
     return Reply(queue, id, _LATER, JobState.COMPLETED, None, 0)
 
 
@@ -192,9 +193,9 @@ class _Hearsay:
         requests, self._requests = tuple(self._requests), {}
         if ended:
             self._sink.deliver([_unsaid(self._queue, id) for id in ended])
-        for at in range(0, len(requests), _MOST_ASKED):
-            some = requests[at : at + _MOST_ASKED]
+        for at in range(0, len(requests), MOST_ITEMS):
+            some = requests[at : at + MOST_ITEMS]
             confirmed = await self._confirm(self._queue, some)
             for request in compress(some, confirmed):
                 if not self._closed:
-                    self._sink.cancel(*request)
+                    self._sink.cancel_requested(*request)

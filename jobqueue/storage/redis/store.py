@@ -1,23 +1,45 @@
-"""`RedisStorage`: the contract on Redis and Valkey."""
+"""`RedisStorage`: the contract on Redis and Valkey.
+
+It is long because it has one method for every call of the contract; each is a few lines.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import copy
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
-from typing import Self, cast
+from typing import TYPE_CHECKING
 
-from jobqueue.errors import InvalidArgumentError, StorageError
-from jobqueue.forks import tell_in_child
-from jobqueue.job import JobState, Settlement
-from jobqueue.options import check_seconds
-from jobqueue.runtime import SYSTEM_CLOCK, Clock
+from jobqueue.errors import InvalidArgumentError, NotConfirmedError, Reached, StorageError
+from jobqueue.model.checks import check_seconds
+from jobqueue.model.outcomes import Settlement
+from jobqueue.model.states import JobState
+from jobqueue.runtime.clock import SYSTEM_CLOCK, Clock
 from jobqueue.storage import arguments
-from jobqueue.storage.base import (
+from jobqueue.storage.contract import Sink
+from jobqueue.storage.findings import Finding
+from jobqueue.storage.found import read_found
+from jobqueue.storage.opening import LoopBoundStorage
+from jobqueue.storage.pieces import MOST, chunks, in_pieces, settling_pieces
+from jobqueue.storage.redis import codec
+from jobqueue.storage.redis.cursors import DOCUMENTS, decode_cursor, encode_cursor
+from jobqueue.storage.redis.doctor import Breach, check_queue, diagnose
+from jobqueue.storage.redis.keys import check_prefix, queues_key
+from jobqueue.storage.redis.names import readable_names
+from jobqueue.storage.redis.net.confirm import Confirm, check_confirm
+from jobqueue.storage.redis.net.login import Timeouts
+from jobqueue.storage.redis.net.notices import warn_once
+from jobqueue.storage.redis.net.target import Target
+from jobqueue.storage.redis.net.url import parse_url
+from jobqueue.storage.redis.open_store import OpenStore, Settings
+from jobqueue.storage.values import (
+    AdmissionInfo,
     CancelStatus,
+    Change,
+    Conflict,
     Counts,
+    Document,
+    DocumentPage,
     Exchanged,
     Inserted,
     LeaseStatus,
@@ -26,67 +48,68 @@ from jobqueue.storage.base import (
     Page,
     Record,
     Renewal,
+    Rules,
     SettleStatus,
-    Sink,
     Swept,
     UpdateTtlStatus,
     WorkerInfo,
 )
-from jobqueue.storage.redis import codec
-from jobqueue.storage.redis.checks import Finding
-from jobqueue.storage.redis.confirm import Confirm, NotConfirmedError, Reached, check_confirm
-from jobqueue.storage.redis.connector import Timeouts
-from jobqueue.storage.redis.doctor import Breach, check_queue, diagnose
-from jobqueue.storage.redis.keys import check_prefix, queues_key
-from jobqueue.storage.redis.names import readable_names
-from jobqueue.storage.redis.pieces import MOST, chunks, in_pieces, settling_pieces
-from jobqueue.storage.redis.session import Session, Settings
-from jobqueue.storage.redis.url import parse_url
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis, RedisCluster
+    from redis.credentials import CredentialProvider
 
 __all__ = ["RedisStorage"]
 
-_MOST_CURSOR = 500
-"""Characters of a cursor, at the most."""
+_TIMEOUT = 5.0
 
 
-class RedisStorage:
+class RedisStorage(LoopBoundStorage[OpenStore]):
     """Keeps jobs in Redis 6.2 or later, or in Valkey.
 
     ``url`` is ``redis://[user:password@]host[:port][/db]``, ``rediss://`` with TLS (certificate and host
-    name are verified; ``?ssl_ca_certs=``, ``ssl_certfile=`` and ``ssl_keyfile=`` name files), the same
-    with ``valkey://`` and ``valkeys://``, or ``unix://[user:password@]/socket[?db=0]``. All keys begin with
-    ``prefix`` or ``{prefix:``; stores with different prefixes do not see each other.
+    name are verified; the ``ssl_...`` options of redis-py name files and more), the same with ``valkey://``
+    and ``valkeys://``, or ``unix://[user:password@]/socket[?db=0]``. A ``credential_provider`` of redis-py
+    is asked for the user and password of each new connection. Instead of a URL, ``client`` is a
+    ``redis.asyncio.Redis``, also one of ``Sentinel.master_for``, or a ``RedisCluster``: its configuration
+    is used for connections of the store; the client itself is neither used nor closed.
 
+    All keys begin with ``prefix`` or ``{prefix:``; stores with different prefixes do not see each other.
     A call that meets a fault is repeated for ``retry_for`` seconds, then raises
     `StorageUnavailableError`. A connection is given up after ``connect_timeout`` seconds, a reply after
-    ``reply_timeout`` seconds of silence. ``allow_eviction=True`` accepts a server that may drop jobs when
-    its memory is full. With ``confirm`` an insertion is answered only when replicas or the disk have it,
-    and raises `NotConfirmedError` if they do not in time; see `Confirm`. With ``clock=`` (for tests) that
-    clock decides what is due, else the server's.
+    ``reply_timeout`` seconds of silence (default of both: what the URL or the client says, else 5).
+    ``allow_eviction=True`` accepts a server that may drop jobs when its memory is full. With ``confirm`` an
+    insertion is answered only when replicas or the disk have it, and raises `NotConfirmedError` if they do
+    not in time; see `Confirm`. With ``clock=`` (for tests) that clock decides what is due, else the server's.
 
-    Raises `InvalidArgumentError` for a bad URL, prefix or option.
+    Raises `InvalidArgumentError` for a bad URL, client, prefix or option.
     """
 
+    _kind = "Redis"
     batched = True
     shared = True
 
     def __init__(
         self,
-        url: str,
+        url: str | None = None,
         prefix: str = "jq",
         *,
+        client: Redis | RedisCluster | None = None,
+        credential_provider: CredentialProvider | None = None,
         clock: Clock = SYSTEM_CLOCK,
         allow_eviction: bool = False,
         confirm: Confirm | None = None,
         retry_for: float = 10.0,
-        connect_timeout: float = 5.0,
-        reply_timeout: float = 5.0,
+        connect_timeout: float | None = None,
+        reply_timeout: float | None = None,
     ) -> None:
+        target = _target(url, client, credential_provider)
         timeouts = Timeouts(
-            check_seconds("connect_timeout", connect_timeout), check_seconds("reply_timeout", reply_timeout)
+            _seconds("connect_timeout", connect_timeout, target.connect_timeout),
+            _seconds("reply_timeout", reply_timeout, target.reply_timeout),
         )
         self._settings = Settings(
-            parse_url(url),
+            target,
             check_prefix(prefix),
             clock,
             timeouts,
@@ -95,10 +118,7 @@ class RedisStorage:
             confirm=check_confirm(confirm),
         )
         self.clock = clock
-        self._session: Session | None = None
-        self._opened = 0
-        self._in_child = False
-        self._opening: asyncio.Lock = asyncio.Lock()
+        super().__init__()
 
     def __repr__(self) -> str:
         return f"RedisStorage({str(self._settings.target)!r}, prefix={self._settings.prefix!r})"
@@ -107,65 +127,11 @@ class RedisStorage:
         # Empty: the server's clock decides.
         return b"" if self.clock is SYSTEM_CLOCK else b"%d" % int(self.clock.time() * 1000)
 
-    def _open_session(self) -> Session:
-        if self._session is None or not self._opened:
-            self._check_process()
-            raise StorageError("the Redis store is not open: call open() first")
-        self._session.check_loop()
-        return self._session
-
-    def _check_process(self) -> None:
-        if self._in_child:
-            raise StorageError(
-                "this Redis store was opened before a fork: make a new RedisStorage in the child process"
-            )
-
-    def forked(self) -> None:
-        """Refuse use in a forked child: the connections belong to the parent."""
-        self._in_child = self._opened > 0
-        self._opened = 0
-
-    def _leave_dead_loop(self) -> None:
-        """Count as closed if the event loop has ended without closing this store."""
-        if self._session is not None and self._session.loop.is_closed():
-            self._session, self._opened, self._opening = None, 0, asyncio.Lock()
-
-    # -- lifecycle --------------------------------------------------------------------------------
-
-    async def open(self) -> None:
-        self._check_process()
-        self._leave_dead_loop()
-        async with self._opening:
-            if self._session is not None:
-                self._session.check_loop()
-            if not self._opened:
-                tell_in_child(self)
-                session = Session(self._settings, self._now)
-                try:
-                    await session.start()
-                except BaseException:
-                    await session.close()
-                    raise
-                self._session = session
-            self._opened += 1
-
-    async def close(self) -> None:
-        if self._in_child:
-            return  # it has nothing of its own to close
-        self._leave_dead_loop()
-        async with self._opening:
-            if self._session is not None:
-                self._session.check_loop()
-            self._opened = max(0, self._opened - 1)
-            if self._opened or self._session is None:
-                return
-            session, self._session = self._session, None
-            await session.close()
-
-    def clone(self) -> Self:
-        twin = copy.copy(self)
-        twin.__dict__.update(_session=None, _opened=0, _in_child=False, _opening=asyncio.Lock())
-        return twin
+    def _make_session(self) -> OpenStore:
+        target = self._settings.target
+        if target.weakness:
+            warn_once(f"{target}: {target.weakness}")
+        return OpenStore(self._settings, self._now)
 
     # -- jobs -------------------------------------------------------------------------------------
 
@@ -186,6 +152,7 @@ class RedisStorage:
 
         async def send(piece: Sequence[NewJob]) -> list[Inserted | None]:
             nonlocal short
+            piece = _without_repeats(piece)
             done = await session.steps.insert(queue, piece, reply_to, max_length, confirm)
             session.names.used(queue, done.mark)
             if not done.mark:
@@ -194,37 +161,28 @@ class RedisStorage:
                 short = done.reached
             return done.answers
 
-        answers = await in_pieces(jobs, [len(job.payload) for job in jobs], send)
+        answers = await in_pieces(jobs, [len(job.payload) + len(job.headers) for job in jobs], send)
         # Only now: the error says of all the jobs that they are stored.
         if confirm is not None and short is not None:
             raise NotConfirmedError(confirm, short)
-        return await self._read_found(queue, jobs, answers, reply_to, max_length)
-
-    async def _read_found(
-        self,
-        queue: str,
-        jobs: Sequence[NewJob],
-        answers: Sequence[Inserted | None],
-        reply_to: str | None,
-        max_length: int | None,
-    ) -> list[Inserted]:
-        """Read the jobs that a repeated insertion had found. One that has gone since is inserted."""
-        unread = [job for job, answer in zip(jobs, answers, strict=True) if answer is None]
-        if not unread:
-            return cast("list[Inserted]", answers)
-        records = await self.get(queue, [job.id for job in unread])
-        gone = [job for job, record in zip(unread, records, strict=True) if record is None]
-        inserted = iter(await self.insert(queue, gone, reply_to=reply_to, max_length=max_length))
-        found = iter([next(inserted) if record is None else codec.as_found(record) for record in records])
-        return [next(found) if answer is None else answer for answer in answers]
+        again = partial(self.insert, queue, reply_to=reply_to, max_length=max_length)
+        return await read_found(jobs, answers, partial(self.get, queue), again)
 
     async def get(
-        self, queue: str, ids: Sequence[str], *, reply_to: str | None = None, payload: bool = False
+        self,
+        queue: str,
+        ids: Sequence[str],
+        *,
+        reply_to: str | None = None,
+        payload: bool = False,
+        letters: bool = False,
     ) -> list[Record | None]:
-        arguments.check_get(queue, ids, reply_to, payload)
+        arguments.check_get(queue, ids, reply_to, payload=payload, letters=letters)
         steps = self._open_session().steps
         return await in_pieces(
-            ids, [len(id) for id in ids], lambda some: steps.get(queue, some, reply_to, payload=payload)
+            ids,
+            [len(id) for id in ids],
+            lambda some: steps.get(queue, some, reply_to, payload=payload, letters=letters),
         )
 
     async def exchange(
@@ -246,8 +204,9 @@ class RedisStorage:
             in_order = sorted(zip(chain(*before, last), [*statuses, *settled], strict=True))
             settled = [status for _, status in in_order]
         return Exchanged(
-            settled, answer.jobs, answer.next_due, more=answer.more or len(answer.jobs) == share < limit
-        )
+            settled, answer.jobs, answer.next_due, more=answer.more or len(answer.jobs) == share < limit,
+            paused=answer.paused,
+        )  # fmt: skip
 
     async def extend(
         self, queue: str, worker: str, leases: Sequence[Renewal], lease: int
@@ -255,7 +214,9 @@ class RedisStorage:
         arguments.check_extend(queue, worker, leases, lease)
         session = self._open_session()
         statuses: list[LeaseStatus] = []
-        for piece in list(chunks(leases, [len(r.progress or b"") for r in leases])) or [()]:
+        for piece in list(chunks(leases, [len(r.progress or b"") + len(r.saved or b"") for r in leases])) or [
+            ()
+        ]:
             statuses += await session.steps.extend(queue, worker, piece, lease)
         return statuses
 
@@ -280,10 +241,26 @@ class RedisStorage:
             ids, [len(id) for id in ids], lambda some: steps.cancel(queue, some, running=running)
         )
 
-    async def keep(self, queue: str, ttls: Sequence[tuple[str, int]]) -> list[UpdateTtlStatus]:
+    async def set_ttl(self, queue: str, ttls: Sequence[tuple[str, int]]) -> list[UpdateTtlStatus]:
         arguments.check_keep(queue, ttls)
         steps = self._open_session().steps
-        return await in_pieces(ttls, [len(id) for id, _ in ttls], lambda some: steps.keep(queue, some))
+        return await in_pieces(ttls, [len(id) for id, _ in ttls], lambda some: steps.set_ttl(queue, some))
+
+    async def revive(
+        self, queue: str, ids: Sequence[str], delay: int = 0, payload: bytes | None = None
+    ) -> list[bool]:
+        """Make failed jobs run again; see `jobqueue.storage.capabilities`."""
+        arguments.check_revive(queue, ids, delay, payload)
+        steps = self._open_session().steps
+        return await in_pieces(
+            ids, [len(id) for id in ids], lambda some: steps.revive(queue, some, delay, payload)
+        )
+
+    async def forget(self, queue: str, ids: Sequence[str]) -> list[bool]:
+        """Delete ended and waiting jobs; see `jobqueue.storage.capabilities`."""
+        arguments.check_forget(queue, ids)
+        steps = self._open_session().steps
+        return await in_pieces(ids, [len(id) for id in ids], lambda some: steps.forget(queue, some))
 
     async def purge(self, queue: str, limit: int) -> int:
         arguments.check_limit(queue, limit)
@@ -309,18 +286,18 @@ class RedisStorage:
     async def scan(self, queue: str, state: JobState, limit: int, cursor: str | None = None) -> Page:
         arguments.check_scan(queue, state, limit, cursor)
         session = self._open_session()
-        after = b"" if cursor is None else _decode_cursor(state, cursor)
+        after = b"" if cursor is None else decode_cursor(codec.LETTERS[state], cursor, f"{state} jobs", low=7)
         if limit <= 0:
             return Page([], None)
         records, behind = await session.steps.scan(queue, state, min(limit, MOST), after)
-        return Page(records, _encode_cursor(state, behind) if behind else None)
+        return Page(records, encode_cursor(codec.LETTERS[state], behind) if behind else None)
 
     async def counts(self, queue: str) -> Counts:
         arguments.check_queue(queue)
         return (await self._open_session().steps.counts(queue))[0]
 
     async def to_sweep(self, queues: Sequence[str]) -> list[str]:
-        """Return the queues in which a sweep would find something; see `jobqueue.storage.sweeping`.
+        """Return the queues in which a sweep would find something; see `jobqueue.storage.capabilities`.
 
         On a cluster that takes as many calls as sweeping: all are returned.
         """
@@ -334,7 +311,7 @@ class RedisStorage:
         return found
 
     async def ended(self, queue: str) -> int:
-        """Return how many jobs have ended; see `jobqueue.storage.totals`."""
+        """Return how many jobs have ended; see `jobqueue.storage.capabilities`."""
         arguments.check_queue(queue)
         return (await self._open_session().steps.counts(queue))[1]
 
@@ -371,6 +348,45 @@ class RedisStorage:
         finally:
             await self.close()
 
+    # -- rules ------------------------------------------------------------------------------------
+
+    async def set_rules(self, queue: str, rules: Rules | None, *, expected: Rules | None = None) -> bool:
+        """Replace the rules of a queue; see `jobqueue.storage.capabilities`."""
+        arguments.check_set_rules(queue, rules, expected)
+        return await self._open_session().steps.set_rules(queue, rules, expected)
+
+    async def get_rules(self, queue: str) -> AdmissionInfo:
+        """Return the rules of a queue; see `jobqueue.storage.capabilities`."""
+        arguments.check_queue(queue)
+        return await self._open_session().steps.get_rules(queue)
+
+    # -- documents --------------------------------------------------------------------------------
+
+    async def read_documents(self, space: str, names: Sequence[str]) -> list[Document | None]:
+        """Read documents; see `jobqueue.storage.capabilities`."""
+        arguments.check_read_documents(space, names)
+        steps = self._open_session().steps
+        return await in_pieces(
+            names, [len(name) for name in names], lambda some: steps.read_documents(space, some)
+        )
+
+    async def write_documents(self, space: str, changes: Sequence[Change]) -> list[int | None]:
+        """Write and delete documents in one step; see `jobqueue.storage.capabilities`."""
+        arguments.check_write_documents(space, changes)
+        steps = self._open_session().steps
+        return await steps.write_documents(space, changes) if changes else []
+
+    async def list_documents(self, space: str, limit: int, cursor: str | None = None) -> DocumentPage:
+        """List documents by name; see `jobqueue.storage.capabilities`."""
+        arguments.check_list_documents(space, limit, cursor)
+        steps = self._open_session().steps
+        after = b"" if cursor is None else decode_cursor(DOCUMENTS, cursor, "documents", low=1)
+        if limit <= 0:
+            return DocumentPage([], None)
+        documents, more = await steps.list_documents(space, min(limit, MOST), after)
+        last = codec.id_bytes(documents[-1].name) if more and documents else None
+        return DocumentPage(documents, None if last is None else encode_cursor(DOCUMENTS, last))
+
     # -- hints ------------------------------------------------------------------------------------
 
     async def wait_for_work(self, queue: str, worker: str, timeout: float) -> bool:
@@ -386,7 +402,7 @@ class RedisStorage:
         answer = await session.claim_on_arrival(queue, worker, limit, lease, timeout)
         if answer is None:
             return None
-        return Exchanged(answer.settled, answer.jobs, answer.next_due, answer.more)
+        return Exchanged(answer.settled, answer.jobs, answer.next_due, answer.more, answer.paused)
 
     async def subscribe(self, queue: str, address: str, sink: Sink) -> None:
         arguments.check_sink(queue, address, sink)
@@ -400,41 +416,60 @@ class RedisStorage:
 
     # -- locks ------------------------------------------------------------------------------------
 
-    async def acquire(self, lock: str, owner: str, ttl: int) -> int | None:
+    async def lock_acquire(self, lock: str, owner: str, ttl: int) -> int | None:
         arguments.check_acquire(lock, owner, ttl)
-        return await self._open_session().steps.acquire(lock, owner, ttl)
+        return await self._open_session().steps.lock_acquire(lock, owner, ttl)
 
-    async def renew(self, lock: str, owner: str, ttl: int) -> bool:
+    async def lock_renew(self, lock: str, owner: str, ttl: int) -> bool:
         arguments.check_acquire(lock, owner, ttl)
-        return await self._open_session().steps.renew(lock, owner, ttl)
+        return await self._open_session().steps.lock_renew(lock, owner, ttl)
 
-    async def release(self, lock: str, owner: str) -> bool:
+    async def lock_release(self, lock: str, owner: str) -> bool:
         arguments.check_owner(lock, owner)
-        return await self._open_session().steps.release(lock, owner)
+        return await self._open_session().steps.lock_release(lock, owner)
 
-    async def holder(self, lock: str) -> LockInfo | None:
+    async def lock_holder(self, lock: str) -> LockInfo | None:
         arguments.check_lock(lock)
-        return await self._open_session().steps.holder(lock)
+        return await self._open_session().steps.lock_holder(lock)
 
     async def wait_for_lock(self, lock: str, timeout: float) -> bool:
         arguments.check_wait_for_lock(lock, timeout)
         return await self._open_session().locks.wait(lock, timeout)
 
 
-def _cursor_mark(state: JobState) -> bytes:
-    return b"jq1" + codec.LETTERS[state]
+def _target(
+    url: str | None, client: Redis | RedisCluster | None, provider: CredentialProvider | None
+) -> Target:
+    """Return the target to connect to, from the URL or from the user's client."""
+    if provider is not None and not callable(getattr(provider, "get_credentials", None)):
+        kind = type(provider).__name__
+        raise InvalidArgumentError(
+            "credential_provider", f"must be a CredentialProvider of redis-py, not {kind}"
+        )
+    if client is None:
+        if url is None:
+            raise InvalidArgumentError("url", "is missing: give a url or a client")
+        return parse_url(url, provider)
+    if url is not None:
+        raise InvalidArgumentError("client", "is given, and a url too: give one of them")
+    if provider is not None:
+        raise InvalidArgumentError("credential_provider", "belongs to a url: give it to the client instead")
+    from jobqueue.storage.redis.net.redis_py import target_of  # noqa: PLC0415 - loaded when it is used
+
+    return target_of(client)
 
 
-def _encode_cursor(state: JobState, cursor: bytes) -> str:
-    return base64.urlsafe_b64encode(_cursor_mark(state) + cursor).decode()
+def _seconds(argument: str, value: float | None, configured: float | None) -> float:
+    if value is None:
+        return _TIMEOUT if configured is None else configured
+    return check_seconds(argument, value)
 
 
-def _decode_cursor(state: JobState, cursor: str) -> bytes:
-    try:
-        after = base64.b64decode(cursor[:_MOST_CURSOR].encode("ascii"), altchars=b"-_", validate=True)
-    except ValueError:
-        after = b""
-    mark = _cursor_mark(state)
-    if len(cursor) > _MOST_CURSOR or not after.startswith(mark) or len(after) < len(mark) + 7:
-        raise InvalidArgumentError("cursor", f"was not made by this store for {state} jobs")
-    return after.removeprefix(mark)
+def _without_repeats(jobs: Sequence[NewJob]) -> Sequence[NewJob]:
+    """Return the first jobs, up to one that may replace another of them: a script takes each id once then."""
+    seen = set[str]()
+    for place, job in enumerate(jobs):
+        if job.conflict is not Conflict.JOIN and job.id in seen:
+            return jobs[:place]
+        seen.add(job.id)
+    return jobs

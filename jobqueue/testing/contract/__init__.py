@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from jobqueue.testing.contract.addresses import AddressCases
+from jobqueue.testing.contract.admission import AdmissionCases
 from jobqueue.testing.contract.arguments import ArgumentCases
 from jobqueue.testing.contract.arrival import ArrivalCases
 from jobqueue.testing.contract.cancel import CancelCases
 from jobqueue.testing.contract.claim import ClaimCases
+from jobqueue.testing.contract.conflict import ConflictCases
+from jobqueue.testing.contract.documents import DocumentCases
 from jobqueue.testing.contract.expiry import ExpiryCases
 from jobqueue.testing.contract.fences import FenceCases
+from jobqueue.testing.contract.fields import FieldCases
 from jobqueue.testing.contract.front import FrontCases
+from jobqueue.testing.contract.history import HistoryCases
 from jobqueue.testing.contract.hostile import HostileCases
 from jobqueue.testing.contract.insert import InsertCases
 from jobqueue.testing.contract.large import LargeCases
 from jobqueue.testing.contract.leases import LeaseCases
+from jobqueue.testing.contract.letters import LetterCases
 from jobqueue.testing.contract.lifecycle import LifecycleCases
 from jobqueue.testing.contract.listing import ListingCases
 from jobqueue.testing.contract.locks import LockCases
+from jobqueue.testing.contract.revival import RevivalCases
 from jobqueue.testing.contract.settle import SettleCases
 from jobqueue.testing.contract.sweep import SweepCases
+from jobqueue.testing.contract.then import ThenCases
 from jobqueue.testing.contract.threads import ThreadCases
 from jobqueue.testing.contract.transitions import TransitionCases
 from jobqueue.testing.contract.waiters import WaiterCases
@@ -29,6 +38,7 @@ __all__ = ["StorageContract"]
 class StorageContract(
     InsertCases,
     ClaimCases,
+    ConflictCases,
     SettleCases,
     FenceCases,
     LeaseCases,
@@ -37,6 +47,7 @@ class StorageContract(
     CancelCases,
     ExpiryCases,
     WaiterCases,
+    AddressCases,
     WakeupCases,
     ArrivalCases,
     LockCases,
@@ -47,5 +58,12 @@ class StorageContract(
     LifecycleCases,
     ThreadCases,
     TransitionCases,
+    FieldCases,
+    HistoryCases,
+    LetterCases,
+    ThenCases,
+    DocumentCases,
+    RevivalCases,
+    AdmissionCases,
 ):
-    """Every promise of `jobqueue.storage.base`, as tests. Subclass it and give it ``make_storage``."""
+    """Every promise of `jobqueue.storage.contract`, as tests. Subclass it and give it ``make_storage``."""

@@ -10,18 +10,21 @@ from typing import Any
 import pytest
 
 from jobqueue.errors import InvalidArgumentError
-from jobqueue.job import Action, JobState, Settlement
-from jobqueue.storage.base import Claimed, InsertStatus, Renewal, Storage
+from jobqueue.model.outcomes import Settlement
+from jobqueue.model.states import Action, JobState
+from jobqueue.storage.contract import Storage
+from jobqueue.storage.values import MAX_HEADERS, MAX_SUMMARY, Claimed, InsertStatus, Renewal
 from jobqueue.testing.contract.base import Cases
 from jobqueue.testing.contract.support import LEASE, TTL, Box, Jobs, job
 
-__all__ = ["ArgumentCases"]
+__all__ = ["BATCHES", "BOOLS", "BYTES", "NUMBERS", "TEXTS", "ArgumentCases", "in_batch", "with_each"]
 
 TEXTS: list[Any] = [None, 5, True, b"q", ["q"], "", "x" * 300, "a\x00b", "a\nb", "\ud800"]
 NUMBERS: list[Any] = ["1", b"1", True, 1.0, 1.5, math.nan, math.inf, -1, -(10**400), 10**400, 2**63, [1]]
 SECONDS: list[Any] = [None, "1", True, math.nan, math.inf, -1, -0.5, 10**400, 1e300]
 BATCHES: list[Any] = [None, 5, "ab", b"ab", {"a"}, iter(())]
 BOOLS: list[Any] = [None, 0, 1, "yes"]
+LABELS = [one for one in TEXTS if one != ""]
 BYTES: list[Any] = ["text", 5, [1], bytearray(b"x"), memoryview(b"x")]
 
 
@@ -51,6 +54,10 @@ def bad_jobs() -> list[Any]:
         ttl=[*NUMBERS, None],
         reuse=[None, True, "return", "other"],
         wait=BOOLS,
+        headers=[None, *BYTES, bytes(MAX_HEADERS + 1)],
+        task=LABELS,
+        group=LABELS,
+        dead_letter_ttl=NUMBERS,
     )
 
 
@@ -63,12 +70,14 @@ def bad_settlements(run: Claimed) -> list[Any]:
         data=[None, *BYTES],
         ttl=[*NUMBERS, None],
         delay=[*NUMBERS, None],
+        summary=[None, *BYTES, bytes(MAX_SUMMARY + 1)],
+        then=[None, 5, "a", [job("new")], (None,), *((one,) for one in bad_jobs())],
     )
 
 
 def bad_renewals(run: Claimed) -> list[Any]:
     good = Renewal(run.id, run.fence, b"half")
-    return with_each(good, id=TEXTS, fence=[*NUMBERS, None], progress=BYTES)
+    return with_each(good, id=TEXTS, fence=[*NUMBERS, None], progress=BYTES, saved=BYTES)
 
 
 def calls(run: Claimed) -> dict[str, tuple[dict[str, Any], dict[str, list[Any]]]]:
@@ -93,8 +102,14 @@ def calls(run: Claimed) -> dict[str, tuple[dict[str, Any], dict[str, list[Any]]]
             },
         ),
         "get": (
-            {"queue": "q", "ids": ["waits"], "reply_to": "me", "payload": False},
-            {"queue": queues, "ids": ids, "reply_to": optional_texts, "payload": BOOLS},
+            {"queue": "q", "ids": ["waits"], "reply_to": "me", "payload": False, "letters": False},
+            {
+                "queue": queues,
+                "ids": ids,
+                "reply_to": optional_texts,
+                "payload": BOOLS,
+                "letters": BOOLS,
+            },
         ),
         "exchange": (
             {**work, "settlements": [done], "limit": 1, "lease": LEASE},
@@ -121,7 +136,7 @@ def calls(run: Claimed) -> dict[str, tuple[dict[str, Any], dict[str, list[Any]]]
             {"queue": "q", "ids": ["waits"], "running": True},
             {"queue": queues, "ids": ids, "running": BOOLS},
         ),
-        "keep": ({"queue": "q", "ttls": [("ended", 1)]}, {"queue": queues, "ttls": ttls}),
+        "set_ttl": ({"queue": "q", "ttls": [("ended", 1)]}, {"queue": queues, "ttls": ttls}),
         "scan": (
             {"queue": "q", "state": JobState.QUEUED, "limit": 1, "cursor": None},
             {"queue": queues, "state": [None, "queued", 5], "limit": numbers, "cursor": [5, b"1", True]},
@@ -136,16 +151,16 @@ def calls(run: Claimed) -> dict[str, tuple[dict[str, Any], dict[str, list[Any]]]
             {"queue": "q", "address": "me", "sink": Box()},
             {"queue": queues, "address": TEXTS, "sink": [None, 5, "sink", object()]},
         ),
-        "acquire": (
+        "lock_acquire": (
             {"lock": "l", "owner": "o", "ttl": TTL},
             {"lock": TEXTS, "owner": TEXTS, "ttl": [*numbers, 0]},
         ),
-        "renew": (
+        "lock_renew": (
             {"lock": "l", "owner": "o", "ttl": TTL},
             {"lock": TEXTS, "owner": TEXTS, "ttl": [*numbers, 0]},
         ),
-        "release": ({"lock": "l", "owner": "o"}, {"lock": TEXTS, "owner": TEXTS}),
-        "holder": ({"lock": "l"}, {"lock": TEXTS}),
+        "lock_release": ({"lock": "l", "owner": "o"}, {"lock": TEXTS, "owner": TEXTS}),
+        "lock_holder": ({"lock": "l"}, {"lock": TEXTS}),
         "wait_for_lock": ({"lock": "l", "timeout": 0}, {"lock": TEXTS, "timeout": SECONDS}),
     }
 
@@ -187,7 +202,7 @@ class ArgumentCases(Cases):
         run = await jobs.bring(JobState.PROCESSING, "runs")
         assert run is not None
         await jobs.put("waits")
-        assert await jobs.storage.acquire("l", "o", TTL) is not None
+        assert await jobs.storage.lock_acquire("l", "o", TTL) is not None
         return run
 
     async def all_that_can_be_seen(self, jobs: Jobs) -> list[Any]:
@@ -197,7 +212,7 @@ class ArgumentCases(Cases):
             await jobs.storage.counts("q"),
             await jobs.storage.queues(),
             await jobs.storage.workers("q"),
-            await jobs.storage.holder("l"),
+            await jobs.storage.lock_holder("l"),
         ]
 
 

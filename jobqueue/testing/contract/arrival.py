@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 
-from jobqueue.job import Action, JobState
-from jobqueue.storage.arrival import ClaimsOnArrival
-from jobqueue.storage.base import Exchanged, Storage
+from jobqueue.model.states import Action, JobState
+from jobqueue.storage.capabilities import ClaimsOnArrival
+from jobqueue.storage.contract import Storage
+from jobqueue.storage.values import Exchanged
 from jobqueue.testing.contract.base import Cases
 from jobqueue.testing.contract.support import LEASE, WAIT, Jobs, job, within_limit
 

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 import pytest
 import pytest_asyncio
 
-from jobqueue.storage.base import Storage
+from jobqueue.storage.contract import Storage
 from jobqueue.testing.clock import FakeClock
 from jobqueue.testing.contract.support import Jobs
 
@@ -17,7 +17,7 @@ __all__ = ["Cases"]
 
 
 class Cases(ABC):
-    """A store, empty and open, with a clock that stands still."""
+    """An empty open store with a clock that only tests move."""
 
     pytestmark = pytest.mark.asyncio
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jobqueue.job import Action, JobState, Settlement
-from jobqueue.storage.base import Counts, InsertStatus, Reuse, UpdateTtlStatus
+from jobqueue.model.outcomes import Settlement
+from jobqueue.model.states import Action, JobState
+from jobqueue.storage.values import Counts, InsertStatus, Reuse, UpdateTtlStatus
 from jobqueue.testing.contract.base import Cases
 from jobqueue.testing.contract.support import TTL, Jobs, job
 
@@ -24,7 +25,7 @@ class ExpiryCases(Cases):
     async def test_everything_of_a_job_expires_at_once(
         self, jobs: Jobs, state: JobState, purge: bool
     ) -> None:
-        await jobs.bring(state)
+        await jobs.bring(state, dead_letter_ttl=0)
         jobs.clock.move(TTL / 1000 - 0.001)
         if purge:
             assert await jobs.storage.purge("q", 10) == 0
@@ -38,7 +39,7 @@ class ExpiryCases(Cases):
         assert await jobs.ids_in(state) == []
         assert await jobs.storage.counts("q") == Counts()
         assert await jobs.cancel("a") == "not_found"
-        assert await jobs.storage.keep("q", [("a", TTL)]) == [NOT_FOUND]
+        assert await jobs.storage.set_ttl("q", [("a", TTL)]) == [NOT_FOUND]
         again = await jobs.put("a", payload=b"new")
         assert (again.status, again.data, again.attempts) == (InsertStatus.CREATED, None, 0)
         assert [(run.payload, run.attempts) for run in await jobs.claim(9)] == [(b"new", 1)]
@@ -96,7 +97,7 @@ class ExpiryCases(Cases):
     async def test_of_two_ttls_in_one_call_the_later_one_counts(self, jobs: Jobs) -> None:
         await jobs.bring(JobState.COMPLETED)
         for first, last in ((9_000, 2_000), (2_000, 9_000)):
-            assert await jobs.storage.keep("q", [("a", first), ("a", last)]) == [UPDATED, UPDATED]
+            assert await jobs.storage.set_ttl("q", [("a", first), ("a", last)]) == [UPDATED, UPDATED]
             assert (await jobs.record("a")).expires_at == jobs.clock.now_ms() + last
         jobs.clock.move(5)
         assert await jobs.storage.purge("q", 10) == 0
@@ -116,7 +117,7 @@ class ExpiryCases(Cases):
         await jobs.put("a")
         await jobs.complete(await jobs.claim_one(), ttl=TTL if kept else 0)
         if kept:
-            assert await jobs.storage.keep("q", [("a", 0)]) == [UPDATED]
+            assert await jobs.storage.set_ttl("q", [("a", 0)]) == [UPDATED]
         assert await jobs.find("a") is None
         assert await jobs.storage.counts("q") == Counts()
         assert (await jobs.put("a")).status is InsertStatus.CREATED
@@ -129,7 +130,7 @@ class ExpiryCases(Cases):
         await jobs.bring(state)
         jobs.clock.move(5)
         before = await jobs.record("a")
-        assert await jobs.storage.keep("q", [("a", ttl)]) == [UPDATED]
+        assert await jobs.storage.set_ttl("q", [("a", ttl)]) == [UPDATED]
         after = await jobs.record("a")
         assert after == before._replace(expires_at=jobs.clock.now_ms() + ttl, updated_at=after.updated_at)
         jobs.clock.move(ttl / 1000 - 0.001)
@@ -142,7 +143,7 @@ class ExpiryCases(Cases):
     async def test_the_last_keep_counts(self, jobs: Jobs) -> None:
         await jobs.bring(JobState.COMPLETED)
         for ttl in (9_000, 2_000, 5_000):
-            assert await jobs.storage.keep("q", [("a", ttl)]) == [UPDATED]
+            assert await jobs.storage.set_ttl("q", [("a", ttl)]) == [UPDATED]
         jobs.clock.move(4.999)
         assert await jobs.storage.purge("q", 10) == 0
         assert (await jobs.record("a")).result == b"result"
@@ -153,7 +154,7 @@ class ExpiryCases(Cases):
     async def test_a_live_job_has_nothing_to_keep(self, jobs: Jobs, state: JobState) -> None:
         await jobs.bring(state)
         before = await jobs.record("a")
-        assert await jobs.storage.keep("q", [("a", 1)]) == [UpdateTtlStatus.NOT_TERMINAL]
+        assert await jobs.storage.set_ttl("q", [("a", 1)]) == [UpdateTtlStatus.NOT_TERMINAL]
         assert await jobs.record("a") == before
         jobs.clock.move(1)
         assert await jobs.state("a") is state
@@ -162,22 +163,22 @@ class ExpiryCases(Cases):
         await jobs.bring(JobState.COMPLETED, "done")
         await jobs.put("a")
         ttls = [("zz", 5), ("done", 5), ("a", 5), ("done", 7)]
-        assert await jobs.storage.keep("q", ttls) == [
+        assert await jobs.storage.set_ttl("q", ttls) == [
             NOT_FOUND, UPDATED, UpdateTtlStatus.NOT_TERMINAL, UPDATED,
         ]  # fmt: skip
         assert (await jobs.record("done")).expires_at == jobs.clock.now_ms() + 7
-        assert await jobs.storage.keep("q", []) == []
-        assert await jobs.storage.keep("other", [("done", 5)]) == [NOT_FOUND]
+        assert await jobs.storage.set_ttl("q", []) == []
+        assert await jobs.storage.set_ttl("other", [("done", 5)]) == [NOT_FOUND]
 
     async def test_keep_does_not_raise_the_dead(self, jobs: Jobs) -> None:
         await jobs.bring(JobState.COMPLETED)
         jobs.clock.move(TTL / 1000)
-        assert await jobs.storage.keep("q", [("a", TTL)]) == [NOT_FOUND]
+        assert await jobs.storage.set_ttl("q", [("a", TTL)]) == [NOT_FOUND]
         assert await jobs.find("a") is None
 
     async def test_a_kept_expiry_ends_with_its_record(self, jobs: Jobs) -> None:
         await jobs.bring(JobState.COMPLETED)
-        await jobs.storage.keep("q", [("a", 1_000)])
+        await jobs.storage.set_ttl("q", [("a", 1_000)])
         await jobs.put("a", reuse=Reuse.RERUN, payload=b"new")
         jobs.clock.move(2)
         await jobs.storage.purge("q", 10)
@@ -191,9 +192,9 @@ class ExpiryCases(Cases):
     async def test_purge_deletes_only_what_expired(self, jobs: Jobs) -> None:
         for n, state in enumerate([*LIVE, *ENDED]):
             delay = 10**9 if state is JobState.SCHEDULED else 0
-            await jobs.bring(state, f"{state}-{n}", priority=n, delay=delay, ttl=10)
+            await jobs.bring(state, f"{state}-{n}", priority=n, delay=delay, ttl=10, dead_letter_ttl=0)
         await jobs.bring(JobState.COMPLETED, "kept", priority=9)
-        await jobs.storage.keep("q", [("kept", 2 * TTL)])
+        await jobs.storage.set_ttl("q", [("kept", 2 * TTL)])
         jobs.clock.move(TTL / 1000)
         # What a store has dropped by itself before is not counted.
         assert 0 <= await jobs.storage.purge("q", 100) <= 3
@@ -220,13 +221,13 @@ class ExpiryCases(Cases):
         """A store may index them as one: then each has to leave it alone."""
         ids = [f"{n:03}" for n in range(150)]
         state = JobState.COMPLETED if action is Action.COMPLETE else JobState.FAILED
-        await jobs.put_all(ids)
+        await jobs.put_all(ids, dead_letter_ttl=0)
         await jobs.exchange(
             *(Settlement(run.id, run.fence, action, b"d", TTL) for run in await jobs.claim(150))
         )
         assert await jobs.ids_in(state) == ids
         kept = [("003", 2 * TTL), ("000", TTL // 2), ("149", TTL), ("003", 3 * TTL), ("077", TTL + 1)]
-        assert await jobs.storage.keep("q", kept) == [UPDATED] * 5
+        assert await jobs.storage.set_ttl("q", kept) == [UPDATED] * 5
         for id in ("001", "148"):
             assert (await jobs.put(id, reuse=Reuse.RERUN)).status is InsertStatus.CREATED
         assert await jobs.ids_in(state) == [id for id in ids if id not in {"001", "148"}]
@@ -259,7 +260,7 @@ class ExpiryCases(Cases):
 
     async def test_a_purged_store_is_as_new(self, jobs: Jobs) -> None:
         await jobs.bring(JobState.COMPLETED)
-        run = await jobs.bring(JobState.FAILED, "b")
+        run = await jobs.bring(JobState.FAILED, "b", dead_letter_ttl=0)
         jobs.clock.move(TTL / 1000 + 60)
         await jobs.storage.purge("q", 10)
         assert await jobs.storage.queues() in ([], ["q"])

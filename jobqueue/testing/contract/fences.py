@@ -6,8 +6,10 @@ import asyncio
 
 import pytest
 
-from jobqueue.job import Action, JobState, Settlement
-from jobqueue.storage.base import Reuse, SettleStatus, Storage
+from jobqueue.model.outcomes import Settlement
+from jobqueue.model.states import Action, JobState
+from jobqueue.storage.contract import Storage
+from jobqueue.storage.values import Reuse, SettleStatus
 from jobqueue.testing.contract.base import Cases
 from jobqueue.testing.contract.support import LEASE, TTL, Jobs
 

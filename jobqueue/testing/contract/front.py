@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from jobqueue.job import Action, Settlement
-from jobqueue.storage.base import Claimed
+from jobqueue.model.outcomes import Settlement
+from jobqueue.model.states import Action
+from jobqueue.storage.values import Claimed
 from jobqueue.testing.contract.base import Cases
 from jobqueue.testing.contract.support import LEASE, Jobs, job
 

@@ -6,8 +6,9 @@ import unicodedata
 
 import pytest
 
-from jobqueue.job import Action, JobState, Settlement
-from jobqueue.storage.base import InsertStatus, LeaseStatus, Renewal
+from jobqueue.model.outcomes import Settlement
+from jobqueue.model.states import Action, JobState
+from jobqueue.storage.values import InsertStatus, LeaseStatus, Renewal
 from jobqueue.testing.contract.base import Cases
 from jobqueue.testing.contract.support import ALL_BYTES, LEASE, TTL, Box, Jobs, job
 
@@ -88,7 +89,7 @@ class HostileCases(Cases):
         assert (record.id, record.result) == (id, id.encode())
         assert (await jobs.put(id)).data == id.encode()
         assert await jobs.cancel(id) == "completed"
-        assert await jobs.storage.keep("q", [(id, 1_000)]) == ["updated"]
+        assert await jobs.storage.set_ttl("q", [(id, 1_000)]) == ["updated"]
         jobs.clock.move(1)
         assert await jobs.storage.purge("q", 10) <= 1
         assert await jobs.find(id) is None

@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
-from jobqueue.job import Action, JobState
-from jobqueue.storage.base import Inserted, InsertStatus, NewJob, Record, Reuse, Storage
+from jobqueue.model.states import Action, JobState
+from jobqueue.storage.contract import Storage
+from jobqueue.storage.values import Inserted, InsertStatus, NewJob, Record, Reuse
 from jobqueue.testing.contract.base import Cases
 from jobqueue.testing.contract.support import TTL, Jobs, job
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from jobqueue.job import Action, JobState, Settlement
-from jobqueue.storage.base import CancelStatus, InsertStatus, SettleStatus, UpdateTtlStatus
+from jobqueue.model.outcomes import Settlement
+from jobqueue.model.states import Action, JobState
+from jobqueue.storage.values import CancelStatus, InsertStatus, SettleStatus, UpdateTtlStatus
 from jobqueue.testing.contract.base import Cases
 from jobqueue.testing.contract.support import LEASE, TTL, Jobs, job
 
@@ -84,7 +85,7 @@ class LargeCases(Cases):
         for run, error in zip(await jobs.claim(COUNT), CONTENTS, strict=True):
             await jobs.settle(run, Action.FAIL, error)
         assert sorted(await listed(jobs, JobState.FAILED)) == IDS
-        assert await jobs.storage.keep("q", [(id, 5) for id in IDS]) == [UpdateTtlStatus.UPDATED] * COUNT
+        assert await jobs.storage.set_ttl("q", [(id, 5) for id in IDS]) == [UpdateTtlStatus.UPDATED] * COUNT
         jobs.clock.move(1)
         assert await jobs.storage.get("q", IDS) == [None] * COUNT
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jobqueue.job import Action
-from jobqueue.storage.base import LeaseStatus, Renewal
+from jobqueue.model.states import Action
+from jobqueue.storage.values import LeaseStatus, Renewal
 from jobqueue.testing.contract.base import Cases
 from jobqueue.testing.contract.support import LEASE, Jobs
 

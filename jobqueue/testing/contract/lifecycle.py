@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from jobqueue.errors import StorageError
-from jobqueue.job import JobState
-from jobqueue.storage.base import InsertStatus, Storage
+from jobqueue.model.states import JobState
+from jobqueue.storage.contract import Storage
+from jobqueue.storage.values import InsertStatus
 from jobqueue.testing.clock import FakeClock
 from jobqueue.testing.contract.base import Cases
 from jobqueue.testing.contract.support import LEASE, TTL, Box, Jobs, job
@@ -23,7 +24,7 @@ CALLS: dict[str, Callable[[Storage], Awaitable[object]]] = {
     "extend": lambda store: store.extend("q", "w", [], LEASE),
     "sweep": lambda store: store.sweep("q", 10),
     "cancel": lambda store: store.cancel("q", ["a"]),
-    "keep": lambda store: store.keep("q", [("a", TTL)]),
+    "set_ttl": lambda store: store.set_ttl("q", [("a", TTL)]),
     "purge": lambda store: store.purge("q", 10),
     "scan": lambda store: store.scan("q", JobState.QUEUED, 10),
     "counts": lambda store: store.counts("q"),
@@ -31,10 +32,10 @@ CALLS: dict[str, Callable[[Storage], Awaitable[object]]] = {
     "workers": lambda store: store.workers("q"),
     "wait_for_work": lambda store: store.wait_for_work("q", "w", 0.01),
     "subscribe": lambda store: store.subscribe("q", "me", Box()),
-    "acquire": lambda store: store.acquire("lock", "me", TTL),
-    "renew": lambda store: store.renew("lock", "me", TTL),
-    "release": lambda store: store.release("lock", "me"),
-    "holder": lambda store: store.holder("lock"),
+    "lock_acquire": lambda store: store.lock_acquire("lock", "me", TTL),
+    "lock_renew": lambda store: store.lock_renew("lock", "me", TTL),
+    "lock_release": lambda store: store.lock_release("lock", "me"),
+    "lock_holder": lambda store: store.lock_holder("lock"),
     "wait_for_lock": lambda store: store.wait_for_lock("lock", 0.01),
 }
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jobqueue.job import Action, JobState, Settlement
-from jobqueue.storage.base import SettleStatus
+from jobqueue.model.outcomes import Settlement
+from jobqueue.model.states import Action, JobState
+from jobqueue.storage.values import SettleStatus
 from jobqueue.testing.contract.base import Cases
 from jobqueue.testing.contract.support import ALL_BYTES, TTL, Jobs, job
 
@@ -53,14 +54,16 @@ class SettleCases(Cases):
         jobs.clock.move(3)
         assert await jobs.settle(run, Action.FAIL, b"why", ttl=9_000) is ACCEPTED
         now = jobs.clock.now_ms()
+        record = await jobs.record("a", payload=True)
         # The payload stays with the error: a dead letter is there to be looked at and run again.
-        assert await jobs.record("a", payload=True) == before._replace(
+        assert record == before._replace(
             state=JobState.FAILED,
             worker=None,
             lease_until=None,
             error=b"why",
             expires_at=now + 9_000,
             updated_at=now,
+            history=record.history,
         )
 
     async def test_retry(self, jobs: Jobs) -> None:
@@ -71,13 +74,15 @@ class SettleCases(Cases):
         # Attempts left are policy: the store does as it is told.
         assert await jobs.settle(run, Action.RETRY, b"why", delay=2_000) is ACCEPTED
         now = jobs.clock.now_ms()
-        assert await jobs.record("a", payload=True) == before._replace(
+        record = await jobs.record("a", payload=True)
+        assert record == before._replace(
             state=JobState.FAILING,
             worker=None,
             lease_until=None,
             error=b"why",
             run_at=now + 2_000,
             updated_at=now,
+            history=record.history,
         )
         jobs.clock.move(1.999)
         assert await jobs.claim() == []

@@ -6,23 +6,38 @@ import asyncio
 from collections.abc import Awaitable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from jobqueue.job import Action, JobState, Settlement
-from jobqueue.storage.base import (
+from jobqueue.model.outcomes import Settlement
+from jobqueue.model.states import Action, JobState
+from jobqueue.storage.contract import Storage
+from jobqueue.storage.values import (
     CancelStatus,
     Claimed,
     Exchanged,
     Inserted,
+    InsertStatus,
     LeaseStatus,
     NewJob,
     Record,
     Renewal,
     Reply,
     SettleStatus,
-    Storage,
 )
 from jobqueue.testing.clock import FakeClock
 
-__all__ = ["ALL_BYTES", "LEASE", "LIMIT", "TTL", "WAIT", "Box", "Jobs", "job", "run_out", "within_limit"]
+__all__ = [
+    "ALL_BYTES",
+    "LEASE",
+    "LIMIT",
+    "TTL",
+    "WAIT",
+    "Box",
+    "Jobs",
+    "expect_only",
+    "job",
+    "run_out",
+    "waiting",
+    "within_limit",
+]
 
 LIMIT = 10.0
 """Longest time, in real seconds, for an action of a server or a thread."""
@@ -69,7 +84,7 @@ class Box:
         self.replies.extend(replies)
         self._news.set()
 
-    def cancel(self, queue: str, id: str, fence: int) -> None:
+    def cancel_requested(self, queue: str, id: str, fence: int) -> None:
         self.cancels.append((queue, id, fence))
         self._news.set()
 
@@ -145,9 +160,17 @@ class Jobs:
         return [claimed.id for claimed in await self.claim(limit)]
 
     async def settle(
-        self, run: Claimed, action: Action, data: bytes = b"", *, ttl: int = TTL, delay: int = 0
+        self,
+        run: Claimed,
+        action: Action,
+        data: bytes = b"",
+        *,
+        ttl: int = TTL,
+        delay: int = 0,
+        summary: bytes = b"",
+        then: Sequence[NewJob] = (),
     ) -> SettleStatus:
-        settlement = Settlement(run.id, run.fence, action, data, ttl, delay)
+        settlement = Settlement(run.id, run.fence, action, data, ttl, delay, summary, tuple(then))
         (status,) = (await self.exchange(settlement)).settled
         return status
 
@@ -155,9 +178,15 @@ class Jobs:
         return await self.settle(run, Action.COMPLETE, result, ttl=ttl)
 
     async def extend(
-        self, run: Claimed, progress: bytes | None = None, *, worker: str = "w", lease: int = LEASE
+        self,
+        run: Claimed,
+        progress: bytes | None = None,
+        *,
+        saved: bytes | None = None,
+        worker: str = "w",
+        lease: int = LEASE,
     ) -> LeaseStatus:
-        renewal = Renewal(run.id, run.fence, progress)
+        renewal = Renewal(run.id, run.fence, progress, saved)
         (status,) = await self.storage.extend(self.queue, worker, [renewal], lease)
         return status
 
@@ -172,12 +201,12 @@ class Jobs:
 
     # -- looking ----------------------------------------------------------------------------------
 
-    async def find(self, id: str = "a", *, payload: bool = False) -> Record | None:
-        (record,) = await self.storage.get(self.queue, [id], payload=payload)
+    async def find(self, id: str = "a", *, payload: bool = False, letters: bool = False) -> Record | None:
+        (record,) = await self.storage.get(self.queue, [id], payload=payload, letters=letters)
         return record
 
-    async def record(self, id: str = "a", *, payload: bool = False) -> Record:
-        record = await self.find(id, payload=payload)
+    async def record(self, id: str = "a", *, payload: bool = False, letters: bool = False) -> Record:
+        record = await self.find(id, payload=payload, letters=letters)
         assert record is not None, f"{id!r} is absent"
         return record
 
@@ -219,3 +248,20 @@ def job(id: str = "a", payload: bytes = b"payload", **fields: Any) -> NewJob:
     """Make a `NewJob` with the TTL that the cases assume."""
     fields.setdefault("ttl", TTL)
     return NewJob(id, payload, **fields)
+
+
+async def waiting(jobs: Jobs, id: str = "a", *, address: str = "me") -> tuple[Box, Inserted]:
+    """Subscribe, and insert a job that is waited for."""
+    box = Box()
+    await jobs.storage.subscribe("q", address, box)
+    (inserted,) = await jobs.insert(job(id, wait=True), reply_to=address)
+    assert inserted.status is InsertStatus.CREATED
+    return box, inserted
+
+
+async def expect_only(jobs: Jobs, box: Box, ids: list[str]) -> None:
+    """Send one more reply the same way: with it, everything sent before has come."""
+    await jobs.insert(job("mark", wait=True, priority=99), reply_to="me")
+    await jobs.complete(await jobs.claim_one())
+    await box.take(replies=len(ids) + 1)
+    assert [reply.id for reply in box.replies] == [*ids, "mark"]

@@ -6,9 +6,11 @@ import asyncio
 
 import pytest
 
-from jobqueue.job import STALLED_ERROR, Action, JobState
-from jobqueue.storage.base import Storage, Swept
-from jobqueue.storage.sweeping import Sweepable
+from jobqueue.model.outcomes import STALLED_ERROR
+from jobqueue.model.states import Action, JobState
+from jobqueue.storage.capabilities import Sweepable
+from jobqueue.storage.contract import Storage
+from jobqueue.storage.values import Swept
 from jobqueue.testing.contract.base import Cases
 from jobqueue.testing.contract.support import LEASE, TTL, Jobs, job
 
@@ -35,6 +37,7 @@ class SweepCases(Cases):
             worker=None,
             lease_until=None,
             updated_at=jobs.clock.now_ms(),
+            history=record.history,
         )
         assert record.fence > run.fence
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from jobqueue.errors import StorageError
-from jobqueue.job import Action
-from jobqueue.storage.base import LeaseStatus, Renewal, Reply, Storage
+from jobqueue.model.states import Action
+from jobqueue.storage.contract import Storage
+from jobqueue.storage.values import LeaseStatus, Renewal, Reply
 from jobqueue.testing.contract.base import Cases
 from jobqueue.testing.contract.support import LEASE, LIMIT, WAIT, Box, Jobs, job
 
@@ -87,9 +88,9 @@ class ThreadCases(Cases):
                 threads.append(threading.get_ident())
                 super().deliver(replies)
 
-            def cancel(self, queue: str, id: str, fence: int) -> None:
+            def cancel_requested(self, queue: str, id: str, fence: int) -> None:
                 threads.append(threading.get_ident())
-                super().cancel(queue, id, fence)
+                super().cancel_requested(queue, id, fence)
 
         async def listen(store: Storage, ready: Callable[[], None]) -> tuple[Box, int]:
             box = Here()

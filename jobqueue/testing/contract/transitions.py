@@ -1,4 +1,4 @@
-"""Every transition of `jobqueue.job.TRANSITIONS` happens in the store, and no other."""
+"""Every transition of `jobqueue.model.states.TRANSITIONS` happens in the store, and no other."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from jobqueue.job import ENDED, TRANSITIONS, Action, JobState, Settlement
-from jobqueue.storage.base import Renewal, Reuse
+from jobqueue.model.outcomes import Settlement
+from jobqueue.model.states import ENDED, TRANSITIONS, Action, JobState
+from jobqueue.storage.values import Renewal, Reuse
 from jobqueue.testing.contract.base import Cases
 from jobqueue.testing.contract.support import LEASE, TTL, Jobs
 
@@ -63,7 +64,7 @@ CALLS: dict[str, Callable[[Jobs], Awaitable[object]]] = {
     "cancel running": lambda jobs: jobs.cancel("a", running=True),
     "extend": extend,
     "sweep": lambda jobs: jobs.storage.sweep("q", 10),
-    "keep": lambda jobs: jobs.storage.keep("q", [("a", TTL)]),
+    "set_ttl": lambda jobs: jobs.storage.set_ttl("q", [("a", TTL)]),
     "purge": lambda jobs: jobs.storage.purge("q", 10),
     "look": look,
 }

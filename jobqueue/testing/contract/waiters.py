@@ -1,13 +1,14 @@
-"""Replies: the waiters of a job are told its end."""
+"""Replies: the waiters of a job receive its end."""
 
 from __future__ import annotations
 
 import pytest
 
-from jobqueue.job import STALLED_ERROR, Action, JobState
-from jobqueue.storage.base import MAX_WAITERS, Inserted, InsertStatus, Reply, Reuse, Storage
+from jobqueue.model.outcomes import STALLED_ERROR
+from jobqueue.model.states import Action, JobState
+from jobqueue.storage.values import MAX_WAITERS, InsertStatus, Reply, Reuse
 from jobqueue.testing.contract.base import Cases
-from jobqueue.testing.contract.support import ALL_BYTES, LEASE, Box, Jobs, job
+from jobqueue.testing.contract.support import ALL_BYTES, Box, Jobs, expect_only, job, waiting
 
 __all__ = ["WaiterCases"]
 
@@ -15,26 +16,18 @@ __all__ = ["WaiterCases"]
 class WaiterCases(Cases):
     """Replies."""
 
-    async def waiting(self, jobs: Jobs, id: str = "a", *, address: str = "me") -> tuple[Box, Inserted]:
-        """Subscribe, and insert a job that is waited for."""
-        box = Box()
-        await jobs.storage.subscribe("q", address, box)
-        (inserted,) = await jobs.insert(job(id, wait=True), reply_to=address)
-        assert inserted.status is InsertStatus.CREATED
-        return box, inserted
-
     @pytest.mark.parametrize(
         "result",
         [b"result", b"", b"null", b"false", b"0", ALL_BYTES, b"r" * 4096],
         ids=["plain", "empty", "null", "false", "0", "all-bytes", "4KiB"],
     )
     async def test_completed(self, jobs: Jobs, result: bytes) -> None:
-        box, inserted = await self.waiting(jobs)
+        box, inserted = await waiting(jobs)
         await jobs.complete(await jobs.claim_one(), result)
         assert await box.reply() == Reply("q", "a", inserted.seq, JobState.COMPLETED, result, 1)
 
     async def test_a_large_result_may_be_left_to_be_read(self, jobs: Jobs) -> None:
-        box, inserted = await self.waiting(jobs)
+        box, inserted = await waiting(jobs)
         result = b"r" * 1_048_576
         await jobs.complete(await jobs.claim_one(), result)
         reply = await box.reply()
@@ -43,7 +36,7 @@ class WaiterCases(Cases):
         assert (await jobs.record("a")).result == result
 
     async def test_failed(self, jobs: Jobs) -> None:
-        box, inserted = await self.waiting(jobs)
+        box, inserted = await waiting(jobs)
         await jobs.settle(await jobs.claim_one(), Action.RETRY, b"first")
         await jobs.settle(await jobs.claim_one(), Action.FAIL, b"second")
         assert await box.reply() == Reply("q", "a", inserted.seq, JobState.FAILED, b"second", 2)
@@ -61,7 +54,7 @@ class WaiterCases(Cases):
 
     @pytest.mark.parametrize("asked", [False, True])
     async def test_cancelled_while_it_ran(self, jobs: Jobs, asked: bool) -> None:
-        box, inserted = await self.waiting(jobs)
+        box, inserted = await waiting(jobs)
         run = await jobs.claim_one()
         if asked:
             await jobs.cancel("a", running=True)
@@ -69,7 +62,7 @@ class WaiterCases(Cases):
         assert await box.reply() == Reply("q", "a", inserted.seq, JobState.CANCELLED, None, 1)
 
     async def test_cancelled_by_a_sweep(self, jobs: Jobs) -> None:
-        box, inserted = await self.waiting(jobs)
+        box, inserted = await waiting(jobs)
         await jobs.claim()
         await jobs.cancel("a", running=True)
         await jobs.stall()
@@ -88,7 +81,7 @@ class WaiterCases(Cases):
     # -- registering ------------------------------------------------------------------------------
 
     async def test_a_waiter_of_a_found_job(self, jobs: Jobs) -> None:
-        first, inserted = await self.waiting(jobs, address="one")
+        first, inserted = await waiting(jobs, address="one")
         second = Box()
         await jobs.storage.subscribe("q", "two", second)
         (found,) = await jobs.insert(job("a", wait=True), reply_to="two")
@@ -116,14 +109,14 @@ class WaiterCases(Cases):
         assert await box.reply() == Reply("q", "a", record.seq, JobState.COMPLETED, b"result", run.attempts)
 
     async def test_an_address_that_waits_twice_is_told_once(self, jobs: Jobs) -> None:
-        box, _ = await self.waiting(jobs)
+        box, _ = await waiting(jobs)
         await jobs.insert(job("a", wait=True), job("a", wait=True), reply_to="me")
         await jobs.storage.get("q", ["a", "a"], reply_to="me")
         await jobs.complete(await jobs.claim_one())
-        await self.expect_only(jobs, box, ["a"])
+        await expect_only(jobs, box, ["a"])
 
     async def test_too_many_waiters_drop_the_first(self, jobs: Jobs) -> None:
-        dropped, _ = await self.waiting(jobs, address="me")
+        dropped, _ = await waiting(jobs, address="me")
         kept = Box()
         await jobs.storage.subscribe("q", "kept", kept)
         await jobs.storage.get("q", ["a"], reply_to="kept")
@@ -133,7 +126,7 @@ class WaiterCases(Cases):
         assert run.payload == b"payload"
         await jobs.complete(run)
         assert (await kept.reply()).id == "a"
-        await self.expect_only(jobs, dropped, [])
+        await expect_only(jobs, dropped, [])
 
     async def test_who_does_not_ask_is_not_told(self, jobs: Jobs) -> None:
         box = Box()
@@ -144,7 +137,7 @@ class WaiterCases(Cases):
         await jobs.storage.get("q", ["a", "c"])
         for run in await jobs.claim(3):
             await jobs.complete(run)
-        await self.expect_only(jobs, box, ["b"])
+        await expect_only(jobs, box, ["b"])
 
     @pytest.mark.parametrize("state", [JobState.COMPLETED, JobState.FAILED])
     async def test_an_ended_job_has_no_waiters(self, jobs: Jobs, state: JobState) -> None:
@@ -157,23 +150,23 @@ class WaiterCases(Cases):
         # The next incarnation is another job: it must not answer for this one.
         await jobs.put("a", reuse=Reuse.RERUN)
         await jobs.complete(await jobs.claim_one())
-        await self.expect_only(jobs, box, [])
+        await expect_only(jobs, box, [])
 
     async def test_waiters_are_forgotten_when_they_have_been_told(self, jobs: Jobs) -> None:
-        box, _ = await self.waiting(jobs)
+        box, _ = await waiting(jobs)
         run = await jobs.claim_one()
         await jobs.complete(run)
         await jobs.complete(run)
         await jobs.put("a", reuse=Reuse.RERUN)
         await jobs.complete(await jobs.claim_one())
-        await self.expect_only(jobs, box, ["a"])
+        await expect_only(jobs, box, ["a"])
 
     async def test_waiters_of_a_cancelled_job_do_not_hear_of_the_next(self, jobs: Jobs) -> None:
-        box, inserted = await self.waiting(jobs)
+        box, inserted = await waiting(jobs)
         await jobs.cancel("a")
         await jobs.put("a")
         await jobs.complete(await jobs.claim_one())
-        await self.expect_only(jobs, box, ["a"])
+        await expect_only(jobs, box, ["a"])
         assert box.replies[0] == Reply("q", "a", inserted.seq, JobState.CANCELLED, None, 0)
 
     async def test_a_refused_job_has_no_waiters(self, jobs: Jobs) -> None:
@@ -182,10 +175,10 @@ class WaiterCases(Cases):
         await jobs.insert(job("a", wait=True), reply_to="me", max_length=0)
         await jobs.put("a")
         await jobs.complete(await jobs.claim_one())
-        await self.expect_only(jobs, box, [])
+        await expect_only(jobs, box, [])
 
     async def test_waiters_stay_through_every_live_state(self, jobs: Jobs) -> None:
-        box, _ = await self.waiting(jobs)
+        box, _ = await waiting(jobs)
         await jobs.settle(await jobs.claim_one(), Action.RELEASE)
         await jobs.settle(await jobs.claim_one(), Action.RETRY, b"e", delay=1_000)
         jobs.clock.move(1)
@@ -197,11 +190,11 @@ class WaiterCases(Cases):
         assert (await box.reply()).attempts == 3
 
     async def test_a_lost_settlement_tells_nobody(self, jobs: Jobs) -> None:
-        box, _ = await self.waiting(jobs)
+        box, _ = await waiting(jobs)
         run = await jobs.claim_one()
         await jobs.stall()
         assert await jobs.complete(run) == "lost"
-        await self.expect_only(jobs, box, [])
+        await expect_only(jobs, box, [])
 
     @pytest.mark.parametrize("end", [Action.COMPLETE, Action.FAIL, Action.CANCEL])
     async def test_every_answer_about_a_job_names_its_incarnation(self, jobs: Jobs, end: Action) -> None:
@@ -261,113 +254,3 @@ class WaiterCases(Cases):
         await oldest.take(replies=1)
         if count > MAX_WAITERS:  # of fewer, how many bytes they take is the store's own affair
             assert [reply.id for reply in oldest.replies] == ["mark"]
-
-    # -- addresses --------------------------------------------------------------------------------
-
-    async def test_replies_go_to_their_address_only(self, jobs: Jobs) -> None:
-        mine, _ = await self.waiting(jobs, "a", address="me")
-        yours, _ = await self.waiting(jobs, "b", address="you")
-        for run in await jobs.claim(2):
-            await jobs.complete(run)
-        assert (await mine.reply()).id == "a"
-        assert (await yours.reply()).id == "b"
-
-    async def test_replies_come_from_every_queue_that_was_subscribed_to(self, jobs: Jobs) -> None:
-        box = Box()
-        for queue in ("q1", "q2"):
-            await jobs.storage.subscribe(queue, "me", box)
-        for queue in ("q1", "q2"):
-            there = jobs.at(queue)
-            await there.insert(job("a", wait=True), reply_to="me")
-            await there.complete(await there.claim_one())
-        await box.take(replies=2)
-        assert sorted(reply.queue for reply in box.replies) == ["q1", "q2"]
-
-    async def test_replies_come_from_the_queue_that_was_subscribed_to_only(self, jobs: Jobs) -> None:
-        box, both = Box(), Box()
-        for queue in ("q1", "q2"):
-            await jobs.storage.subscribe(queue, "me", both)
-        await jobs.storage.subscribe("q1", "me", box)
-        await jobs.storage.unsubscribe("q2", "me", box)
-        for queue in ("q2", "q1"):
-            there = jobs.at(queue)
-            await there.insert(job("a", wait=True), reply_to="me")
-            run = await there.claim_one(worker="me")
-            await there.cancel("a", running=True)
-            await there.settle(run, Action.CANCEL)
-        await both.take(replies=2, cancels=2)
-        await box.take(replies=1, cancels=1)
-        assert [reply.queue for reply in box.replies] == ["q1"]
-        assert [cancel[0] for cancel in box.cancels] == ["q1"]
-
-    async def test_replies_reach_another_handle(self, jobs: Jobs, other: Storage) -> None:
-        box = Box()
-        await other.subscribe("q", "me", box)
-        await other.insert("q", [job("a", wait=True)], reply_to="me")
-        await jobs.complete(await jobs.claim_one())
-        assert (await box.reply()).data == b"result"
-
-    async def test_an_address_may_have_several_sinks(self, jobs: Jobs) -> None:
-        first, inserted = await self.waiting(jobs)
-        second = Box()
-        await jobs.storage.subscribe("q", "me", second)
-        await jobs.complete(await jobs.claim_one())
-        reply = Reply("q", "a", inserted.seq, JobState.COMPLETED, b"result", 1)
-        assert await first.reply() == reply
-        assert await second.reply() == reply
-
-    async def test_a_sink_that_subscribes_twice_is_told_once(self, jobs: Jobs) -> None:
-        box, _ = await self.waiting(jobs)
-        await jobs.storage.subscribe("q", "me", box)
-        await jobs.complete(await jobs.claim_one())
-        await self.expect_only(jobs, box, ["a"])
-
-    async def test_after_unsubscribing_nothing_comes(self, jobs: Jobs) -> None:
-        gone, _ = await self.waiting(jobs)
-        stays = Box()
-        await jobs.storage.subscribe("q", "me", stays)
-        for _ in range(2):
-            await jobs.storage.unsubscribe("q", "me", gone)
-        await jobs.complete(await jobs.claim_one())
-        await self.expect_only(jobs, stays, ["a"])
-        assert gone.replies == []
-
-    async def test_of_two_who_wait_one_may_leave(self, jobs: Jobs) -> None:
-        leaves, _ = await self.waiting(jobs, address="leaves")
-        stays = Box()
-        await jobs.storage.subscribe("q", "me", stays)
-        await jobs.insert(job("a", wait=True), reply_to="me")
-        await jobs.storage.unsubscribe("q", "leaves", leaves)
-        await jobs.complete(await jobs.claim_one())
-        await self.expect_only(jobs, stays, ["a"])
-        assert leaves.replies == []
-
-    async def test_unsubscribing_what_is_not_subscribed_is_harmless(self, jobs: Jobs) -> None:
-        box, _ = await self.waiting(jobs)
-        await jobs.storage.unsubscribe("q", "me", Box())
-        await jobs.storage.unsubscribe("q", "never", box)
-        await jobs.complete(await jobs.claim_one())
-        assert (await box.reply()).id == "a"
-        await jobs.storage.unsubscribe("q", "me", box)
-        await jobs.storage.unsubscribe("q", "me", box)
-        await jobs.storage.subscribe("q", "me", box)
-        await jobs.insert(job("b", wait=True), reply_to="me")
-        await jobs.complete(await jobs.claim_one())
-        await box.take(replies=2)
-        assert [reply.id for reply in box.replies] == ["a", "b"]
-
-    @pytest.mark.parametrize("address", ["w:1", "a b", "{x}", "*", "../up", "naïve-☃", "h" * 200])
-    async def test_any_address(self, jobs: Jobs, address: str) -> None:
-        box, _ = await self.waiting(jobs, address=address)
-        run = await jobs.claim_one(worker=address, lease=LEASE)
-        await jobs.cancel("a", running=True)
-        await jobs.settle(run, Action.CANCEL)
-        await box.take(replies=1, cancels=1)
-        assert set(box.cancels) == {("q", "a", run.fence)}
-
-    async def expect_only(self, jobs: Jobs, box: Box, ids: list[str]) -> None:
-        """Send one more reply the same way: with it, everything sent before has come."""
-        await jobs.insert(job("mark", wait=True, priority=99), reply_to="me")
-        await jobs.complete(await jobs.claim_one())
-        await box.take(replies=len(ids) + 1)
-        assert [reply.id for reply in box.replies] == [*ids, "mark"]

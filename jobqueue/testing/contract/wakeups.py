@@ -7,8 +7,8 @@ from collections.abc import Awaitable
 
 import pytest
 
-from jobqueue.job import Action
-from jobqueue.storage.base import Storage
+from jobqueue.model.states import Action
+from jobqueue.storage.contract import Storage
 from jobqueue.testing.clock import FakeClock
 from jobqueue.testing.contract.base import Cases
 from jobqueue.testing.contract.support import LEASE, LIMIT, WAIT, Jobs, job, run_out, within_limit
@@ -30,6 +30,13 @@ class WakeupCases(Cases):
     async def test_ready_work_is_reported_at_once(self, jobs: Jobs) -> None:
         await jobs.put("a")
         assert await within_limit(jobs.storage.wait_for_work("q", "idle", WAIT)) is True
+        assert await jobs.claim_ids() == ["a"]
+
+    async def test_work_that_nobody_has_claimed_is_reported_again(self, jobs: Jobs) -> None:
+        await jobs.put("a")
+        for _ in range(3):
+            assert await within_limit(jobs.storage.wait_for_work("q", "idle", WAIT)) is True
+        assert await self.woken_by(jobs)
         assert await jobs.claim_ids() == ["a"]
 
     async def test_an_insert_wakes(self, jobs: Jobs) -> None:

@@ -1,0 +1,366 @@
+"""`App`: several queues and a reaper in one process, on one store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar, get_args, overload
+
+from jobqueue.client.session import worker_of
+from jobqueue.errors import InvalidArgumentError, JobQueueError
+from jobqueue.events import Event, Listener, QueueEvent, ReaperEvent
+from jobqueue.maintenance.leadership import LeaderElection
+from jobqueue.maintenance.reaper import Reaper
+from jobqueue.model.checks import (
+    check_bool,
+    check_callable,
+    check_count,
+    check_id,
+    check_names,
+    check_seconds,
+)
+from jobqueue.queue import Queue
+from jobqueue.runtime.lifecycle import Service, Session, check_unstarted, is_started, runs_in
+from jobqueue.runtime.loops import Home
+from jobqueue.runtime.tasks import all_at_once
+from jobqueue.storage.contract import Storage
+from jobqueue.storage.urls import as_storage, made_from_one_url
+from jobqueue.worker.options import MAX_CONCURRENCY
+
+__all__ = ["App"]
+
+E = TypeVar("E", bound=Event)
+F = TypeVar("F", bound=Callable[..., Any])
+
+_QUEUE_EVENTS: dict[str, type[Event]] = {kind.name: kind for kind in get_args(QueueEvent)}
+_REAPER_EVENTS: dict[str, type[Event]] = {kind.name: kind for kind in get_args(ReaperEvent)}
+
+
+class App(Service["AppSession"]):
+    """Several queues and a reaper on one store, which start, serve and stop together.
+
+    Use it as a context manager, call `run`, or name it to the command: ``jobqueue worker MODULE:app``.
+    One process then has one connection for the calls of all its queues, and one thread for their leases.
+
+    Args:
+        storage: a store, or a URL for `open_storage`; ``None``: the URL in ``JOBQUEUE_STORAGE``.
+        queues: `Queue` objects with different names, on that store: made with the same object, or with the
+            same URL, in which case they are given the object of the app.
+        reaper: ``True``: be the reaper of the store, while no other worker or reaper leads; ``False``: have
+            none; or a `Reaper` on that store, with options of its own.
+
+    Raises `InvalidArgumentError`.
+    """
+
+    def __init__(
+        self,
+        storage: Storage | str | None = None,
+        queues: Iterable[Queue[Any, Any]] = (),
+        *,
+        reaper: Reaper | bool = True,
+    ) -> None:
+        super().__init__("this app", "App")
+        self._storage = as_storage(storage)
+        self._queues = _checked(queues)
+        self._working = self._queues
+        for queue in self._queues:
+            _adopt(self._storage, queue, "queues", f"queue {queue.name!r}")
+        if isinstance(reaper, Reaper):
+            _adopt(self._storage, reaper, "reaper", "the reaper")
+            self._reaper, self._reaps = reaper, True
+        else:
+            # Made in any case: listeners and `configure` find it there.
+            self._reaper = Reaper(self._storage, leader_election=LeaderElection())
+            self._reaps = check_bool("reaper", reaper)
+        self._check_has_parts()
+
+    def __repr__(self) -> str:
+        names = ", ".join(queue.name for queue in self._queues) or "no queue"
+        return f"<App of {names} on {self._storage!r}, {'started' if self._session else 'stopped'}>"
+
+    @property
+    def storage(self) -> Storage:
+        """The store of this app."""
+        return self._storage
+
+    @property
+    def queues(self) -> tuple[Queue[Any, Any], ...]:
+        """The queues, in the order given."""
+        return self._queues
+
+    @property
+    def working(self) -> tuple[Queue[Any, Any], ...]:
+        """The queues whose jobs are run here: all, unless `configure` said otherwise. The others produce."""
+        return self._working
+
+    @property
+    def reaper(self) -> Reaper | None:
+        """The reaper, ``None`` if this app has none."""
+        return self._reaper if self._reaps else None
+
+    def configure(
+        self,
+        *,
+        storage: Storage | str | None = None,
+        concurrency: int | None = None,
+        worker_id: str | None = None,
+        reaper: bool | None = None,
+        queues: Iterable[str] | None = None,
+        tasks: Iterable[str] | None = None,
+    ) -> None:
+        """Replace arguments of this app and of its queues, as a command line does; only before `start`.
+
+        ``queues`` are names of queues of this app: only these work here, the others only produce. ``tasks``
+        are names of tasks of these: as for `Queue.configure`, and queues that have none of them only
+        produce.
+
+        Raises `InvalidArgumentError`, and `JobQueueError` if the app is started.
+        """
+        self._check_unstarted()
+        for queue in self._queues:
+            check_unstarted(queue)
+        check_unstarted(self._reaper)
+        if concurrency is not None:
+            check_count("concurrency", concurrency, high=MAX_CONCURRENCY)
+        if worker_id is not None:
+            check_id(worker_id, "worker_id")
+        if reaper is not None:
+            check_bool("reaper", reaper)
+        working = self._working if queues is None else self._check_queues(queues)
+        if tasks is not None:
+            working = _restrict(working, check_names("tasks", tasks))
+        self._working = working
+        if storage is not None:
+            self._storage = as_storage(storage)
+            self._reaper.configure(storage=self._storage)
+        for queue in self._queues:
+            given = None if storage is None else self._storage
+            queue.configure(storage=given, concurrency=concurrency, worker_id=worker_id)
+        if reaper is not None:
+            self._reaps = check_bool("reaper", reaper)
+            self._check_has_parts()
+
+    @overload
+    def on(self, name: type[E], listener: Listener[E]) -> Callable[[], None]: ...
+    @overload
+    def on(self, name: type[E]) -> Callable[[F], F]: ...
+    @overload
+    def on(self, name: str, listener: Listener[Any]) -> Callable[[], None]: ...
+    @overload
+    def on(self, name: str) -> Callable[[F], F]: ...
+    def on(self, name: Any, listener: Listener[Any] | None = None) -> Callable[..., Any]:
+        """Call ``listener(event)`` at every event of that class or name, of any queue and of the reaper.
+
+        Returns a function that removes the listener; without a listener, a decorator. Otherwise as
+        `Queue.on`. Raises `InvalidArgumentError` for an unknown event.
+        """
+        if listener is not None:
+            return self._listen(name, listener)
+
+        def register(function: F) -> F:
+            self._listen(name, function)
+            return function
+
+        return register
+
+    def _listen(self, name: Any, listener: Listener[Any]) -> Callable[[], None]:
+        check_callable("listener", listener)
+        sources: list[Any] = [*self._queues] if _known(_QUEUE_EVENTS, name) else []
+        sources += [self._reaper] if _known(_REAPER_EVENTS, name) else []
+        if not sources and not _known(_QUEUE_EVENTS, name):
+            known = ", ".join(_QUEUE_EVENTS | _REAPER_EVENTS)
+            raise InvalidArgumentError("name", f"must be one of {known}, not {name!r}")
+        removers: list[Callable[[], None]] = [source.on(name, listener) for source in sources]
+
+        def remove() -> None:
+            for each in removers:
+                each()
+
+        return remove
+
+    # -- life ------------------------------------------------------------------------------------------
+
+    async def stop(self, timeout: float | None = None) -> None:
+        """Stop all queues at the same time, as `Queue.stop` does, and the reaper.
+
+        ``timeout`` in seconds is one bound for all of them. Does nothing if not started.
+        """
+        if timeout is not None:
+            check_seconds("timeout", timeout, zero=True)
+        await self._stop(timeout)
+
+    async def until_broken(self) -> None:
+        """Wait until a queue or the reaper fails in a way only a restart can fix, and raise that error.
+
+        Returns when the app is stopped. It also stops when others have stopped every queue of it.
+        """
+        session = self._session
+        if session is None:
+            return
+        self._check_loop()
+        self._check_sound(session)
+        await session.until_stopped()
+        await self._stop(only=session)
+
+    async def until_empty(self) -> None:
+        """Wait until no job of the queues that work here is ready, and none runs here.
+
+        Jobs that are scheduled for later, or wait for a retry, do not count. It asks the store itself, so
+        that jobs which running ones enqueue are run, too. Returns at once if the app is not started.
+        """
+        session = self._session
+        if session is not None:
+            self._check_loop()
+            await session.until_empty()
+
+    async def _begin(self, home: Home) -> AppSession:
+        started: list[Queue[Any, Any] | Reaper] = []
+        try:
+            for part in self._parts():
+                if is_started(part):  # by somebody else, whose it is until this app has started as a whole
+                    continue
+                produces = isinstance(part, Queue) and part not in self._working
+                await (part.start(work=False) if produces and isinstance(part, Queue) else part.start())
+                started.append(part)
+        except BaseException:
+            # At once: what has begun to run belongs to no app that would wait for it.
+            await all_at_once(
+                [part.stop(0.0) if isinstance(part, Queue) else part.stop() for part in started]
+            )
+            raise
+        return AppSession(home, self._queues, self._working, self.reaper)
+
+    def _parts(self) -> list[Queue[Any, Any] | Reaper]:
+        return [*self._queues, *([self._reaper] if self._reaps else [])]
+
+    def _check_queues(self, names: Iterable[str]) -> tuple[Queue[Any, Any], ...]:
+        wanted = check_names("queues", names)
+        known = [queue.name for queue in self._queues]
+        for name in wanted:
+            if name not in known:
+                raise InvalidArgumentError("queues", f"{name!r} is none of {', '.join(known) or 'no queues'}")
+        return tuple(queue for queue in self._queues if queue.name in wanted)
+
+    def _check_has_parts(self) -> None:
+        if not self._parts():
+            raise InvalidArgumentError("queues", "must not be empty without a reaper: there is nothing to do")
+
+
+class AppSession(Session):
+    """An app from one start to the next stop: its parts are started."""
+
+    def __init__(
+        self,
+        home: Home,
+        queues: Sequence[Queue[Any, Any]],
+        working: Sequence[Queue[Any, Any]],
+        reaper: Reaper | None,
+    ) -> None:
+        super().__init__("this app", "App", home)
+        self._queues = queues
+        self._working = working
+        self._reaper = reaper
+
+    @property
+    def ready(self) -> bool:
+        """Whether every queue is ready; without queues, whether the reaper is."""
+        if self._queues:
+            return all(queue.ready for queue in self._queues)
+        return self._reaper is not None and self._reaper.ready
+
+    def runs(self, task: asyncio.Task[Any] | None) -> bool:
+        """Return whether a task is the run of a job here."""
+        return any(runs_in(queue, task) for queue in self._queues)
+
+    async def drain(self, timeout: float | None) -> None:
+        """Stop all parts at once. None waits for another, nor misses its stop because another failed."""
+        stops = [queue.stop(timeout) for queue in self._queues]
+        await all_at_once(stops if self._reaper is None else [*stops, self._reaper.stop()])
+
+    def hurry(self) -> None:
+        """Give the running jobs back now, in a running or later stop."""
+        for queue in self._queues:
+            queue.hurry()
+
+    async def close(self) -> None:
+        """Do nothing: each part has closed the store for itself."""
+
+    async def until_empty(self) -> None:
+        """Wait until no job of the queues is ready and none runs here."""
+        workers = [worker for queue in self._working if (worker := worker_of(queue)) is not None]
+        while True:
+            # A job of one queue may enqueue in another that was found empty before: until none did.
+            before = sum(worker.claimed for worker in workers)
+            at_rest = not any(worker.running for worker in workers)
+            for worker in workers:
+                await worker.until_empty()
+            if at_rest and before == sum(worker.claimed for worker in workers):
+                return
+
+    async def until_stopped(self) -> None:
+        """Wait until others have stopped every queue, or the reaper alone; raise what breaks any part."""
+        parts: list[Service[Any]] = [*self._queues]
+        parts += [] if self._reaper is None else [self._reaper]
+        waits = [asyncio.ensure_future(part.until_broken()) for part in parts]
+        awaited = set(waits[: len(self._queues) or None])
+        try:
+            left = set(waits)
+            while awaited & left:
+                over, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+                for wait in over:
+                    wait.result()
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+
+def _checked(queues: Iterable[Queue[Any, Any]]) -> tuple[Queue[Any, Any], ...]:
+    if not isinstance(queues, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidArgumentError("queues", f"must be Queue objects, not {type(queues).__name__}")
+    checked: dict[str, Queue[Any, Any]] = {}
+    for queue in queues:
+        if not isinstance(queue, Queue):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidArgumentError(
+                "queues",
+                f"must be Queue objects, not {queue!r:.100}: an app runs queues, with their handlers",
+            )
+        if queue.name in checked:
+            raise InvalidArgumentError(
+                "queues",
+                f"two are named {queue.name!r}: give them different names, or use one with more concurrency",
+            )
+        checked[queue.name] = queue
+    return tuple(checked.values())
+
+
+def _adopt(storage: Storage, part: Queue[Any, Any] | Reaper, argument: str, label: str) -> None:
+    """Put a part on the store of the app, if it names the same one. Raises `InvalidArgumentError`."""
+    if part.storage is storage:
+        return
+    if not made_from_one_url(part.storage, storage):
+        raise InvalidArgumentError(
+            argument,
+            f"{label} is on {part.storage!r}, and the app on {storage!r}: make them with one object, "
+            "as in storage = open_storage(url), or use an app for each store",
+        )
+    try:
+        part.configure(storage=storage)
+    except JobQueueError as error:
+        raise InvalidArgumentError(argument, f"{label} is started already: make the app before") from error
+
+
+def _restrict(queues: Sequence[Queue[Any, Any]], tasks: Sequence[str]) -> tuple[Queue[Any, Any], ...]:
+    """Have queues serve only these tasks; return those that have some of them."""
+    having = {queue: [name for name in tasks if name in queue.task] for queue in queues}
+    for name in tasks:
+        if not any(name in known for known in having.values()):
+            every = ", ".join(known for queue in queues for known in queue.task)
+            raise InvalidArgumentError("tasks", f"{name!r} is none of the tasks here: {every or 'none'}")
+    for queue, known in having.items():
+        if known:
+            queue.configure(tasks=known)
+    return tuple(queue for queue, known in having.items() if known)
+
+
+def _known(kinds: dict[str, type[Event]], name: Any) -> bool:
+    return any(name is kind or name == text for text, kind in kinds.items())

@@ -1,0 +1,1 @@
+"""The parts of long-running commands: signals, fleets, probes, process managers."""

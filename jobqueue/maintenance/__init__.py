@@ -1,0 +1,1 @@
+"""Upkeep of a store: the reaper and the election of its leader."""

@@ -1,0 +1,1 @@
+"""Policy without I/O: states, outcomes and retries of jobs, and checks of arguments."""

@@ -1,0 +1,1 @@
+"""Observation of running queues: the log."""

@@ -1,0 +1,1 @@
+"""The calls that change a store, as the journal keeps them."""

@@ -1,0 +1,1 @@
+"""The directory of a store: its files, their frames, locks and notifications."""

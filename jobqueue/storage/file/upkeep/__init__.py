@@ -1,0 +1,1 @@
+"""Reading, mending and compacting the files of a store."""

@@ -1,0 +1,53 @@
+"""Completes the answers of an insertion with the jobs that the store has found and not yet read."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import cast
+
+from jobqueue.model.states import ENDED, JobState
+from jobqueue.storage.values import Inserted, InsertStatus, NewJob, Record
+
+__all__ = ["REPLACED_UNREAD", "as_found", "read_found"]
+
+REPLACED_UNREAD = Inserted(InsertStatus.REPLACED, 0, JobState.COMPLETED)
+"""Stands for a job that an earlier send of the call has replaced. It stays if the job is gone since."""
+
+
+def as_found(job: Record) -> Inserted:
+    """Describe a job that an insertion has found."""
+    data = job.result if job.state is JobState.COMPLETED else job.error
+    return Inserted(
+        InsertStatus.FOUND, job.seq, job.state, data if job.state in ENDED else None, job.attempts
+    )
+
+
+async def read_found(
+    jobs: Sequence[NewJob],
+    answers: Sequence[Inserted | None],
+    get: Callable[[Sequence[str]], Awaitable[Sequence[Record | None]]],
+    insert: Callable[[Sequence[NewJob]], Awaitable[Sequence[Inserted]]],
+) -> list[Inserted]:
+    """Read the jobs without an answer: their data were too large for it, or the call was a repeated one.
+
+    One that has gone since is inserted.
+    """
+    unread = [
+        (place, job)
+        for place, (job, answer) in enumerate(zip(jobs, answers, strict=True))
+        if answer is None or answer is REPLACED_UNREAD
+    ]
+    if not unread:
+        return cast("list[Inserted]", answers)
+    read = list(answers)
+    gone: list[tuple[int, NewJob]] = []
+    for (place, job), record in zip(unread, await get([job.id for _, job in unread]), strict=True):
+        if record is not None:
+            replaced = answers[place] is REPLACED_UNREAD
+            found = as_found(record)
+            read[place] = found._replace(status=InsertStatus.REPLACED, data=None) if replaced else found
+        elif answers[place] is None:
+            gone.append((place, job))
+    for (place, _), inserted in zip(gone, await insert([job for _, job in gone]), strict=True):
+        read[place] = inserted
+    return cast("list[Inserted]", read)

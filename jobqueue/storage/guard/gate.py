@@ -1,0 +1,58 @@
+"""The way to the ledger: a breaker in front of it, and one log line for each change."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import ParamSpec, TypeVar
+
+from jobqueue.errors import JobQueueError, StorageUnavailableError
+from jobqueue.runtime.clock import SYSTEM_CLOCK
+from jobqueue.runtime.loggers import get_logger
+from jobqueue.storage.guard.policy import Breaker, BreakerState
+
+__all__ = ["Gate", "LedgerAwayError"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+log = get_logger("jobqueue.storage.guard")
+
+
+class LedgerAwayError(StorageUnavailableError):
+    """The ledger did not answer, or was not asked since it has not answered lately."""
+
+
+class Gate:
+    """Makes the calls to a ledger, unless it has failed lately."""
+
+    def __init__(self, failures: int, reset: float) -> None:
+        self._breaker = Breaker(failures, reset)
+        self._away = False
+
+    @property
+    def state(self) -> BreakerState:
+        """Whether the ledger is asked."""
+        return self._breaker.state(SYSTEM_CLOCK.monotonic())
+
+    async def ask(self, call: Callable[P, Awaitable[T]], *args: P.args, **options: P.kwargs) -> T:
+        """Make a call. Raises `LedgerAwayError` for whatever goes wrong with the ledger."""
+        if not self._breaker.admits(SYSTEM_CLOCK.monotonic()):
+            raise LedgerAwayError(
+                "the ledger is not asked: it has failed several times, and is tried again soon"
+            )
+        try:
+            answer = await call(*args, **options)
+        except JobQueueError as error:
+            self._breaker.failed_at(SYSTEM_CLOCK.monotonic())
+            if not self._away:
+                self._away = True
+                log.warning("the ledger does not take what the store takes: %s", error)
+            raise LedgerAwayError(f"the ledger: {error}") from error
+        except BaseException:  # cancelled: nothing is known of the ledger
+            self._breaker.trying = False
+            raise
+        self._breaker.succeeded()
+        if self._away:
+            self._away = False
+            log.info("the ledger answers again")
+        return answer

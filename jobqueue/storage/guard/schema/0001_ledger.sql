@@ -1,0 +1,69 @@
+-- The ledger of a guarded store: one row for each job that was asked for, and what became of it. Instants and
+-- durations are whole milliseconds since 1970.
+--
+-- States: 1 scheduled, 2 queued, 3 processing, 4 failing, 5 completed, 6 failed, 7 cancelled, 8 replaced: the store has
+-- another job of that id, and how this one ended was not recorded. Below 5 a job is live: the store must have it.
+
+create table jobqueue.meta (
+    only_row boolean primary key default true check (only_row),
+    version int not null,
+    secret text not null
+);
+comment on column jobqueue.meta.version is 'Number of the last schema file that was applied';
+
+create table jobqueue.job (
+    token uuid primary key,
+    queue text collate "C" not null,
+    id text collate "C" not null,
+    state smallint not null,
+    priority int not null,
+    due bigint not null,
+    max_attempts int not null,
+    max_stalls int not null,
+    ttl bigint not null,
+    dead_letter_ttl bigint,
+    payload bytea not null,
+    headers bytea not null,
+    task text collate "C" not null,
+    group_name text collate "C" not null,
+    created bigint not null,
+    updated bigint not null,
+    attempts int not null default 0,
+    requeued int not null default 0,
+    worker text,
+    error text,
+    outcome bytea,
+    expires bigint,
+    history jsonb not null default '[]'
+);
+comment on column jobqueue.job.token is 'Names the job in the store, too; rises with the time';
+comment on column jobqueue.job.requeued is 'How often it was brought back to the store';
+comment on column jobqueue.job.outcome is 'The result of a completed job, the encoded error of a failed one';
+comment on column jobqueue.job.history is 'Changes of state: [instant, event, worker, attempt, error]';
+
+create index job_id on jobqueue.job (id, queue, token);
+create index job_live on jobqueue.job (token) where state < 5;
+create index job_ended on jobqueue.job (updated) where state >= 5;
+
+-- What is known of the store.
+create table jobqueue.store (
+    only_row boolean primary key default true check (only_row),
+    epoch bytea,
+    version bigint not null default 0,
+    lost_at bigint not null default 0,
+    stuck int not null default 0
+);
+comment on column jobqueue.store.epoch is 'A random value that a wiped store no longer has';
+comment on column jobqueue.store.version is 'Its version: a store that was set back has a lower one';
+comment on column jobqueue.store.lost_at is 'When the store was last found wiped or set back';
+comment on column jobqueue.store.stuck is 'Jobs whose lease was long over when the store was last compared';
+insert into jobqueue.store default values;
+
+-- For people: who did what, when.
+create view jobqueue.audit as
+    select j.queue, j.id, j.token, to_timestamp(j.created / 1000.0) as at, 'enqueued'::text as event,
+           null::text as worker, 0 as attempt, null::text as error
+    from jobqueue.job j
+    union all
+    select j.queue, j.id, j.token, to_timestamp((h ->> 0)::bigint / 1000.0), h ->> 1, h ->> 2, (h ->> 3)::int, h ->> 4
+    from jobqueue.job j, jsonb_array_elements(j.history) h;

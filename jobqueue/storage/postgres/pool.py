@@ -1,0 +1,151 @@
+"""A bounded number of connections, and calls that are repeated when they meet a fault.
+
+A call uses one connection at a time and asks for no second one, so that waiting for a connection always ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
+
+from jobqueue.errors import JobQueueError, StorageUnavailableError
+from jobqueue.runtime.clock import SYSTEM_CLOCK
+from jobqueue.storage.postgres.faults import judge
+from jobqueue.storage.postgres.target import Connection, Target, Timeouts, connect, pinned
+
+__all__ = ["Pool"]
+
+T = TypeVar("T")
+
+_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
+_CLOSE_WITHIN = 1.0
+
+
+class Pool:
+    """Connections of one event loop to one database."""
+
+    def __init__(self, target: Target, timeouts: Timeouts, size: int, retry_for: float) -> None:
+        self.target = target
+        self.retry_for = retry_for
+        self._timeouts = timeouts
+        self._size = size
+        self._open: set[Connection] = set()
+        self._connecting = 0
+        self._idle: list[Connection] = []
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._closed = False
+        self.was_lost = True
+        """Whether a connection has ended since the last call that noted it: another server may answer now."""
+
+    @property
+    def where(self) -> str:
+        """The server, for messages."""
+        return f"PostgreSQL at {self.target}"
+
+    async def run(self, call: Callable[[Connection, bool], Awaitable[T]]) -> T:
+        """Make a call, again and again while it meets faults that pass.
+
+        ``call`` gets a connection, and whether it may have been carried out before.
+        """
+        give_up_at = SYSTEM_CLOCK.monotonic() + self.retry_for
+        pause, repeated = _PAUSE, False
+        while True:
+            try:
+                async with (
+                    self.connection() as connection,
+                    pinned(connection, self.target, self._timeouts),
+                ):
+                    return await call(connection, repeated)
+            except JobQueueError:
+                raise
+            except Exception as error:
+                fault = judge(error, self.where)
+                if fault is None:
+                    raise
+                if not fault.again or self._closed or SYSTEM_CLOCK.monotonic() + pause > give_up_at:
+                    raise fault.error from error
+                repeated = repeated or fault.unknown
+            await SYSTEM_CLOCK.sleep(SYSTEM_CLOCK.uniform(pause / 2, pause))
+            pause = min(_LONGEST_PAUSE, pause * 2)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncGenerator[Connection]:
+        """Lend a connection; one that meets a fault which ends it is given up."""
+        connection = await self._take()
+        lost = True
+        try:
+            yield connection
+            lost = False
+        except Exception as error:
+            fault = judge(error, self.where)
+            lost = fault is None or fault.lost
+            raise
+        finally:
+            self._give_back(connection, lost=lost or connection.is_closed() or connection.is_in_transaction())
+
+    async def _take(self) -> Connection:
+        while not self._closed:
+            while self._idle:
+                connection = self._idle.pop()
+                if not connection.is_closed():
+                    return connection
+                self._drop(connection)
+            if len(self._open) + self._connecting < self._size:
+                return await self._connect()
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except BaseException:
+                if turn.done() and not turn.cancelled():
+                    self._next()
+                raise
+        raise StorageUnavailableError(f"{self.where}: the store was closed")
+
+    async def _connect(self) -> Connection:
+        self._connecting += 1
+        try:
+            connection = await connect(self.target, self._timeouts)
+        except BaseException:
+            self._next()
+            raise
+        finally:
+            self._connecting -= 1
+        self._open.add(connection)
+        return connection
+
+    def _give_back(self, connection: Connection, *, lost: bool) -> None:
+        if lost or self._closed:
+            self._drop(connection)
+        else:
+            self._idle.append(connection)
+        self._next()
+
+    def _drop(self, connection: Connection) -> None:
+        self.was_lost = True
+        self._open.discard(connection)
+        connection.terminate()
+
+    def _next(self) -> None:
+        """Let one of those that wait look again."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+
+    async def close(self) -> None:
+        """End all connections; calls under way fail."""
+        self._closed = True
+        while self._waiting:
+            self._next()
+        for connection in tuple(self._open):
+            if connection in self._idle:
+                with suppress(Exception):  # it ends one way or the other
+                    await connection.close(timeout=_CLOSE_WITHIN)
+            connection.terminate()
+        self._open.clear()
+        self._idle.clear()

@@ -1,0 +1,192 @@
+-- The tables. Instants and durations are whole milliseconds.
+--
+-- A job is written once (job), and so is its end (outcome). While it lives it has exactly one row more, narrow and
+-- short-lived, which says where it is: in ready, due or lease. Who deletes that row moves the job on, so a row lock on
+-- it decides every race. A few jobs also have rows in detail and attempt: those that failed, stalled or told progress.
+--
+-- Indexes for look-ups by key begin with the column that tells rows apart: one that begins with the queue would be used
+-- for the queue alone. Where two cost the same, as on an empty table, the planner takes the younger: so that by seq is
+-- the last.
+--
+-- States: 1 scheduled, 2 queued, 3 processing, 4 failing, 5 completed, 6 failed, 7 cancelled.
+
+create sequence jobqueue.number;
+comment on sequence jobqueue.number is
+    'Numbers of incarnations, places in line, fences and terms. Kept above the microseconds since 1970: see keep_pace';
+
+create table jobqueue.meta (
+    only_row boolean primary key default true check (only_row),
+    version int not null,
+    secret text not null
+);
+comment on column jobqueue.meta.version is 'Number of the last schema file that was applied';
+comment on column jobqueue.meta.secret is 'Makes names of channels that nobody can guess who may not read this';
+
+create table jobqueue.queue (
+    queue int generated always as identity primary key,
+    name text collate "C" not null unique
+);
+
+create table jobqueue.job (
+    queue int not null,
+    id text collate "C" not null,
+    seq bigint not null,
+    token bigint not null,
+    created bigint not null,
+    priority int not null,
+    due bigint not null,
+    max_attempts int not null,
+    max_stalls int not null,
+    ttl bigint not null,
+    dead_letter_ttl bigint,
+    payload bytea not null,
+    headers bytea not null default '',
+    task text collate "C" not null default '',
+    group_name text collate "C" not null default '',
+    primary key (id, queue)
+);
+comment on column jobqueue.job.token is 'Names the call that created the job: a repeated call recognises its own jobs';
+comment on column jobqueue.job.due is 'When it was due at first';
+
+create table jobqueue.ready (
+    queue int not null,
+    priority int not null,
+    place bigint not null,
+    seq bigint not null,
+    due bigint not null,
+    updated bigint not null,
+    fence bigint not null default 0,
+    attempts int not null default 0,
+    stalls int not null default 0,
+    id text collate "C" not null
+);
+create unique index ready_line on jobqueue.ready (queue, priority desc, place);
+create index ready_seq on jobqueue.ready (queue, seq);
+comment on column jobqueue.ready.place is 'Order within the priority; negative for what was released or recovered';
+
+create table jobqueue.due (
+    queue int not null,
+    at bigint not null,
+    seq bigint not null,
+    updated bigint not null,
+    fence bigint not null default 0,
+    priority int not null,
+    attempts int not null default 0,
+    stalls int not null default 0,
+    id text collate "C" not null
+);
+create index due_at on jobqueue.due (queue, at, seq);
+alter table jobqueue.due add primary key (queue, seq);
+create index due_scheduled on jobqueue.due (queue, seq) where attempts = 0;
+create index due_failing on jobqueue.due (queue, seq) where attempts > 0;
+comment on table jobqueue.due is 'Jobs that wait for their time: scheduled with attempts = 0, failing with more';
+
+create table jobqueue.lease (
+    queue int not null,
+    until bigint not null,
+    seq bigint not null,
+    fence bigint not null,
+    token bigint not null,
+    due bigint not null,
+    updated bigint not null,
+    priority int not null,
+    attempts int not null,
+    stalls int not null,
+    cancelling boolean not null default false,
+    id text collate "C" not null,
+    worker text collate "C" not null,
+    primary key (fence)
+) with (fillfactor = 70);
+create index lease_seq on jobqueue.lease (seq);
+comment on column jobqueue.lease.token is 'Names the call that claimed the job: a repeated call gets its claims again';
+
+create table jobqueue.outcome (
+    queue int not null,
+    seq bigint not null,
+    fence bigint not null,
+    due bigint not null,
+    updated bigint not null,
+    expires bigint not null,
+    purge_at bigint not null,
+    attempts int not null,
+    stalls int not null,
+    state smallint not null,
+    cancelling boolean not null default false,
+    id text collate "C" not null,
+    data bytea
+);
+create index outcome_purge on jobqueue.outcome (queue, purge_at);
+create index outcome_state on jobqueue.outcome (queue, state, seq) where state <> 5;
+alter table jobqueue.outcome add primary key (queue, seq);
+comment on column jobqueue.outcome.state is 'Of a replaced job 10 more: only what it came to can still be read';
+comment on column jobqueue.outcome.purge_at is 'When the record may be deleted: later than expires for dead letters';
+
+create table jobqueue.detail (
+    queue int not null,
+    seq bigint not null,
+    error bytea,
+    progress bytea,
+    saved bytea,
+    primary key (seq, queue)
+) with (fillfactor = 70);
+
+create table jobqueue.attempt (
+    queue int not null,
+    seq bigint not null,
+    fence bigint not null,
+    at bigint not null,
+    attempt int not null,
+    worker text collate "C" not null,
+    error bytea not null,
+    primary key (seq, queue, fence)
+);
+comment on table jobqueue.attempt is 'Failed attempts and stalls of a job';
+
+-- Pushes are hints, so that a crash may take these.
+create unlogged table jobqueue.waiter (
+    seq bigint not null,
+    address text collate "C" not null,
+    added bigint not null,
+    primary key (seq, address)
+);
+
+create table jobqueue.gone (
+    queue int not null,
+    jobs bigint not null
+);
+create index gone_queue on jobqueue.gone (queue);
+comment on table jobqueue.gone is 'Numbers of ended jobs whose records were deleted; added up by each purge';
+
+create table jobqueue.worker (
+    queue int not null,
+    name text collate "C" not null,
+    seen bigint not null,
+    primary key (queue, name)
+) with (fillfactor = 50);
+
+create table jobqueue.lock (
+    name text collate "C" primary key,
+    owner text collate "C" not null,
+    term bigint not null,
+    until bigint not null
+) with (fillfactor = 50);
+
+create table jobqueue.document (
+    space text collate "C" not null,
+    name text collate "C" not null,
+    version bigint not null,
+    data bytea not null,
+    primary key (space, name)
+);
+
+-- Rows of these live for moments: vacuum by their number, not by the share of a table that is empty at most times.
+alter table jobqueue.ready set (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000,
+    autovacuum_vacuum_cost_delay = 0);
+alter table jobqueue.due set (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000,
+    autovacuum_vacuum_cost_delay = 0);
+alter table jobqueue.lease set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
+    autovacuum_vacuum_cost_delay = 0);
+alter table jobqueue.waiter set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
+    autovacuum_vacuum_cost_delay = 0);
+alter table jobqueue.worker set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+alter table jobqueue.lock set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);

@@ -1,0 +1,459 @@
+-- Reading: every job as a record, and what the calls share.
+
+create view jobqueue.record as
+select
+    j.queue, j.id, j.seq,
+    case
+        when o.seq is not null then o.state
+        when l.seq is not null then 3::smallint
+        when r.seq is not null then 2::smallint
+        when d.attempts > 0 then 4::smallint
+        else 1::smallint
+    end as state,
+    j.priority,
+    coalesce(o.due, l.due, r.due, d.at) as due,
+    j.created,
+    coalesce(o.updated, l.updated, r.updated, d.updated) as updated,
+    coalesce(o.attempts, l.attempts, r.attempts, d.attempts) as attempts,
+    j.max_attempts,
+    coalesce(o.stalls, l.stalls, r.stalls, d.stalls) as stalls,
+    j.max_stalls, j.ttl,
+    coalesce(o.fence, l.fence, r.fence, d.fence) as fence,
+    l.worker,
+    l.until,
+    coalesce(o.cancelling, l.cancelling, false) as cancelling,
+    case when o.state = 5 then o.data end as result,
+    case when o.seq is null then x.error when o.state = 6 then o.data end as error,
+    x.progress,
+    o.expires,
+    o.purge_at,
+    case when o.state in (5, 7) then null else j.payload end as payload,
+    j.headers, j.task, j.group_name, j.token
+-- Each looked up by its key, whatever the statistics say: at most times these tables are empty.
+from jobqueue.job j
+left join lateral (
+    select r.* from jobqueue.ready r where r.queue = j.queue and r.seq = j.seq offset 0
+) r on true
+left join lateral (select l.* from jobqueue.lease l where l.seq = j.seq offset 0) l on true
+left join lateral (select d.* from jobqueue.due d where d.queue = j.queue and d.seq = j.seq offset 0) d on true
+left join lateral (
+    select o.* from jobqueue.outcome o where o.queue = j.queue and o.seq = j.seq offset 0
+) o on true
+left join lateral (
+    select x.* from jobqueue.detail x where x.queue = j.queue and x.seq = j.seq offset 0
+) x on true;
+
+-- The time of a call: the server's, unless a test gives its own.
+create function jobqueue.instant(p_now bigint) returns bigint
+language sql volatile parallel safe
+as $$ select coalesce(p_now, floor(extract(epoch from clock_timestamp()) * 1000)::bigint) $$;
+
+-- Keeps the numbers above the clock in microseconds, so that they rise too when a server takes over that lacks the last
+-- writes. ``p_ahead``: how far above at least, for a connection that may have met such a server. They are never much
+-- further ahead, so that all that was lost is below.
+create function jobqueue.keep_pace(p_ahead bigint default 0) returns void
+language plpgsql volatile
+as $$
+declare
+    v_least bigint := (extract(epoch from clock_timestamp()) * 1000000)::bigint + p_ahead;
+    v_lock bigint := 'jobqueue.number'::regclass::oid::bigint;
+begin
+    if (select s.last_value < v_least from jobqueue.number s) then
+        -- One at a time, and who waited looks again: a number that was drawn must not be drawn once more. The lock is
+        -- no transaction's: that of a caller may last, and everybody needs numbers.
+        perform pg_advisory_lock(v_lock);
+        begin
+            if (select s.last_value < v_least from jobqueue.number s) then
+                perform setval('jobqueue.number', v_least + 1000000);
+            end if;
+        exception when query_canceled or others then
+            perform pg_advisory_unlock(v_lock);
+            raise;
+        end;
+        perform pg_advisory_unlock(v_lock);
+    end if;
+end $$;
+
+-- Draws a number, after keep_pace if that is due.
+create function jobqueue.next_number() returns bigint
+language plpgsql volatile
+as $$
+declare
+    v_number bigint := nextval('jobqueue.number');
+begin
+    if v_number < (extract(epoch from clock_timestamp()) * 1000000)::bigint then
+        perform jobqueue.keep_pace();
+        v_number := nextval('jobqueue.number');
+    end if;
+    return v_number;
+end $$;
+
+-- The channel on which messages of a kind about a name are sent. Only who may read the secret knows it.
+create function jobqueue.channel(p_kind text, p_name text) returns text
+language plpgsql stable
+as $$
+declare
+    v_secret text := (select m.secret from jobqueue.meta m);
+begin
+    return 'jq_' || substr(
+        encode(sha256(convert_to(v_secret || ':' || p_kind || ':' || p_name, 'UTF8')), 'hex'), 1, 40
+    );
+end $$;
+
+create function jobqueue.wake(p_queue text) returns void
+language plpgsql volatile
+as $$
+begin
+    perform pg_notify(jobqueue.channel('work', p_queue), '');
+end $$;
+
+-- The number of a queue, made when it is used for the first time.
+create function jobqueue.queue_number(p_queue text) returns int
+language plpgsql volatile
+as $$
+declare
+    v_q int;
+begin
+    loop
+        select q.queue into v_q from jobqueue.queue q where q.name = p_queue;
+        exit when v_q is not null;
+        insert into jobqueue.queue (name) values (p_queue) on conflict do nothing returning queue into v_q;
+        exit when v_q is not null;
+    end loop;
+    return v_q;
+end $$;
+
+-- Notes that a worker was seen: by the second, unless a test counts the milliseconds.
+create function jobqueue.see(p_q int, p_worker text, p_at bigint, p_step bigint) returns void
+language plpgsql volatile
+as $$
+declare
+    v_seen bigint := (select w.seen from jobqueue.worker w where w.queue = p_q and w.name = p_worker);
+begin
+    if v_seen is null or v_seen < p_at - p_step or v_seen > p_at then
+        insert into jobqueue.worker as w (queue, name, seen) values (p_q, p_worker, p_at)
+        on conflict (queue, name) do update set seen = excluded.seen;
+    end if;
+end $$;
+
+-- Registers an address at those of the jobs that live. The row that says where a job is stays locked until the end of
+-- the transaction: whoever ends the job waits for that, and then finds the address.
+create function jobqueue.add_waiters(p_q int, p_ids text[], p_address text) returns void
+language plpgsql volatile
+as $$
+declare
+    v_left bigint[];
+    v_held bigint[] := '{}';
+    v_some bigint[];
+    v_excess record;
+begin
+    for turn in 1..10 loop
+        select array_agg(j.seq order by j.seq) into v_left
+        from jobqueue.job j
+        where j.queue = p_q and j.id = any(p_ids) and j.seq <> all(v_held) and not exists (
+            select 1 from (
+                select 1 from jobqueue.outcome o where o.queue = j.queue and o.seq = j.seq offset 0
+            ) o
+        );
+        exit when v_left is null;
+        select array_agg(f.seq) into v_some from unnest(v_left) s(seq) cross join lateral (
+            select r.seq from jobqueue.ready r where r.queue = p_q and r.seq = s.seq offset 0 for key share
+        ) f;
+        v_held := v_held || v_some;
+        select array_agg(f.seq) into v_some from unnest(v_left) s(seq) cross join lateral (
+            select l.seq from jobqueue.lease l where l.seq = s.seq offset 0 for key share
+        ) f;
+        v_held := v_held || v_some;
+        select array_agg(f.seq) into v_some from unnest(v_left) s(seq) cross join lateral (
+            select d.seq from jobqueue.due d where d.queue = p_q and d.seq = s.seq offset 0 for key share
+        ) f;
+        v_held := v_held || v_some;
+    end loop;
+    insert into jobqueue.waiter (seq, address, added)
+    select distinct h.seq, p_address, nextval('jobqueue.number') from unnest(v_held) h(seq)
+    on conflict do nothing;
+    if (select count(*) from (select 1 from jobqueue.waiter w where w.seq = any(v_held) limit 100) w) < 100 then
+        return;
+    end if;
+    for v_excess in
+        select x.seq, x.address from (
+            select
+                w.seq, w.address, row_number() over newest as n,
+                sum(octet_length(w.address)) over newest as bytes
+            from jobqueue.waiter w where w.seq = any(v_held)
+            window newest as (partition by w.seq order by w.added desc rows unbounded preceding)
+        ) x
+        where x.n > 1000 or x.bytes > 65536
+    loop
+        delete from jobqueue.waiter w where w.seq = v_excess.seq and w.address = v_excess.address;
+    end loop;
+end $$;
+
+-- Tells the waiters of ended jobs. A message names jobs and says how they ended; results are read.
+create function jobqueue.tell(p_q int, p_queue text, p_seqs bigint[]) returns void
+language plpgsql volatile
+as $$
+declare
+    v_message record;
+begin
+    for v_message in
+        with gone as (
+            delete from jobqueue.waiter w where w.seq = any(p_seqs) returning w.seq, w.address
+        ),
+        items as (
+            select g.address, g.seq, json_build_array(o.id, o.seq, o.state, o.attempts)::text as item
+            from gone g cross join lateral (
+                select o.* from jobqueue.outcome o where o.queue = p_q and o.seq = g.seq offset 0
+            ) o
+        ),
+        sized as (
+            select i.*, sum(octet_length(i.item) + 1) over (partition by i.address order by i.seq) / 6000 as part
+            from items i
+        )
+        select s.address, string_agg(s.item, ',' order by s.seq) as items
+        from sized s group by s.address, s.part
+    loop
+        perform pg_notify(
+            jobqueue.channel('address', v_message.address),
+            format('["ended","%s",[%s]]', p_queue, v_message.items)
+        );
+    end loop;
+end $$;
+
+-- The failed attempts and stalls of a job, oldest first.
+create function jobqueue.history(p_q int, p_seq bigint) returns table (
+    history_at bigint[], history_attempt int[], history_worker text[], history_error bytea[], history_bytes bigint
+)
+language sql stable
+as $$
+    select
+        array_agg(a.at order by a.fence), array_agg(a.attempt order by a.fence), array_agg(a.worker order by a.fence),
+        array_agg(a.error order by a.fence), sum(octet_length(a.error))
+    from jobqueue.attempt a where a.queue = p_q and a.seq = p_seq
+$$;
+
+-- Keeps the last attempts of jobs that have many.
+create function jobqueue.trim_history(p_q int, p_seqs bigint[]) returns void
+language plpgsql volatile
+as $$
+begin
+    delete from jobqueue.attempt a
+    where (a.queue, a.seq, a.fence) in (
+        select p_q, x.seq, x.fence from (
+            select b.seq, b.fence, row_number() over (partition by b.seq order by b.fence desc) as n
+            from jobqueue.attempt b where b.queue = p_q and b.seq = any(p_seqs)
+        ) x where x.n > 20
+    );
+end $$;
+
+create function jobqueue.read_jobs(
+    p_queue text, p_now bigint, p_ids text[], p_reply text, p_payload boolean, p_letters boolean, p_budget bigint
+) returns table (
+    place bigint, id text, seq bigint, state smallint, priority int, due bigint, created bigint, updated bigint,
+    attempts int, max_attempts int, stalls int, max_stalls int, ttl bigint, fence bigint, worker text, until bigint,
+    cancelling boolean, result bytea, error bytea, progress bytea, expires bigint, payload bytea, headers bytea,
+    task text, group_name text, history_at bigint[], history_attempt int[], history_worker text[], history_error bytea[]
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+    v_now bigint := jobqueue.instant(p_now);
+    v_q int := (select q.queue from jobqueue.queue q where q.name = p_queue);
+begin
+    if p_reply is not null and v_q is not null then
+        perform jobqueue.add_waiters(v_q, p_ids, p_reply);
+    end if;
+    return query
+    select
+        x.place, x.id, x.seq, x.state, x.priority, x.due, x.created, x.updated, x.attempts, x.max_attempts, x.stalls,
+        x.max_stalls, x.ttl, x.fence, x.worker, x.until, x.cancelling, x.result, x.error, x.progress, x.expires,
+        case when p_payload then x.payload end, x.headers, x.task, x.group_name,
+        x.history_at, x.history_attempt, x.history_worker, x.history_error
+    from (
+        select t.place, r.*, h.*, sum(
+            coalesce(octet_length(r.headers), 0) + coalesce(h.history_bytes, 0) +
+            coalesce(octet_length(r.result), 0) + coalesce(octet_length(r.error), 0)
+            + coalesce(octet_length(r.progress), 0)
+            + case when p_payload then coalesce(octet_length(r.payload), 0) else 0 end
+        ) over (order by t.place rows unbounded preceding) as bytes
+        from unnest(p_ids) with ordinality t(wanted, place)
+        left join lateral (
+            select r.* from jobqueue.record r where r.queue = v_q and r.id = t.wanted offset 0
+        ) r on r.expires is null or r.expires > v_now or p_letters and r.state = 6 and r.purge_at > v_now
+        left join lateral jobqueue.history(v_q, r.seq) h on r.fence > 0
+    ) x
+    where x.place = 1 or x.bytes <= p_budget
+    order by x.place;
+end $$;
+
+-- The results and errors of ended jobs, for messages that named them; not the longest.
+create function jobqueue.read_outcomes(p_queue text, p_seqs bigint[], p_longest int)
+returns table (seq bigint, data bytea)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+#variable_conflict use_column
+declare
+    v_q int := (select q.queue from jobqueue.queue q where q.name = p_queue);
+begin
+    return query
+    select s.seq, case when octet_length(o.data) <= p_longest then o.data end
+    from unnest(p_seqs) s(seq) cross join lateral (
+        select o.data from jobqueue.outcome o where o.queue = v_q and o.seq = s.seq offset 0
+    ) o;
+end $$;
+
+create function jobqueue.list_jobs(
+    p_queue text, p_now bigint, p_state smallint, p_after bigint, p_limit int, p_budget bigint
+) returns table (
+    found bigint, id text, seq bigint, state smallint, priority int, due bigint, created bigint, updated bigint,
+    attempts int, max_attempts int, stalls int, max_stalls int, ttl bigint, fence bigint, worker text, until bigint,
+    cancelling boolean, error bytea, progress bytea, expires bigint, task text, group_name text
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+    v_now bigint := jobqueue.instant(p_now);
+    v_q int := (select q.queue from jobqueue.queue q where q.name = p_queue);
+begin
+    return query
+    select
+        x.found, x.id, x.seq, x.state, x.priority, x.due, x.created, x.updated, x.attempts, x.max_attempts, x.stalls,
+        x.max_stalls, x.ttl, x.fence, x.worker, x.until, x.cancelling, x.error, x.progress, x.expires,
+        x.task, x.group_name
+    from (
+        select r.*, count(*) over () as found, row_number() over line as n, sum(
+            coalesce(octet_length(r.error), 0) + coalesce(octet_length(r.progress), 0)
+        ) over line as bytes
+        from (
+            -- Of these only the one for the state is carried out.
+            (select r.id from jobqueue.ready r
+            where p_state = 2 and r.queue = v_q and r.seq > p_after order by r.seq limit p_limit)
+            union all
+            (select l.id from jobqueue.lease l
+            where p_state = 3 and l.queue = v_q and l.seq > p_after order by l.seq limit p_limit)
+            union all
+            (select d.id from jobqueue.due d
+            where p_state = 1 and d.queue = v_q and d.seq > p_after and d.attempts = 0 order by d.seq limit p_limit)
+            union all
+            (select d.id from jobqueue.due d
+            where p_state = 4 and d.queue = v_q and d.seq > p_after and d.attempts > 0 order by d.seq limit p_limit)
+            union all
+            (select o.id from jobqueue.outcome o
+            where p_state = 5 and o.queue = v_q and o.seq > p_after and o.state = 5 and o.expires > v_now
+            order by o.seq limit p_limit)
+            union all
+            (select o.id from jobqueue.outcome o
+            where p_state in (6, 7) and o.queue = v_q and o.state = p_state and o.state <> 5 and o.seq > p_after
+            and o.purge_at > v_now
+            order by o.seq limit p_limit)
+        ) f
+        cross join lateral (
+            select r.* from jobqueue.record r where r.queue = v_q and r.id = f.id offset 0
+        ) r
+        window line as (order by r.seq rows unbounded preceding)
+    ) x
+    where x.n = 1 or x.bytes <= p_budget
+    order by x.seq;
+end $$;
+
+create function jobqueue.count_jobs(p_queue text, p_now bigint) returns table (
+    scheduled bigint, queued bigint, processing bigint, failing bigint, completed bigint, failed bigint,
+    cancelled bigint, oldest bigint
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_now bigint := jobqueue.instant(p_now);
+    v_q int := (select q.queue from jobqueue.queue q where q.name = p_queue);
+begin
+    return query
+    with recursive line as (
+        (select r.priority, r.id from jobqueue.ready r where r.queue = v_q order by r.priority desc, r.place limit 1)
+        union all
+        select n.priority, n.id from line l cross join lateral (
+            select r.priority, r.id from jobqueue.ready r
+            where r.queue = v_q and r.priority < l.priority order by r.priority desc, r.place limit 1
+        ) n
+    )
+    select
+        w.scheduled, (select count(*) from jobqueue.ready r where r.queue = v_q),
+        (select count(*) from jobqueue.lease l where l.queue = v_q), w.failing,
+        e.completed, e.failed, e.cancelled,
+        (select min(j.created) from line l join jobqueue.job j on j.queue = v_q and j.id = l.id)
+    from (
+        select count(*) filter (where d.attempts = 0) as scheduled, count(*) filter (where d.attempts > 0) as failing
+        from jobqueue.due d where d.queue = v_q
+    ) w cross join (
+        select count(*) filter (where o.state = 5) as completed, count(*) filter (where o.state = 6) as failed,
+            count(*) filter (where o.state = 7) as cancelled
+        from jobqueue.outcome o where o.queue = v_q and o.purge_at > v_now
+    ) e;
+end $$;
+
+-- Milliseconds until an exchange could claim something; null if nothing waits.
+create function jobqueue.work_in(p_queue text, p_now bigint) returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+    v_q int := (select q.queue from jobqueue.queue q where q.name = p_queue);
+begin
+    perform 1 from jobqueue.ready r where r.queue = v_q order by r.priority desc, r.place limit 1;
+    if found then
+        return 0;
+    end if;
+    return (
+        select greatest(0, d.at - jobqueue.instant(p_now)) from jobqueue.due d
+        where d.queue = v_q order by d.at, d.seq limit 1
+    );
+end $$;
+
+create function jobqueue.queue_names() returns setof text
+language sql stable
+as $$
+    select q.name from jobqueue.queue q
+    where exists (select 1 from jobqueue.ready r where r.queue = q.queue)
+        or exists (select 1 from jobqueue.due d where d.queue = q.queue)
+        or exists (select 1 from jobqueue.lease l where l.queue = q.queue)
+        or exists (select 1 from jobqueue.outcome o where o.queue = q.queue and o.state < 10)
+$$;
+
+create function jobqueue.list_workers(p_queue text, p_now bigint, p_seen_for bigint)
+returns table (name text, seen bigint, running bigint)
+language sql volatile
+as $$
+    select w.name, w.seen, (select count(*) from jobqueue.lease l where l.queue = w.queue and l.worker = w.name)
+    from jobqueue.worker w join jobqueue.queue q on q.queue = w.queue
+    where q.name = p_queue and w.seen + p_seen_for > jobqueue.instant(p_now)
+$$;
+
+-- How many jobs have ended, also those whose records are deleted.
+create function jobqueue.count_ended(p_queue text) returns bigint
+language sql stable
+as $$
+    select
+        (select count(*) from jobqueue.outcome o where o.queue = q.queue and o.state < 10)
+        + (select coalesce(sum(g.jobs), 0)::bigint from jobqueue.gone g where g.queue = q.queue)
+    from jobqueue.queue q where q.name = p_queue
+$$;

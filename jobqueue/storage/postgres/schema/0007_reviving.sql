@@ -1,0 +1,116 @@
+-- Running failed jobs again, and deleting records before their time.
+
+-- Makes failed jobs due again as new incarnations; whether it did, for each.
+create function jobqueue.revive(p_queue text, p_now bigint, p_ids text[], p_delay bigint) returns boolean[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_mergejoin = off
+as $$
+declare
+    v_now bigint := jobqueue.instant(p_now);
+    v_q int := (select q.queue from jobqueue.queue q where q.name = p_queue);
+    v_places bigint[];
+    v_ids text[];
+    v_seqs bigint[];
+    v_priorities int[];
+    v_fences bigint[];
+    v_at tid[];
+    v_new bigint[];
+begin
+    perform jobqueue.keep_pace();
+    -- Locked first: then nobody changes them, and they do not move.
+    select array_agg(f.place), array_agg(f.id), array_agg(f.seq), array_agg(f.priority), array_agg(f.fence),
+        array_agg(f.at)
+    into v_places, v_ids, v_seqs, v_priorities, v_fences, v_at
+    from (
+        select g.place, g.id, j.seq, j.priority, o.fence, o.at
+        from (
+            select t.id, min(t.place) as place from unnest(p_ids) with ordinality t(id, place) group by t.id order by t.id
+        ) g
+        cross join lateral (
+            select j.seq, j.priority from jobqueue.job j where j.queue = v_q and j.id = g.id offset 0
+        ) j
+        cross join lateral (
+            select o.fence, o.ctid as at from jobqueue.outcome o
+            where o.queue = v_q and o.seq = j.seq and o.state = 6 and o.purge_at > v_now offset 0 for update
+        ) o
+    ) f;
+    with numbered as materialized (
+        select f.*, nextval('jobqueue.number') as new_seq from (
+            select t.* from unnest(v_places, v_ids, v_seqs, v_priorities, v_fences) t(place, id, seq, priority, fence)
+            order by t.place offset 0
+        ) f
+    ),
+    gone as (
+        delete from jobqueue.outcome o where o.ctid = any(v_at)
+    ),
+    renamed as (
+        update jobqueue.job j set seq = (select n.new_seq from numbered n where n.id = j.id)
+        where j.queue = v_q and j.id = any(v_ids)
+    ),
+    kept as (
+        update jobqueue.attempt a set seq = (select n.new_seq from numbered n where n.seq = a.seq)
+        where a.queue = v_q and a.seq = any(v_seqs)
+    ),
+    cleared as (
+        delete from jobqueue.detail x where x.queue = v_q and x.seq = any(v_seqs)
+    ),
+    back as (
+        insert into jobqueue.ready (queue, priority, place, seq, due, updated, fence, id)
+        select v_q, n.priority, n.new_seq, n.new_seq, v_now, v_now, n.fence, n.id from numbered n where p_delay <= 0
+    ),
+    later as (
+        insert into jobqueue.due (queue, at, seq, updated, fence, priority, id)
+        select v_q, v_now + p_delay, n.new_seq, v_now, n.fence, n.priority, n.id from numbered n where p_delay > 0
+    )
+    select coalesce(array_agg(n.place), '{}'), array_agg(n.new_seq) into v_places, v_new from numbered n;
+    if v_new is not null and (p_delay <= 0 or jobqueue.is_next(v_q, v_new)) then
+        perform jobqueue.wake(p_queue);
+    end if;
+    return (
+        select array_agg(t.place = any(v_places) order by t.place) from unnest(p_ids) with ordinality t(id, place)
+    );
+end $$;
+
+-- Deletes ended and waiting jobs; whether it did, for each.
+create function jobqueue.forget(p_queue text, p_now bigint, p_ids text[]) returns boolean[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_mergejoin = off
+as $$
+declare
+    v_now bigint := jobqueue.instant(p_now);
+    v_q int := (select q.queue from jobqueue.queue q where q.name = p_queue);
+    v_places bigint[] := '{}';
+    v_job record;
+begin
+    -- First they end as any other, so that whoever waits is told.
+    perform jobqueue.cancel_jobs(p_queue, p_now, p_ids, false);
+    for v_job in
+        select g.place, j.id, j.seq
+        from (select t.id, min(t.place) as place from unnest(p_ids) with ordinality t(id, place) group by t.id) g
+        cross join lateral (
+            select j.id, j.seq from jobqueue.job j where j.queue = v_q and j.id = g.id offset 0
+        ) j
+        where exists (
+            select 1 from (
+                select o.purge_at from jobqueue.outcome o where o.queue = v_q and o.seq = j.seq offset 0
+            ) o
+            where o.purge_at > v_now
+        )
+        order by j.id
+    loop
+        if jobqueue.drop_job(v_q, v_job.id, v_job.seq) then
+            v_places := v_places || v_job.place;
+        end if;
+    end loop;
+    return (
+        select array_agg(t.place = any(v_places) order by t.place) from unnest(p_ids) with ordinality t(id, place)
+    );
+end $$;

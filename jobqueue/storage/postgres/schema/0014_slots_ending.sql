@@ -1,0 +1,272 @@
+-- What ends jobs from outside of a run, and what revives them, with ready in slots.
+
+-- Takes jobs from workers whose leases have run out.
+create or replace function jobqueue.sweep(p_queue text, p_now bigint, p_limit int, p_error bytea)
+returns table (id text, state smallint, attempts int, stalls int, worker text)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+    v_now bigint := jobqueue.instant(p_now);
+    v_q int := (select q.queue from jobqueue.queue q where q.name = p_queue);
+    v_ids text[];
+    v_states smallint[];
+    v_attempts int[];
+    v_stalls int[];
+    v_workers text[];
+    v_ended bigint[];
+    v_often bigint[];
+    v_slot smallint := (select t.last_value from jobqueue.ready_turn t);
+begin
+    perform jobqueue.next_number();
+    with expired as materialized (
+        select l.* from jobqueue.lease l where l.queue = v_q and l.until <= v_now
+        order by l.fence limit p_limit for update skip locked
+    ),
+    judged as materialized (
+        select e.*, nextval('jobqueue.number') as new_fence from (
+            select
+                l.*, j.ttl, j.dead_letter_ttl,
+                case when l.cancelling then 7 when l.stalls + 1 > j.max_stalls then 6 else 2 end::smallint as state
+            from expired l cross join lateral (
+                select j.* from jobqueue.job j where j.queue = v_q and j.id = l.id offset 0
+            ) j
+            order by l.fence offset 0
+        ) e
+    ),
+    gone as (
+        delete from jobqueue.lease l where l.fence = any(array(select e.fence from judged e))
+    ),
+    ended as (
+        insert into jobqueue.outcome (
+            queue, seq, fence, due, updated, expires, purge_at, attempts, stalls, state, cancelling, id,
+            data
+        )
+        select
+            v_q, e.seq, e.new_fence, e.due, v_now, v_now + e.ttl,
+            v_now + greatest(e.ttl, case when e.state = 6 then e.dead_letter_ttl end), e.attempts, e.stalls + 1, e.state,
+            e.cancelling, e.id, case when e.state = 6 then p_error end
+        from judged e where e.state <> 2
+    ),
+    noted as (
+        insert into jobqueue.attempt (queue, seq, fence, at, attempt, worker, error)
+        select v_q, e.seq, e.fence, v_now, e.attempts, e.worker, p_error from judged e
+    ),
+    freed as (
+        insert into jobqueue.ready (queue, priority, place, seq, due, updated, fence, attempts, stalls, slot, id)
+        select
+            v_q, e.priority, -nextval('jobqueue.number'), e.seq, e.due, v_now, e.new_fence, e.attempts, e.stalls + 1,
+            v_slot, e.id
+        from (select e.* from judged e where e.state = 2 order by e.new_fence desc offset 0) e
+    )
+    select
+        array_agg(e.id order by e.fence), array_agg(e.state order by e.fence), array_agg(e.attempts order by e.fence),
+        array_agg(e.stalls + 1 order by e.fence), array_agg(e.worker order by e.fence),
+        array_agg(e.seq) filter (where e.state <> 2), array_agg(e.seq) filter (where e.attempts + e.stalls >= 20)
+    into v_ids, v_states, v_attempts, v_stalls, v_workers, v_ended, v_often
+    from judged e;
+    if v_ids is null then
+        return;
+    end if;
+    if v_often is not null then
+        perform jobqueue.trim_history(v_q, v_often);
+    end if;
+    if v_ended is not null then
+        perform jobqueue.tell(v_q, p_queue, v_ended);
+    end if;
+    if 2 = any(v_states) then
+        perform jobqueue.wake(p_queue);
+    end if;
+    return query
+    select t.id, t.state, t.attempts, t.stalls, t.worker
+    from unnest(v_ids, v_states, v_attempts, v_stalls, v_workers)
+        with ordinality t(id, state, attempts, stalls, worker, place)
+    order by t.place;
+end $$;
+
+-- Cancels waiting jobs, and asks the workers of running ones to end them. Returns the state of each job: 3 for one that
+-- runs, 13 for one that was asked to end, 0 for one that is absent.
+create or replace function jobqueue.cancel_jobs(p_queue text, p_now bigint, p_ids text[], p_running boolean)
+returns int[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+    v_now bigint := jobqueue.instant(p_now);
+    v_q int := (select q.queue from jobqueue.queue q where q.name = p_queue);
+    v_seqs bigint[];
+    v_ready_0 tid[];
+    v_ready_1 tid[];
+    v_ready_2 tid[];
+    v_due tid[];
+    v_ended bigint[];
+    v_asked text[] := '{}';
+    v_states int[];
+    v_run record;
+begin
+    if v_q is null then
+        return array_fill(0, array[cardinality(p_ids)]);
+    end if;
+    for v_turn in 1..100 loop  -- a job that an edit by hand has left nowhere would be looked for without end
+        v_seqs := array(
+            select j.seq from jobqueue.job j where j.queue = v_q and j.id = any(p_ids) order by j.seq
+        );
+        -- A row does not move while it is locked.
+        select
+            array_agg(r.at) filter (where r.slot = 0), array_agg(r.at) filter (where r.slot = 1),
+            array_agg(r.at) filter (where r.slot = 2)
+        into v_ready_0, v_ready_1, v_ready_2 from unnest(v_seqs) s(seq) cross join lateral (
+            select r.ctid as at, r.slot from jobqueue.ready r where r.queue = v_q and r.seq = s.seq offset 0 for update
+        ) r;
+        select array_agg(d.at) into v_due from unnest(v_seqs) s(seq) cross join lateral (
+            select d.ctid as at from jobqueue.due d where d.queue = v_q and d.seq = s.seq offset 0 for update
+        ) d;
+        with from_ready_0 as (
+            delete from jobqueue.ready_0 r where r.ctid = any(v_ready_0)
+            returning r.seq, r.fence, r.due, r.attempts, r.stalls, r.id
+        ),
+        from_ready_1 as (
+            delete from jobqueue.ready_1 r where r.ctid = any(v_ready_1)
+            returning r.seq, r.fence, r.due, r.attempts, r.stalls, r.id
+        ),
+        from_ready_2 as (
+            delete from jobqueue.ready_2 r where r.ctid = any(v_ready_2)
+            returning r.seq, r.fence, r.due, r.attempts, r.stalls, r.id
+        ),
+        from_due as (
+            delete from jobqueue.due d where d.ctid = any(v_due)
+            returning d.seq, d.fence, d.at, d.attempts, d.stalls, d.id
+        ),
+        gone as (
+            select g.*, j.ttl from (
+                select * from from_ready_0 union all select * from from_ready_1 union all select * from from_ready_2
+                union all select * from from_due
+            ) g cross join lateral (
+                select j.ttl from jobqueue.job j where j.queue = v_q and j.id = g.id offset 0
+            ) j
+        ),
+        ended as (
+            insert into jobqueue.outcome (
+                queue, seq, fence, due, updated, expires, purge_at, attempts, stalls, state, id
+            )
+            select v_q, g.seq, g.fence, g.due, v_now, v_now + g.ttl, v_now + g.ttl, g.attempts, g.stalls, 7, g.id
+            from gone g
+        )
+        select array_agg(g.seq) into v_ended from gone g;
+        if v_ended is not null then
+            perform jobqueue.tell(v_q, p_queue, v_ended);
+        end if;
+        if p_running then
+            for v_run in
+                update jobqueue.lease l set cancelling = true where l.seq = any(v_seqs)
+                returning l.id, l.worker, l.fence
+            loop
+                v_asked := v_asked || v_run.id;
+                perform pg_notify(
+                    jobqueue.channel('address', v_run.worker),
+                    json_build_array('cancel', p_queue, v_run.id, v_run.fence)::text
+                );
+            end loop;
+        end if;
+        select array_agg(case when r.state = 3 and t.id = any(v_asked) then 13 else coalesce(r.state, 0) end
+            order by t.place)
+        into v_states
+        from unnest(p_ids) with ordinality t(id, place)
+        left join lateral (
+            select r.* from jobqueue.record r where r.queue = v_q and r.id = t.id offset 0
+        ) r on r.expires is null or r.expires > v_now;
+        -- One that moved from one place to the other in these moments is looked for again.
+        exit when not v_states && array[1, 2, 4] and not (p_running and 3 = any(v_states));
+    end loop;
+    return v_states;
+end $$;
+
+-- Makes failed jobs due again as new incarnations; whether it did, for each.
+create or replace function jobqueue.revive(p_queue text, p_now bigint, p_ids text[], p_delay bigint) returns boolean[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_mergejoin = off
+as $$
+declare
+    v_now bigint := jobqueue.instant(p_now);
+    v_q int := (select q.queue from jobqueue.queue q where q.name = p_queue);
+    v_places bigint[];
+    v_ids text[];
+    v_seqs bigint[];
+    v_priorities int[];
+    v_fences bigint[];
+    v_at tid[];
+    v_new bigint[];
+    v_slot smallint := (select t.last_value from jobqueue.ready_turn t);
+begin
+    perform jobqueue.keep_pace();
+    -- Locked first: then nobody changes them, and they do not move.
+    select array_agg(f.place), array_agg(f.id), array_agg(f.seq), array_agg(f.priority), array_agg(f.fence),
+        array_agg(f.at)
+    into v_places, v_ids, v_seqs, v_priorities, v_fences, v_at
+    from (
+        select g.place, g.id, j.seq, j.priority, o.fence, o.at
+        from (
+            select t.id, min(t.place) as place from unnest(p_ids) with ordinality t(id, place) group by t.id order by t.id
+        ) g
+        cross join lateral (
+            select j.seq, j.priority from jobqueue.job j where j.queue = v_q and j.id = g.id offset 0
+        ) j
+        cross join lateral (
+            select o.fence, o.ctid as at from jobqueue.outcome o
+            where o.queue = v_q and o.seq = j.seq and o.state = 6 and o.purge_at > v_now offset 0 for update
+        ) o
+    ) f;
+    with numbered as materialized (
+        select f.*, nextval('jobqueue.number') as new_seq from (
+            select t.* from unnest(v_places, v_ids, v_seqs, v_priorities, v_fences) t(place, id, seq, priority, fence)
+            order by t.place offset 0
+        ) f
+    ),
+    gone as (
+        delete from jobqueue.outcome o where o.ctid = any(v_at)
+    ),
+    renamed as (
+        update jobqueue.job j set seq = (select n.new_seq from numbered n where n.id = j.id)
+        where j.queue = v_q and j.id = any(v_ids)
+    ),
+    kept as (
+        update jobqueue.attempt a set seq = (select n.new_seq from numbered n where n.seq = a.seq)
+        where a.queue = v_q and a.seq = any(v_seqs)
+    ),
+    cleared as (
+        delete from jobqueue.detail x where x.queue = v_q and x.seq = any(v_seqs)
+    ),
+    back as (
+        insert into jobqueue.ready (queue, priority, place, seq, due, updated, fence, slot, id)
+        select v_q, n.priority, n.new_seq, n.new_seq, v_now, v_now, n.fence, v_slot, n.id
+        from numbered n where p_delay <= 0
+    ),
+    later as (
+        insert into jobqueue.due (queue, at, seq, updated, fence, priority, id)
+        select v_q, v_now + p_delay, n.new_seq, v_now, n.fence, n.priority, n.id from numbered n where p_delay > 0
+    )
+    select coalesce(array_agg(n.place), '{}'), array_agg(n.new_seq) into v_places, v_new from numbered n;
+    if v_new is not null and (p_delay <= 0 or jobqueue.is_next(v_q, v_new)) then
+        perform jobqueue.wake(p_queue);
+    end if;
+    return (
+        select array_agg(t.place = any(v_places) order by t.place) from unnest(p_ids) with ordinality t(id, place)
+    );
+end $$;
+
+-- Volatile: it must not look with a snapshot from before it has locked the slots.
+alter function jobqueue.queue_names() volatile;

@@ -1,0 +1,67 @@
+"""Packs the fields that only some jobs have. ``lua/lib/extras.lua`` describes them."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from jobqueue.storage.values import AttemptRecord
+
+__all__ = ["NO_EXTRAS", "Extras", "pack_extras", "read_extras"]
+
+_FIELD = struct.Struct(">cI")
+_ATTEMPT = struct.Struct(">6sIH")
+_int = int.from_bytes
+
+
+class Extras(NamedTuple):
+    """The fields of one job as its record has them."""
+
+    headers: bytes = b""
+    task: str = ""
+    group: str = ""
+    saved: bytes | None = None
+    history: tuple[AttemptRecord, ...] = ()
+
+
+NO_EXTRAS = Extras()
+
+
+def pack_extras(headers: bytes, task: str, group: str, dead_letter_ttl: int | None) -> bytes:
+    """Return the extras of a new job; nothing if it has none of these."""
+    packed = b""
+    if headers:
+        packed = _FIELD.pack(b"h", len(headers)) + headers
+    for tag, label in ((b"t", task), (b"g", group)):
+        if label:
+            text = label.encode()
+            packed += _FIELD.pack(tag, len(text)) + text
+    if dead_letter_ttl is not None:
+        packed += _FIELD.pack(b"d", 6) + dead_letter_ttl.to_bytes(6)
+    return packed
+
+
+def read_extras(data: bytes, at: int, end: int) -> Extras:
+    """Read the extras that stand in a record from ``at`` to ``end``; tags that are not known are passed over.
+
+    Raises `struct.error` for what no script lets through.
+    """
+    headers, task, group, saved = b"", "", "", None
+    history: list[AttemptRecord] = []
+    while at < end:
+        tag, size = _FIELD.unpack_from(data, at)
+        value = data[at + 5 : at + 5 + size]
+        at += 5 + size
+        if tag == b"t":
+            task = value.decode(errors="replace")
+        elif tag == b"h":
+            headers = value
+        elif tag == b"g":
+            group = value.decode(errors="replace")
+        elif tag == b"s":
+            saved = value
+        elif tag == b"a":
+            when, attempt, length = _ATTEMPT.unpack_from(value)
+            worker, error = value[12 : 12 + length], value[12 + length :]
+            history.append(AttemptRecord(_int(when), attempt, worker.decode(errors="replace"), error))
+    return Extras(headers, task, group, saved, tuple(history))

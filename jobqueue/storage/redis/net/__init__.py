@@ -1,0 +1,1 @@
+"""Connections to servers, and scripts on them. Knows no jobs."""

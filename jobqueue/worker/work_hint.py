@@ -1,0 +1,160 @@
+"""Decides when it is worth asking the store for jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from jobqueue.errors import JobQueueError
+from jobqueue.runtime.clock import Clock
+from jobqueue.runtime.supervisor import Supervisor
+from jobqueue.storage.contract import Storage
+from jobqueue.storage.values import Exchanged
+from jobqueue.worker.arrivals import Arrivals
+
+__all__ = ["Pauses", "WorkHint"]
+
+MOST = 10
+"""Failures in a row that still make the next pause longer."""
+LONGEST = 5.0
+"""Seconds of the longest pause."""
+
+
+class Pauses:
+    """Growing random pauses between tries that fail."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.failures = 0
+        """Tries that have failed since the last one that succeeded."""
+
+    async def pause(self) -> None:
+        """Wait after one more failure."""
+        self.failures = min(self.failures + 1, MOST)
+        await self._clock.sleep(self._clock.uniform(0.0, min(LONGEST, 0.05 * 2**self.failures)))
+
+
+class WorkHint:
+    """Knows whether a claim may bring jobs, and listens for the store's wake-up when it may not.
+
+    ``wake()`` is called when a wake-up has come, ``report(error, doing)`` for a store that cannot be
+    listened to. With ``arrivals``, a wake-up may bring jobs.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        queue: str,
+        worker: str,
+        block_timeout: float,
+        supervisor: Supervisor,
+        wake: Callable[[], None],
+        report: Callable[[BaseException, str], None],
+        arrivals: Arrivals | None,
+    ) -> None:
+        self._storage = storage
+        self._arrivals = arrivals
+        self._clock = storage.clock
+        self._queue = queue
+        self._worker = worker
+        self._block_timeout = block_timeout
+        self._supervisor = supervisor
+        self._wake = wake
+        self._report = report
+        self._pauses = Pauses(self._clock)
+        self._due_at = math.inf
+        """When the next scheduled job is due, by the monotonic clock."""
+        self._listening: asyncio.Task[None] | None = None
+        self._claims = False
+        """Whether it listens for jobs that are claimed on their arrival."""
+        self._listening_until = 0.0
+        """When the wait for a wake-up ends of itself."""
+        self.promising = True
+        """Whether asking may bring jobs. Set by answers and by wake-ups; cleared only by who asks, before
+        the call and not after it: a wake-up that comes meanwhile is for jobs that the call has not seen.
+        """
+
+    def take(self, answer: Exchanged, limit: int) -> None:
+        """Note the answer to a call that asked for ``limit`` jobs."""
+        self._note(answer)
+        if len(answer.jobs) == limit:
+            self.promising = True
+
+    def _note(self, answer: Exchanged) -> None:
+        due = answer.next_due
+        self._due_at = math.inf if due is None else self._clock.monotonic() + due / 1000
+        if answer.jobs and self._arrivals is not None:
+            self._arrivals.note(self._clock.monotonic())
+        if answer.more:
+            self.promising = True
+
+    def listen(self) -> None:
+        """Have the next wake-up set `promising`, or bring jobs."""
+        now = self._clock.monotonic()
+        claims = self._arrivals is not None and self._arrivals.suit(now)
+        if self._listening is None:
+            self._begin(now, claims=claims)
+        elif self._due_at < self._listening_until:
+            # A run of ours was put off since the wait began, until before its end.
+            self.stop()
+            self._wake()
+        elif claims and not self._claims:
+            # If its wake-up comes just now, `claim_on_arrival` asks for an exchange: none is lost.
+            self._supervisor.dismiss(self._listening)
+            self._begin(now, claims=True)
+
+    def _begin(self, now: float, *, claims: bool) -> None:
+        self._claims = claims
+        if claims and self._arrivals is not None:
+            timeout = max(0.0, min(self._arrivals.longest, self._due_at - now))
+            wait = partial(self._claim, self._arrivals, now, timeout)
+        else:
+            timeout = max(0.0, min(self._block_timeout, self._due_at - now))
+            wait = partial(self._hear, timeout)
+        self._listening_until = now + timeout
+        self._listening = self._supervisor.spawn(self._listen(wait), "hint")
+
+    def stop(self) -> None:
+        """Stop listening: a wake-up that a full worker consumes is one that a free worker misses."""
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            self._supervisor.dismiss(listening)
+            self.promising = True  # the wake-up may have come just now, and nobody hears it any more
+
+    async def close(self) -> None:
+        """Stop listening, and wait for the end of it."""
+        listening = self._listening
+        self.stop()
+        if listening is not None:
+            await asyncio.wait([listening])
+
+    async def _listen(self, wait: Callable[[], Awaitable[bool]]) -> None:
+        promising = True
+        try:
+            promising = await wait()
+            self._pauses.failures = 0
+        except JobQueueError as error:
+            self._report(error, "waiting for work")
+            await self._pauses.pause()
+        finally:
+            if self._listening is asyncio.current_task():
+                self._listening = None
+                self.promising = self.promising or promising
+                self._wake()
+
+    async def _hear(self, timeout: float) -> bool:
+        """Wait for a wake-up; return whether asking may bring jobs."""
+        await self._storage.wait_for_work(self._queue, self._worker, timeout)
+        return True
+
+    async def _claim(self, arrivals: Arrivals, now: float, timeout: float) -> bool:
+        """Claim jobs on their arrival; return whether asking may bring more."""
+        answer = await arrivals.claim(now, timeout)
+        if answer is None:
+            return True
+        self._note(answer)
+        if answer.jobs:
+            await self._clock.sleep(0)  # as after an exchange: runs that end at once are handed in next
+        return False

@@ -1,0 +1,21 @@
+-- Runs of jobs to create with equal options. Needs: base.
+--
+-- A run is: how many 2, reuse 1 ("r" return, "f" rerun failed, "a" rerun), kind 1 (bits of its low half: 1 the caller
+-- waits, 2 the jobs have extras, 8 they replace one that waits), due kind 1 ("d" delay, "a" instant; "b" and "i" the
+-- same, but not before the job that is replaced was due), due 6, priority 2, max_attempts 4, max_stalls 4,
+-- ttl 6. A body is the payload; where jobs have extras, size of extras 4, extras, payload.
+local RUN = 27
+
+local function jobs_in(runs)
+  local told = 0
+  for at = 1, #runs, RUN do told = told + sunpack('>I2', runs, at) end
+  return told
+end
+
+-- Whether any of them replaces a job that waits.
+local function replaces(runs)
+  for at = 1, #runs, RUN do
+    if byte(runs, at + 3) % 16 >= 8 then return true end
+  end
+  return false
+end

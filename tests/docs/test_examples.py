@@ -1,0 +1,126 @@
+"""The programs of docs/examples, as processes beside a worker."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import IO
+
+import pytest
+
+from tests.cli.processes import BOUND, environ, get
+from tests.docs.doc_pages import DOCS
+from tests.services import free_port, unavailable
+
+EXAMPLES = DOCS / "examples"
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start a program of the examples on a store of its own; all are ended with the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(*arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, *arguments], cwd=EXAMPLES, text=True,
+            env=environ(JOBQUEUE_STORAGE=(tmp_path / "store").as_uri()),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def worker(start: Start) -> None:
+    start("-m", "jobqueue", "worker", "tasks:queue")
+
+
+def test_every_program_is_in_the_list() -> None:
+    listed = re.findall(r"^\| \[`(\w+\.py)`\]", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(path.name for path in EXAMPLES.glob("*.py"))
+
+
+@pytest.mark.usefixtures("worker")
+def test_the_script_prints_the_words_of_files(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "short").write_text("to be or not")
+    (tmp_path / "long").write_text("word " * 1234)
+    script = start("count.py", *(str(tmp_path / name) for name in ("short", "long", "short")))
+    printed, errors = script.communicate(timeout=BOUND)
+    assert (script.returncode, errors) == (0, "")
+    assert re.findall(r"^ *([\d,]+) .*/(\w+)$", printed, re.MULTILINE) == [
+        ("4", "short"), ("1,234", "long"), ("4", "short"),
+    ]  # fmt: skip
+
+
+def test_each_tick_is_one_job_however_many_workers_there_are(start: Start) -> None:
+    both = [start("-m", "jobqueue", "worker", "cron:app") for _ in range(2)]
+    said: SimpleQueue[str] = SimpleQueue()
+
+    def listen(lines: IO[str]) -> None:
+        for line in lines:
+            said.put(line)
+
+    outputs = [process.stdout for process in both if process.stdout is not None]
+    readers = [Thread(target=listen, args=(output,)) for output in outputs]
+    for reader in readers:
+        reader.start()
+    heard: list[float] = []
+
+    def note(line: str) -> None:
+        if tick := re.fullmatch(r"heartbeat@(\S+)\n", line):
+            heard.append(datetime.fromisoformat(tick[1]).timestamp())
+
+    while len(heard) < 3:
+        note(said.get(timeout=BOUND))
+    for process in both:
+        process.send_signal(signal.SIGTERM)
+    for process, reader in zip(both, readers, strict=True):
+        reader.join(BOUND)
+        assert process.wait(BOUND) == 0
+    while not said.empty():
+        note(said.get())
+    heard.sort()
+    assert heard == [heard[0] + 2 * place for place in range(len(heard))], "none twice, none left out"
+
+
+@pytest.mark.usefixtures("worker")
+def test_the_web_application_answers_with_results_and_states(start: Start) -> None:
+    if importlib.util.find_spec("uvicorn") is None or importlib.util.find_spec("fastapi") is None:
+        unavailable("uvicorn, fastapi")
+    port = free_port()
+    start("-m", "uvicorn", "web:app", "--port", str(port), "--log-level", "warning")
+    deadline = time.monotonic() + BOUND
+    while True:
+        try:
+            assert get(port, "/texts/hamlet")[0] == 404
+            break
+        except urllib.error.URLError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    for text, words in (("to be or not", 4), ("to be", 2)):
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/texts/hamlet",
+            text.encode(),
+            {"Content-Type": "text/plain"},
+            method="PUT",
+        )
+        with urllib.request.urlopen(request, timeout=BOUND) as answer:
+            assert (answer.status, answer.read()) == (200, b'{"words":%d}' % words)
+    assert get(port, "/texts/hamlet") == (200, '{"state":"completed","words":2}')

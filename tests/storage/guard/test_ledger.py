@@ -1,0 +1,136 @@
+"""What the ledger is told, and what it takes to tell it."""
+
+from __future__ import annotations
+
+import asyncio
+from urllib.parse import urlsplit, urlunsplit
+
+from jobqueue.model.new_job import Conflict
+from jobqueue.model.outcomes import Settlement
+from jobqueue.model.states import Action, JobState
+from jobqueue.runtime.ids import unique_id
+from jobqueue.storage.guard import GuardedStorage, PostgresLedger
+from jobqueue.storage.postgres.migrations import quoted
+from jobqueue.storage.redis import RedisStorage
+from jobqueue.storage.values import InsertStatus, NewJob
+from tests.services import Server
+from tests.storage.guard.support import rows
+from tests.storage.guard.test_losses import told
+from tests.storage.postgres.server import postgres_url
+from tests.storage.postgres.support import connection
+
+
+async def test_rights_to_read_and_write_rows_are_enough(redis: Server, schema: str) -> None:
+    user, name = f"guard_{unique_id().replace('-', '_').lower()}", quoted(schema)
+    async with connection() as admin:
+        await admin.execute(f"create role {user} login")
+        await admin.execute(f"grant usage on schema {name} to {user}")
+        await admin.execute(f"grant select, insert, update, delete on all tables in schema {name} to {user}")
+    parts = urlsplit(postgres_url())
+    host = parts.netloc.rpartition("@")[2]
+    url = urlunsplit(parts._replace(netloc=f"{user}@{host}"))
+    store = GuardedStorage(RedisStorage(redis.url), PostgresLedger(url, schema))
+    await store.open()
+    await store.insert("q", [NewJob("a", b""), NewJob("b", b"")])
+    (job,) = (await store.exchange("q", "w", [], 1, 60_000)).jobs
+    await store.exchange("q", "w", [Settlement(job.id, job.fence, Action.COMPLETE, b"", 60_000)], 0, 60_000)
+    await told(store)
+    redis.command("FLUSHALL")
+    assert (await store.guard.reconcile()).requeued == 1
+    assert await store._open_session().reconciler.clean() == 0
+    assert (await store.guard.stats()).total == 2
+    assert [event.event for event in await store.guard.history("q", "a")] == [
+        "enqueued",
+        "claimed",
+        "completed",
+    ]
+    await store.close()
+
+
+async def test_every_change_of_state_is_told(store: GuardedStorage, schema: str) -> None:
+    async def history(id: str) -> list[str]:
+        await told(store)
+        return [event.event for event in await store.guard.history("q", id)]
+
+    async def claim(id: str) -> int:
+        (job,) = (await store.exchange("q", "w", [], 1, 60_000)).jobs
+        assert job.id == id
+        return job.fence
+
+    async def settle(id: str, fence: int, action: Action, data: bytes = b"") -> None:
+        await store.exchange("q", "w", [Settlement(id, fence, action, data, 60_000)], 0, 60_000)
+
+    await store.insert("q", [NewJob("a", b"")])
+    await settle("a", await claim("a"), Action.RETRY, b'{"type":"E","message":"m"}')
+    await settle("a", await claim("a"), Action.FAIL, b'{"type":"E","message":"m"}')
+    assert await store.revive("q", ["a"]) == [True]
+    await settle("a", await claim("a"), Action.RELEASE)
+    (stalled,) = (await store.exchange("q", "dies", [], 1, 1)).jobs
+    await asyncio.sleep(0.05)
+    assert [job.id for job in await store.sweep("q", 10)] == [stalled.id]
+    fence = await claim("a")
+    await store.cancel("q", ["a"], running=True)
+    await settle("a", fence, Action.COMPLETE, b"r")
+    assert await history("a") == [
+        "enqueued", "claimed", "retried", "claimed", "failed", "revived", "claimed", "released", "claimed",
+        "recovered", "claimed", "cancelled",
+    ]  # fmt: skip
+    await store.insert("q", [NewJob("b", b"")])
+    await store.cancel("q", ["b"])
+    assert await history("b") == ["enqueued", "cancelled"]
+    await store.insert("q", [NewJob("c", b"")])
+    assert await store.forget("q", ["c"]) == [True]
+    assert await history("c") == ["enqueued", "removed"]
+    assert [state for _, state in await rows(schema)] == [7, 7, 7]
+
+
+async def test_jobs_that_follow_are_guarded_too(redis: Server, store: GuardedStorage, schema: str) -> None:
+    await store.insert("q", [NewJob("first", b"")])
+    (job,) = (await store.exchange("q", "w", [], 1, 60_000)).jobs
+    then = (NewJob("second", b"2"),)
+    stale = Settlement("first", job.fence + 1, Action.COMPLETE, b"", 60_000, then=(NewJob("never", b""),))
+    done = Settlement("first", job.fence, Action.COMPLETE, b"", 60_000, then=then)
+    await store.exchange("q", "w", [stale, done], 0, 60_000)
+    await told(store)
+    assert await rows(schema) == [("first", 5), ("second", 2)]
+    redis.command("FLUSHALL")
+    assert (await store.guard.reconcile()).requeued == 1
+    (job,) = (await store.exchange("q", "w", [], 1, 60_000)).jobs
+    assert (job.id, job.payload) == ("second", b"2")
+
+
+async def test_an_outcome_that_the_ledger_has_not_heard_of_is_found_by_comparing(
+    redis: Server, store: GuardedStorage, schema: str
+) -> None:
+    unguarded = RedisStorage(redis.url)
+    await unguarded.open()
+    await store.insert("q", [NewJob("a", b"")])
+    (job,) = (await unguarded.exchange("q", "w", [], 1, 60_000)).jobs
+    done = Settlement("a", job.fence, Action.COMPLETE, b"result", 60_000)
+    await unguarded.exchange("q", "w", [done], 0, 60_000)
+    await unguarded.close()
+    assert await rows(schema) == [("a", 2)]
+    assert (await store.guard.reconcile()).updated == 1
+    assert await rows(schema, "id, state, outcome") == [("a", 5, b"result")]
+    (record,) = await store.get("q", ["a"])
+    assert record is not None
+    assert record.state is JobState.COMPLETED
+
+
+async def test_a_job_that_was_replaced_comes_back_as_the_new_one(
+    redis: Server, store: GuardedStorage, schema: str
+) -> None:
+    await store.insert("q", [NewJob("a", b"old", delay=3_600_000)])
+    later = NewJob("a", b"new", priority=3, delay=1_000, conflict=Conflict.DEBOUNCE)
+    (answer,) = await store.insert("q", [later])
+    assert answer.status is InsertStatus.REPLACED
+    (before,) = await store.get("q", ["a"])
+    await told(store)
+    redis.command("FLUSHALL")
+    assert (await store.guard.reconcile()).requeued == 1
+    (record,) = await store.get("q", ["a"], payload=True)
+    assert before is not None
+    assert record is not None
+    assert (record.payload, record.priority) == (b"new", 3)
+    assert abs(record.run_at - before.run_at) < 2_000
+    assert [state for _, state in await rows(schema)] == [8, 1]

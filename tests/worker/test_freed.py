@@ -1,0 +1,37 @@
+"""Runs are freed as they end: thousands of them left to the cycle collector would stop all others for it."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+from jobqueue import Job
+from jobqueue.worker.job import Run
+from tests.support import Lab, within
+
+
+def runs() -> int:
+    return sum(isinstance(thing, Run) for thing in gc.get_objects())
+
+
+async def test_no_run_waits_for_the_cycle_collector(lab: Lab) -> None:
+    async def handler(job: Job[Any]) -> Any:
+        return job.payload
+
+    queue = await lab.start(handler, concurrency=10)
+
+    @queue.task
+    async def task(n: int) -> int:
+        return n
+
+    gc.collect()
+    before = runs()
+    gc.disable()
+    try:
+        for n in range(50):
+            await within(queue.enqueue_and_wait(None, n))
+            await within(task.enqueue_and_wait(n))
+        left = runs() - before
+    finally:
+        gc.enable()
+    assert left <= 5
