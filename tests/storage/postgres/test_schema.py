@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from importlib.resources import files
+from pathlib import Path
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
@@ -15,7 +18,7 @@ from jobqueue.model.states import Action, JobState
 from jobqueue.runtime.ids import unique_id
 from jobqueue.storage.findings import Severity
 from jobqueue.storage.postgres import PostgresStorage
-from jobqueue.storage.postgres.migrations import latest, quoted, script
+from jobqueue.storage.postgres.migrations import STORE, apply, check, latest, quoted, script
 from jobqueue.storage.values import MAX_DOCUMENT, Change, NewJob, Renewal
 from tests.storage.postgres.server import postgres_url
 from tests.storage.postgres.support import connection, postgres_storage
@@ -100,6 +103,77 @@ def test_every_file_of_the_schema_has_a_number_of_its_own() -> None:
     folder = files("jobqueue.storage.postgres").joinpath("schema")
     numbers = sorted(int(file.name[:4]) for file in folder.iterdir() if file.name.endswith(".sql"))
     assert numbers == list(range(1, latest() + 1))
+
+
+def later_release(path: Path, monkeypatch: pytest.MonkeyPatch, *added: str) -> str:
+    """Make a package with the files of this release and more; return its name."""
+    name = f"release_{unique_id().replace('-', '_')}"
+    folder = path / name / "schema"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").touch()
+    for number in range(1, latest() + 1):
+        # These are applied already: to apply one again would fail.
+        (folder / f"{number:04}_this.sql").write_text("create table jobqueue.meta ();")
+    for number, text in enumerate(added, latest() + 1):
+        (folder / f"{number:04}_added.sql").write_text(text)
+    monkeypatch.syspath_prepend(str(path))
+    return name
+
+
+async def test_an_upgrade_applies_the_files_that_are_new_and_keeps_all_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh: PostgresStorage
+) -> None:
+    package = later_release(
+        tmp_path,
+        monkeypatch,
+        "alter table jobqueue.job add column colour text;",
+        "update jobqueue.job set colour = 'red';",
+    )
+    await fresh.apply_schema()
+    schema = fresh._settings.schema
+    await fresh.open()
+    await fresh.insert("q", [NewJob("ready", b"p"), NewJob("later", b"", delay=600_000)])
+    async with connection() as admin:
+        with pytest.raises(StorageError, match=f"this release needs {latest() + 2}"):
+            await check(admin, schema, package)
+        assert await apply(admin, schema, package) == (latest(), latest() + 2)
+        assert await apply(admin, schema, package) == (latest() + 2, latest() + 2)
+        assert await admin.fetchval(f"select count(*) from {quoted(schema)}.job where colour = 'red'") == 2
+        await check(admin, schema, package)
+        with pytest.raises(StorageError, match=f"this release knows up to {latest()}"):
+            await check(admin, schema, STORE)
+    # Who has it open goes on.
+    counts = await fresh.counts("q")
+    assert (counts.queued, counts.scheduled) == (1, 1)
+    assert (await fresh.exchange("q", "w", [], 9, 60_000)).jobs[0].payload == b"p"
+    await fresh.close()
+
+
+async def test_an_upgrade_that_fails_leaves_the_schema_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh: PostgresStorage
+) -> None:
+    package = later_release(
+        tmp_path, monkeypatch, "alter table jobqueue.job add column colour text;", "select nothing;"
+    )
+    await fresh.apply_schema()
+    async with connection() as admin:
+        with pytest.raises(asyncpg.UndefinedColumnError):
+            await apply(admin, fresh._settings.schema, package)
+    assert await fresh.check_schema() == latest()
+    await fresh.open()
+    await fresh.insert("q", [NewJob("a", b"")])
+    async with connection() as admin:
+        rows = await admin.fetch(f"select * from {quoted(fresh._settings.schema)}.job")
+    assert "colour" not in dict(rows[0])
+    await fresh.close()
+
+
+def test_each_thing_of_the_schema_is_defined_once() -> None:
+    """Until the first release its files are edited in place: none changes what another one has made."""
+    made = re.findall(r"^(create|drop)\b(.*?)(?=[(;]|$)", script("s"), re.MULTILINE)
+    names = [rest.split() for verb, rest in made if verb == "create"]
+    assert len({tuple(name) for name in names}) == len(names)
+    assert not [rest for verb, rest in made if verb == "drop" or " or replace " in rest]
 
 
 def test_a_script_names_its_schema_only() -> None:

@@ -7,16 +7,11 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
-
-import pytest
 
 from jobqueue.model.outcomes import Settlement
 from jobqueue.model.states import Action, JobState
-from jobqueue.runtime.ids import unique_id
-from jobqueue.storage.postgres import PostgresStorage, migrations, rows
-from jobqueue.storage.postgres.lines import EVERYTHING
-from jobqueue.storage.postgres.migrations import latest, quoted
+from jobqueue.storage.postgres import PostgresStorage
+from jobqueue.storage.postgres.migrations import quoted
 from jobqueue.storage.postgres.turns import Turns
 from jobqueue.storage.values import (
     CancelStatus,
@@ -27,11 +22,8 @@ from jobqueue.storage.values import (
     Renewal,
     SettleStatus,
 )
-from tests.storage.postgres.server import postgres_url
 from tests.storage.postgres.support import connection, postgres_storage
 
-BEFORE_SLOTS = 10
-"""Version of the last schema without slots."""
 TABLES = ("ready", "lease")
 
 
@@ -250,54 +242,6 @@ async def test_nothing_is_lost_while_slots_take_turns_all_the_time() -> None:
         assert await store.check() == []
         counts = await store.counts("q")
         assert (counts.completed, counts.cancelled) == (len(ended), len(cancelled))
-
-
-async def test_jobs_of_the_schema_before_are_where_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
-    files = migrations._files(migrations.STORE)
-    name = f"upgraded {unique_id()}"
-    store = PostgresStorage(postgres_url(), name)
-
-    async def call(function: str, *args: object) -> list[Any]:
-        """Call a function as the release of then did."""
-        numbers = ", ".join(f"${n}" for n in range(1, len(args) + 1))
-        return list(await admin.fetch(f"select * from {quoted(name)}.{function}({numbers})", *args))
-
-    async def insert(*new: NewJob) -> None:
-        columns = rows.every_job_column(new)
-        await call("insert_jobs", "q", None, len(new), False, None, None, 1 << 20, *columns)
-
-    async def exchange(settlements: list[Settlement], limit: int) -> list[Claimed]:
-        columns = rows.every_settlement_column(settlements)
-        spans = rows.span_columns(EVERYTHING)
-        args = ("q", None, "w", 100 + limit, False, limit, 60_000, 1 << 20, 100, *columns, 0, *spans)
-        return list(rows.exchanged(await call("exchange", *args), len(settlements)).jobs)
-
-    async with connection() as admin:
-        try:
-            with monkeypatch.context() as then:
-                before = {n: f for n, f in files.items() if n <= BEFORE_SLOTS}
-                then.setattr(migrations, "_files", lambda _package: before)
-                assert await store.apply_schema() == (0, BEFORE_SLOTS)
-            await insert(*jobs("run", "retried", "done"))
-            running, retried, done = await exchange([], 10)
-            back = Settlement(retried.id, retried.fence, Action.RETRY, b"{}", 60_000, 0, b"{}")
-            await exchange([back, complete(done)], 0)
-            await insert(*jobs("queued"))
-            await insert(*jobs("later", delay=600_000))
-            assert await store.apply_schema() == (BEFORE_SLOTS, latest())
-            await store.open()
-            counts = await store.counts("q")
-            assert (counts.queued, counts.processing, counts.completed, counts.scheduled) == (1, 1, 1, 1)
-            answer = await store.exchange("q", "w", [complete(running)], 100, 60_000)
-            assert answer.settled == [SettleStatus.ACCEPTED]
-            assert sorted(job.id for job in answer.jobs) == ["queued", "retried"]
-            assert await store.cancel("q", ["later"]) == [CancelStatus.CANCELLED]
-            await store.exchange("q", "w", [complete(job) for job in answer.jobs], 0, 60_000)
-            assert (await store.counts("q")).completed == 4
-            assert await store.check() == []
-            await store.close()
-        finally:
-            await admin.execute(f"drop schema if exists {quoted(name)} cascade")
 
 
 def test_a_store_looks_when_it_has_moved_many_rows_and_not_too_often() -> None:

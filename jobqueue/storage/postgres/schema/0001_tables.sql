@@ -24,8 +24,10 @@ comment on column jobqueue.meta.secret is 'Makes names of channels that nobody c
 
 create table jobqueue.queue (
     queue int generated always as identity primary key,
-    name text collate "C" not null unique
+    name text collate "C" not null unique,
+    rules jsonb
 );
+comment on column jobqueue.queue.rules is 'What may be claimed, in the form of jobqueue/storage/rules.py; null: everything';
 
 create table jobqueue.job (
     queue int not null,
@@ -43,10 +45,34 @@ create table jobqueue.job (
     headers bytea not null default '',
     task text collate "C" not null default '',
     group_name text collate "C" not null default '',
-    primary key (id, queue)
+    primary key (id, queue),
+    -- A worker that is given such a time could not hand its job in, nor those that it hands in together with it.
+    constraint job_ttl check (ttl between 0 and 1000000000000000)
 );
 comment on column jobqueue.job.token is 'Names the call that created the job: a repeated call recognises its own jobs';
 comment on column jobqueue.job.due is 'When it was due at first';
+
+-- The tables ready and lease are in slots, which are emptied in turn: see take_turn.
+--
+-- A row of them lives for moments, and is dead until vacuum may remove it: for as long as any transaction of the
+-- database is open. So each of these tables has two slots. New rows go to the one whose turn it is; when that has
+-- grown, the other one, whose rows have all been deleted by then, is truncated and takes its turn. Nothing but the room
+-- that is taken depends on a slot: whatever reads or deletes looks into all of them.
+--
+-- What a transaction of a caller inserts goes to a third slot of ready, which is never truncated: such a transaction may
+-- stay open for long, and who waits for it would keep others waiting.
+--
+-- A statement locks all slots before it takes its snapshot, and until its transaction ends. So a slot that is emptied
+-- under an exclusive lock is full or empty to a statement, and never in between.
+
+create sequence jobqueue.ready_turn minvalue 0 maxvalue 1;
+create sequence jobqueue.lease_turn minvalue 0 maxvalue 1;
+comment on sequence jobqueue.ready_turn is 'The slot of new rows. A sequence, since it has no rows that die';
+comment on sequence jobqueue.lease_turn is 'The slot of new rows';
+create sequence jobqueue.ready_next minvalue 0;
+create sequence jobqueue.lease_next minvalue 0;
+comment on sequence jobqueue.ready_next is 'The instant before which nobody tries again to empty a slot';
+comment on sequence jobqueue.lease_next is 'The instant before which nobody tries again to empty a slot';
 
 create table jobqueue.ready (
     queue int not null,
@@ -58,11 +84,37 @@ create table jobqueue.ready (
     fence bigint not null default 0,
     attempts int not null default 0,
     stalls int not null default 0,
+    slot smallint not null,
     id text collate "C" not null
-);
-create unique index ready_line on jobqueue.ready (queue, priority desc, place);
+) partition by list (slot);
+create table jobqueue.ready_0 partition of jobqueue.ready for values in (0);
+create table jobqueue.ready_1 partition of jobqueue.ready for values in (1);
+create table jobqueue.ready_2 partition of jobqueue.ready for values in (2);
+create index ready_line on jobqueue.ready (queue, priority desc, place);
 create index ready_seq on jobqueue.ready (queue, seq);
 comment on column jobqueue.ready.place is 'Order within the priority; negative for what was released or recovered';
+
+create table jobqueue.lease (
+    queue int not null,
+    until bigint not null,
+    seq bigint not null,
+    fence bigint not null,
+    token bigint not null,
+    due bigint not null,
+    updated bigint not null,
+    priority int not null,
+    attempts int not null,
+    stalls int not null,
+    slot smallint not null,
+    cancelling boolean not null default false,
+    id text collate "C" not null,
+    worker text collate "C" not null
+) partition by list (slot);
+create table jobqueue.lease_0 partition of jobqueue.lease for values in (0) with (fillfactor = 70);
+create table jobqueue.lease_1 partition of jobqueue.lease for values in (1) with (fillfactor = 70);
+create index lease_fence on jobqueue.lease (fence);
+create index lease_seq on jobqueue.lease (seq);
+comment on column jobqueue.lease.token is 'Names the call that claimed the job: a repeated call gets its claims again';
 
 create table jobqueue.due (
     queue int not null,
@@ -80,25 +132,6 @@ alter table jobqueue.due add primary key (queue, seq);
 create index due_scheduled on jobqueue.due (queue, seq) where attempts = 0;
 create index due_failing on jobqueue.due (queue, seq) where attempts > 0;
 comment on table jobqueue.due is 'Jobs that wait for their time: scheduled with attempts = 0, failing with more';
-
-create table jobqueue.lease (
-    queue int not null,
-    until bigint not null,
-    seq bigint not null,
-    fence bigint not null,
-    token bigint not null,
-    due bigint not null,
-    updated bigint not null,
-    priority int not null,
-    attempts int not null,
-    stalls int not null,
-    cancelling boolean not null default false,
-    id text collate "C" not null,
-    worker text collate "C" not null,
-    primary key (fence)
-) with (fillfactor = 70);
-create index lease_seq on jobqueue.lease (seq);
-comment on column jobqueue.lease.token is 'Names the call that claimed the job: a repeated call gets its claims again';
 
 create table jobqueue.outcome (
     queue int not null,
@@ -180,11 +213,17 @@ create table jobqueue.document (
 );
 
 -- Rows of these live for moments: vacuum by their number, not by the share of a table that is empty at most times.
-alter table jobqueue.ready set (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000,
+alter table jobqueue.ready_0 set (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000,
+    autovacuum_vacuum_cost_delay = 0);
+alter table jobqueue.ready_1 set (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000,
+    autovacuum_vacuum_cost_delay = 0);
+alter table jobqueue.ready_2 set (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000,
+    autovacuum_vacuum_cost_delay = 0);
+alter table jobqueue.lease_0 set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
+    autovacuum_vacuum_cost_delay = 0);
+alter table jobqueue.lease_1 set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
     autovacuum_vacuum_cost_delay = 0);
 alter table jobqueue.due set (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000,
-    autovacuum_vacuum_cost_delay = 0);
-alter table jobqueue.lease set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
     autovacuum_vacuum_cost_delay = 0);
 alter table jobqueue.waiter set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
     autovacuum_vacuum_cost_delay = 0);

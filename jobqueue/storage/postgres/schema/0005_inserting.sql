@@ -5,9 +5,10 @@ create type jobqueue.new_job as (
     ttl bigint, reuse smallint, waits boolean, headers bytea, task text, group_name text, dead_letter_ttl bigint
 );
 
--- Creates those of the jobs whose ids are free, and returns their places in the batch.
+-- Creates those of the jobs whose ids are free, and returns their places in the batch. For a few: see insert_jobs.
 create function jobqueue.create_jobs(
-    p_q int, p_queue text, p_now bigint, p_token bigint, p_reply text, p_jobs jobqueue.new_job[]
+    p_q int, p_queue text, p_now bigint, p_token bigint, p_reply text, p_jobs jobqueue.new_job[],
+    p_slot smallint
 ) returns int[]
 language plpgsql volatile
 as $$
@@ -43,8 +44,8 @@ begin
     into v_places, v_later, v_waiting
     from unnest(v_made) n;
     if v_later is null or cardinality(v_later) < cardinality(v_made) then
-        insert into jobqueue.ready (queue, priority, place, seq, due, updated, id)
-        select p_q, n.priority, n.seq, n.seq, n.due, p_now, n.id from unnest(v_made) n where n.due <= p_now;
+        insert into jobqueue.ready (queue, priority, place, seq, due, updated, slot, id)
+        select p_q, n.priority, n.seq, n.seq, n.due, p_now, p_slot, n.id from unnest(v_made) n where n.due <= p_now;
         perform jobqueue.wake(p_queue);
     end if;
     if v_later is not null then
@@ -93,12 +94,17 @@ end $$;
 
 -- Inserts a batch. Status: 1 created, 2 found, 3 full, 4 found and its data is too large for this answer. Callers of one
 -- batch must not wait for the id of one of them for long: see held_ids.
+-- Of the columns of a batch all but ids and payloads may have one value for all.
+-- ``p_slot``: where new rows of ready go, if not to the slot whose turn it is.
+-- ``seqs``: of all jobs in their order, in one row, if all were created and none has to wait for its time.
 create function jobqueue.insert_jobs(
     p_queue text, p_now bigint, p_token bigint, p_repeated boolean, p_reply text, p_room int, p_budget bigint,
     p_ids text[], p_payloads bytea[], p_priorities int[], p_delays bigint[], p_run_ats bigint[],
     p_max_attempts int[], p_max_stalls int[], p_ttls bigint[], p_reuses smallint[], p_waits boolean[],
-    p_headers bytea[], p_tasks text[], p_groups text[], p_letters bigint[]
-) returns table (place int, status smallint, seq bigint, state smallint, data bytea, attempts int)
+    p_headers bytea[], p_tasks text[], p_groups text[], p_letters bigint[], p_slot smallint default null
+) returns table (
+    place int, status smallint, seq bigint, state smallint, data bytea, attempts int, seqs bigint[]
+)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
@@ -111,8 +117,13 @@ as $$
 declare
     v_now bigint := jobqueue.instant(p_now);
     v_q int := (select q.queue from jobqueue.queue q where q.name = p_queue);
+    v_slot smallint := coalesce(p_slot, (select t.last_value from jobqueue.ready_turn t));
     v_size int := cardinality(p_ids);
     v_jobs jobqueue.new_job[];
+    v_seqs bigint[];
+    v_new_seqs bigint[];
+    v_later bigint[];
+    v_all boolean;
     v_made int[] := '{}';
     v_room int;
     v_new jobqueue.new_job;
@@ -123,21 +134,6 @@ begin
         v_q := jobqueue.queue_number(p_queue);
     end if;
     perform jobqueue.next_number();
-    select array_agg(row(
-        n.place, n.seq, coalesce(n.run_at, v_now + n.delay), n.id, n.payload, n.priority, n.max_attempts, n.max_stalls,
-        n.ttl, n.reuse, n.waits, n.headers, n.task, n.group_name, n.dead_letter_ttl
-    )::jobqueue.new_job order by n.place)
-    into v_jobs
-    from (
-        select t.*, nextval('jobqueue.number') as seq
-        from unnest(
-            p_ids, p_payloads, p_priorities, p_delays, p_run_ats, p_max_attempts, p_max_stalls, p_ttls, p_reuses, p_waits,
-            p_headers, p_tasks, p_groups, p_letters
-        ) with ordinality t(
-            id, payload, priority, delay, run_at, max_attempts, max_stalls, ttl, reuse, waits, headers, task,
-            group_name, dead_letter_ttl, place
-        )
-    ) n;
     if p_room is not null then
         -- Whoever counts does so alone, until the end of the transaction, so that many may stand in line.
         perform set_config('lock_timeout', '5s', true);
@@ -148,15 +144,105 @@ begin
             - (select count(*) from (select 1 from jobqueue.due d where d.queue = v_q limit p_room) d);
     end if;
     if v_room is null or v_room >= v_size then
-        v_made := jobqueue.create_jobs(v_q, p_queue, v_now, p_token, p_reply, v_jobs);
+        with given as materialized (
+            select t.*, nextval('jobqueue.number') as seq, coalesce(t.run_at, v_now + t.delay) as due
+            from unnest(
+                p_ids, p_payloads, jobqueue.filled(p_priorities, v_size), jobqueue.filled(p_delays, v_size),
+                jobqueue.filled(p_run_ats, v_size), jobqueue.filled(p_max_attempts, v_size),
+                jobqueue.filled(p_max_stalls, v_size), jobqueue.filled(p_ttls, v_size),
+                jobqueue.filled(p_headers, v_size), jobqueue.filled(p_tasks, v_size), jobqueue.filled(p_groups, v_size),
+                jobqueue.filled(p_letters, v_size)
+            ) with ordinality t(
+                id, payload, priority, delay, run_at, max_attempts, max_stalls, ttl, headers, task, group_name,
+                dead_letter_ttl, place
+            )
+        ),
+        made as (
+            -- In the order of the ids: two batches with the same ones never wait for each other.
+            insert into jobqueue.job (
+                queue, id, seq, token, created, priority, due, max_attempts, max_stalls, ttl, payload, headers, task,
+                group_name, dead_letter_ttl
+            )
+            select v_q, g.id, g.seq, p_token, v_now, g.priority, g.due, g.max_attempts, g.max_stalls, g.ttl, g.payload,
+                g.headers, g.task, g.group_name, g.dead_letter_ttl
+            from given g order by g.id, g.place
+            on conflict do nothing
+            returning seq, priority, due, id
+        ),
+        lined as (
+            insert into jobqueue.ready (queue, priority, place, seq, due, updated, slot, id)
+            select v_q, m.priority, m.seq, m.seq, m.due, v_now, v_slot, m.id from made m where m.due <= v_now
+        )
+        select
+            (select array_agg(g.seq order by g.place) from given g), array_agg(m.seq),
+            array_agg(m.seq) filter (where m.due > v_now)
+        into v_seqs, v_new_seqs, v_later
+        from made m;
+        v_all := cardinality(v_new_seqs) = v_size;
+        if cardinality(v_new_seqs) > coalesce(cardinality(v_later), 0) then
+            perform jobqueue.wake(p_queue);
+        end if;
+        if v_later is not null then
+            insert into jobqueue.due (queue, at, seq, updated, priority, id)
+            select v_q, coalesce(t.run_at, v_now + t.delay), t.seq, v_now, t.priority, t.id
+            from unnest(
+                v_seqs, p_ids, jobqueue.filled(p_priorities, v_size), jobqueue.filled(p_delays, v_size),
+                jobqueue.filled(p_run_ats, v_size)
+            ) t(seq, id, priority, delay, run_at)
+            where coalesce(t.run_at, v_now + t.delay) > v_now and (v_all or t.seq = any(v_new_seqs));
+            if jobqueue.is_next(v_q, v_later) then
+                perform jobqueue.wake(p_queue);
+            end if;
+        end if;
+        if p_reply is not null and v_new_seqs is not null then
+            insert into jobqueue.waiter (seq, address, added)
+            select t.seq, p_reply, t.seq from unnest(v_seqs, jobqueue.filled(p_waits, v_size)) t(seq, waits)
+            where t.waits and (v_all or t.seq = any(v_new_seqs));
+        end if;
+        if v_all and v_later is null then
+            place := 0;
+            status := 1;
+            state := 2;
+            attempts := 0;
+            seqs := v_seqs;
+            return next;
+            return;
+        end if;
         return query
-        select n.place, 1::smallint, n.seq, case when n.due <= v_now then 2 else 1 end::smallint, null::bytea, 0
-        from unnest(v_jobs) n where v_size = cardinality(v_made) or n.place = any(v_made);
+        select
+            t.place::int, 1::smallint, t.seq,
+            case when coalesce(t.run_at, v_now + t.delay) <= v_now then 2 else 1 end::smallint, null::bytea, 0,
+            null::bigint[]
+        from unnest(v_seqs, jobqueue.filled(p_delays, v_size), jobqueue.filled(p_run_ats, v_size))
+            with ordinality t(seq, delay, run_at, place)
+        where v_all or t.seq = any(v_new_seqs);
+        if v_all then
+            return;
+        end if;
+        v_made := array(
+            select t.place::int from unnest(v_seqs) with ordinality t(seq, place) where t.seq = any(v_new_seqs)
+        );
         v_room := v_room - cardinality(v_made);
     end if;
-    if cardinality(v_made) = v_size then
-        return;
-    end if;
+    -- What is left was found, or has no room: one by one.
+    select array_agg(row(
+        n.place, n.seq, coalesce(n.run_at, v_now + n.delay), n.id, n.payload, n.priority, n.max_attempts, n.max_stalls,
+        n.ttl, n.reuse, n.waits, n.headers, n.task, n.group_name, n.dead_letter_ttl
+    )::jobqueue.new_job order by n.place)
+    into v_jobs
+    from (
+        select t.*, coalesce(v_seqs[t.place], nextval('jobqueue.number')) as seq
+        from unnest(
+            p_ids, p_payloads, jobqueue.filled(p_priorities, v_size), jobqueue.filled(p_delays, v_size),
+            jobqueue.filled(p_run_ats, v_size), jobqueue.filled(p_max_attempts, v_size),
+            jobqueue.filled(p_max_stalls, v_size), jobqueue.filled(p_ttls, v_size),
+            jobqueue.filled(p_reuses, v_size), jobqueue.filled(p_waits, v_size), jobqueue.filled(p_headers, v_size),
+            jobqueue.filled(p_tasks, v_size), jobqueue.filled(p_groups, v_size), jobqueue.filled(p_letters, v_size)
+        ) with ordinality t(
+            id, payload, priority, delay, run_at, max_attempts, max_stalls, ttl, reuse, waits, headers, task,
+            group_name, dead_letter_ttl, place
+        )
+    ) n;
     for v_new in
         select n.* from unnest(v_jobs) n where n.place <> all(v_made)
         order by case when p_room is null then n.id end, n.place
@@ -201,7 +287,7 @@ begin
                 attempts := 0;
             elsif found and not jobqueue.drop_job(v_q, v_new.id, v_old.seq, v_now) then
                 continue;
-            elsif jobqueue.create_jobs(v_q, p_queue, v_now, p_token, p_reply, array[v_new]) = '{}' then
+            elsif jobqueue.create_jobs(v_q, p_queue, v_now, p_token, p_reply, array[v_new], v_slot) = '{}' then
                 continue;
             else
                 status := 1;

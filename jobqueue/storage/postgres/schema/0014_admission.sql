@@ -1,8 +1,5 @@
 -- The rules of a queue: what may be claimed. Pause is the only one so far. `exchange` obeys them.
 
-alter table jobqueue.queue add column rules jsonb;
-comment on column jobqueue.queue.rules is 'What may be claimed, in the form of jobqueue/storage/rules.py; null: everything';
-
 -- Replaces the rules, unless others than the expected ones are there; whether it did. A claim holds a lock from before
 -- it reads the rules until its end, shared with all other claims. This waits for those under way, so that none is
 -- committed after it has returned; and it does so last of all, so that claims never wait for what it waits for.
@@ -47,29 +44,4 @@ begin
             select greatest(0, d.at - v_now) from jobqueue.due d where d.queue = q.queue order by d.at, d.seq limit 1
         )
     from jobqueue.queue q where q.name = p_queue;
-end $$;
-
--- Milliseconds until an exchange could claim something; null if nothing waits. Ready jobs of a paused queue do not count.
-create or replace function jobqueue.work_in(p_queue text, p_now bigint) returns bigint
-language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-set enable_bitmapscan = off
-as $$
-declare
-    v_q int;
-    v_paused boolean;
-begin
-    select q.queue, q.rules is not null into v_q, v_paused from jobqueue.queue q where q.name = p_queue;
-    if not v_paused then
-        perform 1 from jobqueue.ready r where r.queue = v_q order by r.priority desc, r.place limit 1;
-        if found then
-            return 0;
-        end if;
-    end if;
-    return (
-        select greatest(0, d.at - jobqueue.instant(p_now)) from jobqueue.due d
-        where d.queue = v_q order by d.at, d.seq limit 1
-    );
 end $$;

@@ -1,160 +1,7 @@
--- Handing in runs and claiming jobs, with ready and lease in slots.
---
--- Actions: 1 complete, 2 fail, 3 retry, 4 release, 5 cancel.
-
-create type jobqueue.run as (
-    place bigint, action int, data bytea, ttl bigint, delay bigint, summary bytea, lease jobqueue.lease
-);
-
--- Writes settlements. Returns a letter for each: N accepted now, A accepted before, X cancelled, L lost. A repeated call
--- may find what it has ended itself as expired. Actions, TTLs, delays and summaries may be one for all.
-create or replace function jobqueue.settle(
-    p_q int, p_queue text, p_now bigint, p_repeated boolean, p_ids text[], p_fences bigint[], p_actions smallint[],
-    p_data bytea[], p_ttls bigint[], p_delays bigint[], p_summaries bytea[]
-) returns text
-language plpgsql volatile
-set enable_nestloop = off  -- batches are planned as few rows: each would be compared with each
-as $$
-declare
-    v_places bigint[];
-    v_letters text[];
-    v_ended bigint[];
-    v_others jobqueue.run[];
-    v_size int := cardinality(p_ids);
-begin
-    with given as materialized (
-        select distinct on (t.fence, t.id) t.*
-        from unnest(
-            p_ids, p_fences, jobqueue.filled(p_actions, v_size), p_data, jobqueue.filled(p_ttls, v_size),
-            jobqueue.filled(p_delays, v_size), jobqueue.filled(p_summaries, v_size)
-        ) with ordinality t(id, fence, action, data, ttl, delay, summary, place)
-        order by t.fence, t.id, t.place
-    ),
-    gone as (
-        delete from jobqueue.lease l
-        where l.fence = any(p_fences) and l.queue = p_q and (l.fence, l.id) in (select g.fence, g.id from given g)
-        returning l.*
-    ),
-    runs as materialized (
-        select
-            g.place, case when l.cancelling then 5 else g.action end as action, g.data, g.ttl, g.delay, g.summary, l.*
-        from gone l join given g on g.fence = l.fence and g.id = l.id
-    ),
-    -- Most runs complete. What the others need is in a statement of its own: a large one takes long to begin.
-    completed as (
-        insert into jobqueue.outcome (
-            queue, seq, fence, due, updated, expires, purge_at, attempts, stalls, state, id, data
-        )
-        select
-            p_q, r.seq, r.fence, r.due, p_now, p_now + r.ttl, p_now + r.ttl, r.attempts, r.stalls, 5, r.id, r.data
-        from runs r where r.action = 1
-    )
-    select
-        array_agg(r.place), array_agg(case when r.action = 5 then 'X' else 'N' end),
-        array_agg(r.seq) filter (where r.action in (1, 2, 5)),
-        array_agg(row(
-            r.place, r.action, r.data, r.ttl, r.delay, r.summary, row(
-                r.queue, r.until, r.seq, r.fence, r.token, r.due, r.updated, r.priority, r.attempts, r.stalls, r.slot,
-                r.cancelling, r.id, r.worker
-            )::jobqueue.lease
-        )::jobqueue.run) filter (where r.action <> 1)
-    into v_places, v_letters, v_ended, v_others
-    from runs r;
-    if v_others is not null then
-        perform jobqueue.settle_others(p_q, p_queue, p_now, v_others);
-    end if;
-    -- A table that nobody has written to has no bytes. A row is there before the job can be ended that it waits for.
-    if v_ended is not null and pg_relation_size('jobqueue.waiter'::regclass) > 0 then
-        perform jobqueue.tell(p_q, p_queue, v_ended);
-    end if;
-    if cardinality(v_places) = v_size then
-        return (select string_agg(t.letter, '' order by t.place) from unnest(v_places, v_letters) t(place, letter));
-    end if;
-    return (
-        select string_agg(coalesce(w.letter, case
-            when r.state = 7 then 'X' when r.state <> 3 then 'A' else 'L'
-        end), '' order by t.place)
-        from unnest(p_ids, p_fences) with ordinality t(id, fence, place)
-        left join unnest(v_places, v_letters) w(place, letter) on w.place = t.place
-        left join lateral (
-            select r.* from jobqueue.record r where r.queue = p_q and r.id = t.id offset 0
-        ) r on w.place is null and r.fence = t.fence and (p_repeated or r.expires is null or r.expires > p_now)
-    );
-end $$;
-
--- Writes how runs ended that did not complete: failed, cancelled, to be tried again or given back.
-create function jobqueue.settle_others(p_q int, p_queue text, p_now bigint, p_runs jobqueue.run[]) returns void
-language plpgsql volatile
-as $$
-declare
-    v_later bigint[];
-    v_freed boolean;
-    v_often bigint[];
-    v_slot smallint := (select t.last_value from jobqueue.ready_turn t);
-begin
-    with runs as materialized (
-        select
-            r.action, r.data, r.ttl, r.delay, r.summary, (r.lease).seq, (r.lease).fence, (r.lease).due,
-            (r.lease).priority, (r.lease).attempts, (r.lease).stalls, (r.lease).cancelling, (r.lease).id,
-            (r.lease).worker
-        from unnest(p_runs) r
-    ),
-    ended as (
-        insert into jobqueue.outcome (
-            queue, seq, fence, due, updated, expires, purge_at, attempts, stalls, state, cancelling, id, data
-        )
-        select
-            p_q, e.seq, e.fence, e.due, p_now, p_now + e.keep, p_now + greatest(e.keep, e.letter), e.attempts, e.stalls,
-            e.state, e.cancelling, e.id, e.data
-        from (
-            select
-                r.seq, r.fence, r.due, r.attempts, r.stalls, r.id, r.cancelling,
-                case r.action when 2 then 6 else 7 end as state,
-                case when r.action = 2 then r.data end as data,
-                case when r.action = 2 then r.ttl else j.ttl end as keep,
-                case when r.action = 2 then j.dead_letter_ttl end as letter
-            from runs r cross join lateral (
-                select j.ttl, j.dead_letter_ttl from jobqueue.job j where j.queue = p_q and j.id = r.id offset 0
-            ) j
-            where r.action in (2, 5)
-        ) e
-    ),
-    later as (
-        insert into jobqueue.due (queue, at, seq, updated, fence, priority, attempts, stalls, id)
-        select p_q, p_now + r.delay, r.seq, p_now, r.fence, r.priority, r.attempts, r.stalls, r.id
-        from runs r where r.action = 3
-    ),
-    failed as (
-        insert into jobqueue.detail as x (queue, seq, error)
-        select p_q, r.seq, r.data from runs r where r.action = 3
-        on conflict (queue, seq) do update set error = excluded.error
-    ),
-    noted as (
-        insert into jobqueue.attempt (queue, seq, fence, at, attempt, worker, error)
-        select p_q, r.seq, r.fence, p_now, r.attempts, r.worker, r.summary from runs r where r.action in (2, 3)
-    ),
-    freed as (
-        insert into jobqueue.ready (queue, priority, place, seq, due, updated, fence, attempts, stalls, slot, id)
-        select
-            p_q, f.priority, -nextval('jobqueue.number'), f.seq, f.due, p_now, f.fence, f.attempts - 1, f.stalls, v_slot,
-            f.id
-        from (select r.* from runs r where r.action = 4 order by r.fence desc offset 0) f
-    )
-    select
-        array_agg(r.seq) filter (where r.action = 3), bool_or(r.action = 4),
-        array_agg(r.seq) filter (where r.action in (2, 3) and r.attempts + r.stalls > 20)
-    into v_later, v_freed, v_often
-    from runs r;
-    if v_often is not null then
-        perform jobqueue.trim_history(p_q, v_often);
-    end if;
-    if v_freed or jobqueue.is_next(p_q, v_later) then
-        perform jobqueue.wake(p_queue);
-    end if;
-end $$;
+-- Claiming jobs and renewing leases.
 
 -- Moves due jobs to the back of ready. Those due before ``p_from`` were moved before.
-create or replace function jobqueue.promote(p_q int, p_now bigint, p_from bigint, p_limit int) returns void
+create function jobqueue.promote(p_q int, p_now bigint, p_from bigint, p_limit int) returns void
 language plpgsql volatile
 as $$
 declare
@@ -187,7 +34,7 @@ end $$;
 -- ``reached``: the clock in microseconds, which is below all places that are given from now on; the milliseconds below
 -- which no due job is left; how many microseconds picking took; then, if there may be more, priority and place of the
 -- last job that was picked. ``priorities``: of the jobs picked.
-create or replace function jobqueue.exchange(
+create function jobqueue.exchange(
     p_queue text, p_now bigint, p_worker text, p_token bigint, p_repeated boolean, p_limit int, p_lease bigint,
     p_budget bigint, p_promote int, p_ids text[], p_fences bigint[], p_actions smallint[], p_data bytea[],
     p_ttls bigint[], p_delays bigint[], p_summaries bytea[], p_due_from bigint, p_most int[], p_least int[],
@@ -403,4 +250,98 @@ begin
     update jobqueue.detail x set progress = null
     where x.queue = v_q and x.seq = any(v_again) and x.progress is not null
     and exists (select 1 from jobqueue.lease l where l.seq = x.seq);
+end $$;
+
+-- Settles as settle_then does, and then promotes and claims as exchange does: what was inserted may be claimed at once.
+create function jobqueue.exchange_then(
+    p_queue text, p_now bigint, p_worker text, p_token bigint, p_repeated boolean, p_limit int, p_lease bigint,
+    p_budget bigint, p_promote int, p_ids text[], p_fences bigint[], p_actions smallint[], p_data bytea[],
+    p_ttls bigint[], p_delays bigint[], p_summaries bytea[], p_due_from bigint, p_most int[], p_least int[],
+    p_low bigint[], p_high bigint[], p_then int[], p_new_ids text[], p_payloads bytea[],
+    p_priorities int[], p_new_delays bigint[], p_run_ats bigint[], p_max_attempts int[], p_max_stalls int[],
+    p_new_ttls bigint[], p_reuses smallint[], p_waits boolean[], p_headers bytea[], p_tasks text[], p_groups text[],
+    p_letters bigint[]
+) returns table (
+    settled text, next_due bigint, more boolean, id text, payload bytea, fence bigint, attempts int, max_attempts int,
+    ttl bigint, created bigint, headers bytea, task text, group_name text, seq bigint, due bigint, saved bytea,
+    history_at bigint[], history_attempt int[], history_worker text[], history_error bytea[], reached bigint[],
+    priorities int[]
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_letters text;
+    v_commit text := current_setting('synchronous_commit');
+begin
+    v_letters := jobqueue.settle_then(
+        p_queue, p_now, p_token, p_repeated, p_ids, p_fences, p_actions, p_data, p_ttls, p_delays, p_summaries,
+        p_then, p_new_ids, p_payloads, p_priorities, p_new_delays, p_run_ats, p_max_attempts, p_max_stalls, p_new_ttls,
+        p_reuses, p_waits, p_headers, p_tasks, p_groups, p_letters
+    );
+    return query
+    select
+        case when e.settled is not null then v_letters end, e.next_due, e.more, e.id, e.payload, e.fence, e.attempts,
+        e.max_attempts, e.ttl, e.created, e.headers, e.task, e.group_name, e.seq, e.due, e.saved, e.history_at,
+        e.history_attempt, e.history_worker, e.history_error, e.reached, e.priorities
+    from jobqueue.exchange(
+        p_queue, p_now, p_worker, p_token, p_repeated, p_limit, p_lease, p_budget, p_promote, '{}', '{}', '{}', '{}',
+        '{}', '{}', '{}', p_due_from, p_most, p_least, p_low, p_high
+    ) e;
+    -- A claim alone is not flushed; this is more than a claim.
+    perform set_config('synchronous_commit', v_commit, true);
+end $$;
+
+-- Renews leases. Returns a letter for each: H held, C held and to be cancelled, L lost.
+create function jobqueue.extend_leases(
+    p_queue text, p_now bigint, p_worker text, p_ids text[], p_fences bigint[], p_progress bytea[],
+    p_saved bytea[], p_lease bigint
+) returns text
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_mergejoin = off
+set enable_nestloop = off
+as $$
+declare
+    v_now bigint := jobqueue.instant(p_now);
+    v_q int := jobqueue.queue_number(p_queue);
+    v_letters text;
+begin
+    if cardinality(p_ids) = 0 and p_lease = 0 then
+        delete from jobqueue.worker w where w.queue = v_q and w.name = p_worker;
+        return '';
+    end if;
+    perform jobqueue.see(v_q, p_worker, v_now, case when p_now is null then 1000 else 0 end);
+    if not exists (select 1 from unnest(p_saved) t(saved) where t.saved is not null) then
+        -- A crash that takes it back gives the job to another worker at the worst, as if it had come late.
+        perform set_config('synchronous_commit', 'off', true);
+    end if;
+    with given as materialized (
+        select t.* from unnest(p_ids, p_fences, p_progress, p_saved)
+            with ordinality t(id, fence, progress, saved, place)
+    ),
+    renewed as (
+        update jobqueue.lease l set until = v_now + p_lease, updated = v_now
+        where l.fence = any(p_fences) and l.queue = v_q and (l.fence, l.id) in (select g.fence, g.id from given g)
+        returning l.id, l.fence, l.seq, l.cancelling
+    ),
+    told as (
+        insert into jobqueue.detail as x (queue, seq, progress, saved)
+        select
+            v_q, r.seq, (array_agg(g.progress order by g.place desc) filter (where g.progress is not null))[1],
+            (array_agg(g.saved order by g.place desc) filter (where g.saved is not null))[1]
+        from renewed r join given g on g.id = r.id and g.fence = r.fence
+        where g.progress is not null or g.saved is not null
+        group by r.seq
+        on conflict (queue, seq) do update set
+            progress = coalesce(excluded.progress, x.progress), saved = coalesce(excluded.saved, x.saved)
+    )
+    select string_agg(case when r.cancelling then 'C' when r.id is not null then 'H' else 'L' end, '' order by g.place)
+    into v_letters
+    from given g left join renewed r on r.id = g.id and r.fence = g.fence;
+    return coalesce(v_letters, '');
 end $$;

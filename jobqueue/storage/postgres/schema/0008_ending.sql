@@ -21,6 +21,7 @@ declare
     v_workers text[];
     v_ended bigint[];
     v_often bigint[];
+    v_slot smallint := (select t.last_value from jobqueue.ready_turn t);
 begin
     perform jobqueue.next_number();
     with expired as materialized (
@@ -57,9 +58,10 @@ begin
         select v_q, e.seq, e.fence, v_now, e.attempts, e.worker, p_error from judged e
     ),
     freed as (
-        insert into jobqueue.ready (queue, priority, place, seq, due, updated, fence, attempts, stalls, id)
+        insert into jobqueue.ready (queue, priority, place, seq, due, updated, fence, attempts, stalls, slot, id)
         select
-            v_q, e.priority, -nextval('jobqueue.number'), e.seq, e.due, v_now, e.new_fence, e.attempts, e.stalls + 1, e.id
+            v_q, e.priority, -nextval('jobqueue.number'), e.seq, e.due, v_now, e.new_fence, e.attempts, e.stalls + 1,
+            v_slot, e.id
         from (select e.* from judged e where e.state = 2 order by e.new_fence desc offset 0) e
     )
     select
@@ -89,7 +91,8 @@ end $$;
 
 -- Cancels waiting jobs, and asks the workers of running ones to end them. Returns the state of each job: 3 for one that
 -- runs, 13 for one that was asked to end, 0 for one that is absent.
-create function jobqueue.cancel_jobs(p_queue text, p_now bigint, p_ids text[], p_running boolean) returns int[]
+create function jobqueue.cancel_jobs(p_queue text, p_now bigint, p_ids text[], p_running boolean)
+returns int[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
@@ -102,7 +105,9 @@ declare
     v_now bigint := jobqueue.instant(p_now);
     v_q int := (select q.queue from jobqueue.queue q where q.name = p_queue);
     v_seqs bigint[];
-    v_ready tid[];
+    v_ready_0 tid[];
+    v_ready_1 tid[];
+    v_ready_2 tid[];
     v_due tid[];
     v_ended bigint[];
     v_asked text[] := '{}';
@@ -112,19 +117,30 @@ begin
     if v_q is null then
         return array_fill(0, array[cardinality(p_ids)]);
     end if;
-    loop
+    for v_turn in 1..100 loop  -- a job that an edit by hand has left nowhere would be looked for without end
         v_seqs := array(
             select j.seq from jobqueue.job j where j.queue = v_q and j.id = any(p_ids) order by j.seq
         );
         -- A row does not move while it is locked.
-        select array_agg(r.at) into v_ready from unnest(v_seqs) s(seq) cross join lateral (
-            select r.ctid as at from jobqueue.ready r where r.queue = v_q and r.seq = s.seq offset 0 for update
+        select
+            array_agg(r.at) filter (where r.slot = 0), array_agg(r.at) filter (where r.slot = 1),
+            array_agg(r.at) filter (where r.slot = 2)
+        into v_ready_0, v_ready_1, v_ready_2 from unnest(v_seqs) s(seq) cross join lateral (
+            select r.ctid as at, r.slot from jobqueue.ready r where r.queue = v_q and r.seq = s.seq offset 0 for update
         ) r;
         select array_agg(d.at) into v_due from unnest(v_seqs) s(seq) cross join lateral (
             select d.ctid as at from jobqueue.due d where d.queue = v_q and d.seq = s.seq offset 0 for update
         ) d;
-        with from_ready as (
-            delete from jobqueue.ready r where r.ctid = any(v_ready)
+        with from_ready_0 as (
+            delete from jobqueue.ready_0 r where r.ctid = any(v_ready_0)
+            returning r.seq, r.fence, r.due, r.attempts, r.stalls, r.id
+        ),
+        from_ready_1 as (
+            delete from jobqueue.ready_1 r where r.ctid = any(v_ready_1)
+            returning r.seq, r.fence, r.due, r.attempts, r.stalls, r.id
+        ),
+        from_ready_2 as (
+            delete from jobqueue.ready_2 r where r.ctid = any(v_ready_2)
             returning r.seq, r.fence, r.due, r.attempts, r.stalls, r.id
         ),
         from_due as (
@@ -132,7 +148,10 @@ begin
             returning d.seq, d.fence, d.at, d.attempts, d.stalls, d.id
         ),
         gone as (
-            select g.*, j.ttl from (select * from from_ready union all select * from from_due) g cross join lateral (
+            select g.*, j.ttl from (
+                select * from from_ready_0 union all select * from from_ready_1 union all select * from from_ready_2
+                union all select * from from_due
+            ) g cross join lateral (
                 select j.ttl from jobqueue.job j where j.queue = v_q and j.id = g.id offset 0
             ) j
         ),

@@ -1,7 +1,4 @@
--- What an edit by hand leaves behind, and what it may not.
-
--- A worker that is given such a time could not hand its job in, nor those that it hands in together with it.
-alter table jobqueue.job add constraint job_ttl check (ttl between 0 and 1000000000000000);
+-- What an edit by hand leaves behind.
 
 -- Deletes the places of jobs that are in a second one, of jobs that have ended, and in the line those without a job; lowers
 -- counts that cannot be raised. Only an edit by hand makes such rows. A call that meets one fails, together with all else

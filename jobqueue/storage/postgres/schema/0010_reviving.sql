@@ -19,6 +19,7 @@ declare
     v_fences bigint[];
     v_at tid[];
     v_new bigint[];
+    v_slot smallint := (select t.last_value from jobqueue.ready_turn t);
 begin
     perform jobqueue.keep_pace();
     -- Locked first: then nobody changes them, and they do not move.
@@ -59,8 +60,9 @@ begin
         delete from jobqueue.detail x where x.queue = v_q and x.seq = any(v_seqs)
     ),
     back as (
-        insert into jobqueue.ready (queue, priority, place, seq, due, updated, fence, id)
-        select v_q, n.priority, n.new_seq, n.new_seq, v_now, v_now, n.fence, n.id from numbered n where p_delay <= 0
+        insert into jobqueue.ready (queue, priority, place, seq, due, updated, fence, slot, id)
+        select v_q, n.priority, n.new_seq, n.new_seq, v_now, v_now, n.fence, v_slot, n.id
+        from numbered n where p_delay <= 0
     ),
     later as (
         insert into jobqueue.due (queue, at, seq, updated, fence, priority, id)
@@ -73,6 +75,30 @@ begin
     return (
         select array_agg(t.place = any(v_places) order by t.place) from unnest(p_ids) with ordinality t(id, place)
     );
+end $$;
+
+-- As revive; a payload replaces that of each job that it makes due.
+create function jobqueue.revive_with(
+    p_queue text, p_now bigint, p_ids text[], p_delay bigint, p_payload bytea
+) returns boolean[]
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_mergejoin = off
+as $$
+declare
+    v_revived boolean[] := jobqueue.revive(p_queue, p_now, p_ids, p_delay);
+begin
+    if p_payload is not null and true = any(v_revived) then
+        -- Nobody sees them before this transaction ends.
+        update jobqueue.job j set payload = p_payload
+        where j.queue = (select q.queue from jobqueue.queue q where q.name = p_queue) and j.id = any(array(
+            select t.id from unnest(p_ids, v_revived) t(id, revived) where t.revived
+        ));
+    end if;
+    return v_revived;
 end $$;
 
 -- Deletes ended and waiting jobs; whether it did, for each.
