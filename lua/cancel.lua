@@ -58,6 +58,6 @@ end
 if changed then
   drop_blanks()
   publish()
-  remember(table.concat(status))
 end
+remember(table.concat(status), true)
 return table.concat(status)

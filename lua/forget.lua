@@ -56,5 +56,5 @@ for expires, gone in pairs(unfiled) do unfile(expires, gone) end
 drop_blanks()
 publish()
 status = table.concat(status)
-remember(status)
+remember(status, true)
 return status

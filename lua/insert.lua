@@ -53,9 +53,5 @@ if replaces(runs) then
 end
 -- include: create
 status = table.concat(status)
-if created > 0 or renew and string.find(status, 'p', 1, true) then
-  remember(spack('>I7', first) .. status)
-elseif confirm and #found > 0 then
-  save_meta()
-end
+remember(spack('>I7', first) .. status)
 return { named, string.format(WHOLE, first), status, unpack(found) }

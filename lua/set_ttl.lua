@@ -19,7 +19,7 @@ local caller, number = ARGV[2], ARGV[3]
 if ahead == 0 then return sub(noted, 19) end
 
 local keys = { C = true, F = failed, X = cancelled }
-local status, changed, bytes = {}, false, 0
+local status, bytes = {}, 0
 -- Completed jobs: what each expired at as a set of ids by expiry, and when each is to expire. They are moved
 -- together at the end: jobs kept at one moment share an expiry, and one by one each would open the packs of all.
 local unfiled, moved = {}, {}
@@ -51,7 +51,7 @@ for i = 4, #ARGV, 2 do
     end
     call('HSET', jobs, id, updated)
     status[#status + 1] = 'U'
-    changed, bytes = true, bytes + #record
+    bytes = bytes + #record
   end
 end
 for expires, gone in pairs(unfiled) do unfile(expires, gone) end
@@ -61,5 +61,5 @@ for id, expires in pairs(moved) do
   table.insert(filed[expires], id)
 end
 for expires, ids in pairs(filed) do file(string.format(WHOLE, expires), ids, 1, #ids) end
-if changed then remember(table.concat(status)) end
+remember(table.concat(status), true)
 return table.concat(status)

@@ -37,6 +37,17 @@ LONG = (
 """Of these, those that take half of the time: random programs until one fails, and waits in real time."""
 
 
+FIRST = (
+    "lifecycle/test_schedules.py", "storage/test_postgres.py", "storage/test_redis_fake.py",
+    "lifecycle/test_pause.py", "lifecycle/test_several_queues.py", "lifecycle/test_two_processes.py",
+    "chaos/test_crash_points.py", "sim/test_sim.py", "storage/redis/test_cluster_pushes.py",
+    "storage/file/test_crash.py", "storage/test_file.py", "lifecycle/", "testing/test_model_catches.py",
+    "chaos/", "storage/redis/test_locale.py", "storage/redis/test_sentinel.py", "storage/redis/test_cluster.py",
+    "storage/postgres/test_failover.py", "storage/file/test_processes.py", "storage/", "docs/", "cli/",
+)  # fmt: skip
+"""Files that take long, the longest first: one that is left to the end keeps a single processor busy."""
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Do not even read the other tests for ``-m quick``: all of them take ten seconds to collect."""
     name = collection_path.relative_to(TESTS).as_posix() if collection_path.is_relative_to(TESTS) else "."
@@ -46,11 +57,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the quick tests."""
+    """Mark the quick tests; bring files that take long to the front."""
+    items.sort(key=_turn)
     for item in items:
         name = item.nodeid.removeprefix("tests/")
         if name.startswith(QUICK) and not name.startswith(LONG):
             item.add_marker(pytest.mark.quick)
+
+
+def _turn(item: pytest.Item) -> int:
+    name = item.nodeid.removeprefix("tests/")
+    return next((turn for turn, begin in enumerate(FIRST) if name.startswith(begin)), len(FIRST))
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,16 @@ local before = noted and sunpack('>I6', noted, 13) or 0
 local ahead = sunpack('>I6', number) - before -- 0: this call was carried out; less: a later one was, too
 if ahead < 0 then return redis.error_reply('STALE a later call of this caller was carried out') end
 
--- Note that this call was carried out, and what it answers when it is sent again; save the counters.
-local function remember(what)
+-- Note that this call was carried out, and what it answers when it is sent again; save the counters. Also of a call
+-- that has changed nothing: a copy that arrives late could find more to do. Of one that is `passing`, which makes no
+-- queue, nothing stays where there was none.
+local function remember(what, passing)
   save_meta(seen_now(noted) .. number .. what)
+  if not passing then
+    if named == '' then call('PERSIST', meta) end
+  elseif not counters[1] then
+    call('PEXPIRE', meta, KEPT)
+  end
   if noted then return end
   if named ~= '' then named = 'new' end
   -- A new caller: forget a few that are long gone, found at random, so that there are never many of them even

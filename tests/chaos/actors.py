@@ -11,6 +11,7 @@ answered by its number.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import json
 import logging
 import os
@@ -71,13 +72,25 @@ def _live(spec: dict[str, Any]) -> None:
         logging.basicConfig(level="ERROR", format="%(process)d %(levelname)s %(message)s", force=True)
         recorder = Recorder(Path(spec["history"]))
         recorder.watch()
-        asyncio.run(ROLES[spec["role"]](spec, recorder))
+        faulthandler.register(signal.SIGUSR1, all_threads=True)
+        asyncio.run(_play(spec, recorder))
         code = 0
     except BaseException:  # the storm sees that it has ended, and here is why
         traceback.print_exc()
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+async def _play(spec: dict[str, Any], recorder: Recorder) -> None:
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, _tell_tasks)
+    await ROLES[spec["role"]](spec, recorder)
+
+
+def _tell_tasks() -> None:
+    """Write down what every task waits for."""
+    for task in asyncio.all_tasks():
+        task.print_stack(file=sys.stderr)
 
 
 async def _worker(spec: dict[str, Any], recorder: Recorder) -> None:

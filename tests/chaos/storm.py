@@ -122,6 +122,8 @@ class Storm:
         self.actors: dict[int, str] = {}
         """The roles of the processes that live."""
         self._gone: list[str] = []
+        self._told: set[int] = set()
+        """Those who were told to end."""
         self.done: Counter[str] = Counter()
         """The faults so far."""
         self.spared: set[int] = set()
@@ -177,7 +179,9 @@ class Storm:
     def _look_after(self) -> None:
         """Note who has ended without having been told to."""
         for pid in [pid for pid in self.actors if not _lives(pid)]:
-            self._gone.append(f"{self.actors.pop(pid)} {pid} ended by itself")
+            role = self.actors.pop(pid)
+            if pid not in self._told:
+                self._gone.append(f"{role} {pid} ended by itself")
 
     async def _strike(self, kind: str, storage: Storage) -> None:
         store = self._store
@@ -255,12 +259,25 @@ class Storm:
         for pid, role in self.actors.items():
             if role == "producer":
                 os.kill(pid, signal.SIGTERM)
+                self._told.add(pid)
         deadline = time.monotonic() + HEALS_WITHIN
-        while time.monotonic() < deadline and not await self._over(storage):
+        while not (over := await self._over(storage)) and time.monotonic() < deadline:
             await asyncio.sleep(0.1)
+        self._look_after()
+        if not over:
+            await self._ask_what_they_do()
         ids = sorted({invoke.id for invoke in read(self._history).invokes})
         for start in range(0, len(ids), BATCH):
             await self._look(storage, ids[start : start + BATCH])
+
+    async def _ask_what_they_do(self) -> None:
+        """Let those who live write into the log where they stand, and what their tasks wait for."""
+        for what in (signal.SIGUSR1, signal.SIGUSR2):
+            for pid, role in self.actors.items():
+                with suppress(ProcessLookupError):
+                    if role != "producer":
+                        os.kill(pid, what)
+            await asyncio.sleep(0.5)
 
     async def _over(self, storage: Storage) -> bool:
         if any(role == "producer" and _lives(pid) for pid, role in self.actors.items()):

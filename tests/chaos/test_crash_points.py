@@ -22,7 +22,7 @@ from tests.services import BINARIES, Server
 from tests.storage.postgres.server import PostgresServer
 
 STRIDE = 1 if os.environ.get("JOBQUEUE_CRASH_POINTS") == "full" else 7
-AT_ONCE = 16
+AT_ONCE = 8
 """Lives that are lived side by side."""
 LEASE = 3.0
 """Seconds: a machine that is busy with other things must not end it."""
