@@ -42,10 +42,15 @@ FIRST = (
     "lifecycle/test_pause.py", "lifecycle/test_several_queues.py", "lifecycle/test_two_processes.py",
     "chaos/test_crash_points.py", "sim/test_sim.py", "storage/redis/test_cluster_pushes.py",
     "storage/file/test_crash.py", "storage/test_file.py", "lifecycle/", "testing/test_model_catches.py",
-    "chaos/", "storage/redis/test_locale.py", "storage/redis/test_sentinel.py", "storage/redis/test_cluster.py",
-    "storage/postgres/test_failover.py", "storage/file/test_processes.py", "storage/", "docs/", "cli/",
+    "chaos/", "storage/redis/test_locale.py", "storage/redis/test_sentinel.py",
+    "storage/redis/test_cluster.py", "storage/postgres/test_failover.py", "storage/file/test_processes.py",
+    "storage/", "docs/", "cli/",
 )  # fmt: skip
 """Files that take long, the longest first: one that is left to the end keeps a single processor busy."""
+
+
+SHRINKS = 900
+"""Seconds for a model: Hypothesis takes five minutes to make a program short that has failed."""
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -63,6 +68,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         name = item.nodeid.removeprefix("tests/")
         if name.startswith(QUICK) and not name.startswith(LONG):
             item.add_marker(pytest.mark.quick)
+        if name.endswith("Model::runTest"):
+            item.add_marker(pytest.mark.timeout(SHRINKS))
 
 
 def _turn(item: pytest.Item) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
 import pytest
@@ -361,6 +361,69 @@ async def test_a_late_copy_of_a_call_has_no_effect(server: Server, name: str) ->
             await meddler.again(at)
     assert (await storage.counts("q"), await storage.get("q", ["a", "b", "c"])) == before
     await storage.close()
+
+
+async def full(storage: RedisStorage) -> None:
+    await storage.insert("q", [NewJob("x", b"", ttl=0)])
+    answers = await storage.insert("q", [NewJob("a", b"")], max_length=1)
+    assert [answer.status for answer in answers] == [InsertStatus.FULL]
+    await end(storage, ttl=0)
+
+
+async def found(storage: RedisStorage) -> None:
+    await storage.insert("q", [NewJob("a", b"", ttl=0)])
+    answers = await storage.insert("q", [NewJob("a", b"")])
+    assert [answer.status for answer in answers] == [InsertStatus.FOUND]
+    await end(storage, ttl=0)
+
+
+async def nothing_to_cancel(storage: RedisStorage) -> None:
+    assert await storage.cancel("q", ["b"]) == [CancelStatus.NOT_FOUND]
+
+
+async def nothing_to_keep(storage: RedisStorage) -> None:
+    assert await storage.set_ttl("q", [("b", 1)]) == [UpdateTtlStatus.NOT_FOUND]
+
+
+async def nothing_to_forget(storage: RedisStorage) -> None:
+    await storage.forget("q", ["b"])
+
+
+IN_VAIN = {
+    full: "insert",
+    found: "insert",
+    nothing_to_cancel: "cancel",
+    nothing_to_keep: "set_ttl",
+    nothing_to_forget: "forget",
+}
+
+
+@pytest.mark.parametrize("call", IN_VAIN)
+async def test_a_late_copy_of_a_call_that_changed_nothing_has_no_effect(
+    storage: RedisStorage, other: RedisStorage, call: Callable[[RedisStorage], Awaitable[None]]
+) -> None:
+    meddler = Meddler(storage)
+    await call(storage)
+    at = max(at for at, (script, _, _) in enumerate(meddler.sent) if script.name == IN_VAIN[call])
+    await other.insert("q", [NewJob("b", b"")])
+    if call is not nothing_to_cancel:
+        await end(other)
+    before = await storage.counts("q"), await storage.get("q", ["a", "b"])
+    with suppress(StorageError):  # "STALE"
+        await meddler.again(at)
+    assert (await storage.counts("q"), await storage.get("q", ["a", "b"])) == before
+
+
+async def test_calls_about_a_queue_that_nobody_has_leave_nothing_behind(
+    server: Server, storage: RedisStorage
+) -> None:
+    for call in (nothing_to_cancel, nothing_to_keep, nothing_to_forget):
+        await call(storage)
+    left = server.command("PTTL", "{jq:q}:meta")
+    assert isinstance(left, int)
+    assert 0 < left <= 600_000
+    await storage.insert("q", [NewJob("a", b"")])
+    assert server.command("PTTL", "{jq:q}:meta") == -1
 
 
 # -- the memory of calls --------------------------------------------------------------------------
