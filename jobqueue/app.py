@@ -27,7 +27,7 @@ from jobqueue.storage.contract import Storage
 from jobqueue.storage.urls import as_storage, made_from_one_url
 from jobqueue.worker.options import MAX_CONCURRENCY
 
-__all__ = ["App"]
+__all__ = ["App", "reaper_of"]
 
 E = TypeVar("E", bound=Event)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -312,6 +312,11 @@ class AppSession(Session):
         finally:
             for wait in waits:
                 wait.cancel()
+
+
+def reaper_of(app: App) -> Reaper:
+    """Return the reaper that an app has, or would have if `App.configure` gave it one."""
+    return app._reaper  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 
 
 def _checked(queues: Iterable[Queue[Any, Any]]) -> tuple[Queue[Any, Any], ...]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import jobqueue
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = {"jobqueue", "jobqueue.storage"}
+PACKAGES = {"jobqueue", "jobqueue.observe", "jobqueue.storage"}
 """They only hold others."""
 
 

@@ -113,6 +113,20 @@ class Reaper(Service[ReaperSession]):
         """Whether this reaper is started and sweeps; with an election, only the leader does."""
         return self._session is not None and self._session.leads
 
+    @property
+    def queues(self) -> tuple[str, ...] | None:
+        """The names of the queues that it serves; ``None``: all of the store."""
+        return None if self._queues is None else tuple(self._queues)
+
+    @property
+    def schedule_lag(self) -> float | None:
+        """Seconds by which the most overdue tick of its schedules is late, 0.0 if none is.
+
+        ``None`` while it is not started, and if no schedule has a tick to come.
+        """
+        scheduler = None if self._session is None else self._session.scheduler
+        return None if scheduler is None else scheduler.lag
+
     def configure(self, *, storage: Storage | str) -> None:
         """Replace the store, as a command line does; only before `start`.
 
@@ -155,12 +169,11 @@ class Reaper(Service[ReaperSession]):
                 lost=lambda term, why: self._emitter.emit(LeadershipLost(self.id, term, why)),
                 failed=lambda error: self._report(error, "electing the leading reaper"),
             )  # fmt: skip
-        scheduler = None
         if isinstance(self._storage, Documents):
-            scheduler = Scheduler(
+            session.scheduler = Scheduler(
                 self._storage, self._queues, leads=lambda: session.leads, failed=self._report
             )
-        session.work(self._work_forever, scheduler)
+        session.work(self._work_forever)
         return session
 
     async def _has_stopped(self) -> None:

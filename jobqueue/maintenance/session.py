@@ -40,6 +40,8 @@ class ReaperSession(Session):
         self.supervisor = Supervisor(self._break)
         self.leadership: Leadership | None = None
         """The election; ``None``: it always sweeps."""
+        self.scheduler: Scheduler | None = None
+        """Enqueues ticks; ``None`` on a store that can have no schedules."""
         self._presence = Presence(
             storage, reaper,
             sweeps=lambda: self.leads,
@@ -60,13 +62,11 @@ class ReaperSession(Session):
             return self._swept()
         return self.leadership.reached and (self.leadership.term is None or self._swept())
 
-    def work(
-        self, sweep_forever: Callable[[], Coroutine[Any, Any, None]], scheduler: Scheduler | None
-    ) -> None:
+    def work(self, sweep_forever: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Sweep, while this reaper leads if there is an election, and enqueue ticks anyway, until closed."""
         self.supervisor.spawn(self._presence.keep(), "presence")
-        if scheduler is not None:
-            self.supervisor.spawn(scheduler.run(), "schedules")
+        if self.scheduler is not None:
+            self.supervisor.spawn(self.scheduler.run(), "schedules")
         duty = sweep_forever() if self.leadership is None else self.leadership.while_leader(sweep_forever)
         self.supervisor.spawn(duty, "reaper")
 

@@ -114,6 +114,15 @@ class Scheduler:
             pause = await self._step()
             await self._clock.sleep(pause)
 
+    @property
+    def lag(self) -> float | None:
+        """Seconds by which the most overdue tick is late; ``None`` if no schedule has one to come."""
+        due = min(
+            (planned.due for known in self._known.values() for planned in known.values() if planned.due),
+            default=None,
+        )
+        return None if due is None else max(0.0, (self._time.read() - due) / 1000)
+
     async def _step(self) -> float:
         """Do what is due; return the seconds until something is, at the most until the next look."""
         if self._clock.monotonic() >= self._look_at:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import importlib
 import inspect
 import pkgutil
 import re
@@ -76,6 +77,11 @@ def signatures() -> list[tuple[str, str, str]]:
 
 
 def resolve(path: str) -> Any:
+    if path.startswith("jobqueue."):
+        package = missing_package(path)
+        if package is not None:
+            pytest.skip(f"{package} is not installed")
+        return pkgutil.resolve_name(path)
     first, *others = path.split(".")
     if others and f"{first}.{others[0]}" in OWNERS:
         first = f"{first}.{others.pop(0)}"
@@ -83,6 +89,17 @@ def resolve(path: str) -> Any:
     for other in others:
         thing = getattr(thing, other)
     return thing
+
+
+def missing_package(path: str) -> str | None:
+    """Return the package of an extra that a module in the path needs, if it is not installed."""
+    names = path.split(".")
+    for count in range(1, len(names) + 1):
+        try:
+            importlib.import_module(".".join(names[:count]))
+        except ModuleNotFoundError as error:
+            return None if str(error.name).startswith("jobqueue") else error.name
+    return None
 
 
 def parameters(function: Any) -> list[tuple[str, Any, Any]]:
@@ -149,7 +166,7 @@ def exists(path: str, first: str, second: str) -> bool:
         try:
             pkgutil.resolve_name(path)
         except (ImportError, AttributeError):
-            return False
+            return missing_package(path) is not None
         return True
     owner = OWNERS.get(first) or getattr(jobqueue, first)
     return hasattr(owner, second) or bool(re.search(rf"\bself\.{second}\b", inspect.getsource(owner)))

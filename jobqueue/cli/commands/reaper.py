@@ -13,6 +13,7 @@ from jobqueue.cli.logs import configure_logging, log_options
 from jobqueue.cli.options import option, queue_name, seconds, storage_option
 from jobqueue.cli.running import run_fast
 from jobqueue.cli.serving.health import health_options
+from jobqueue.cli.serving.metrics import exporter
 from jobqueue.cli.serving.notify import notifiers
 from jobqueue.cli.serving.serving import serve
 from jobqueue.maintenance.leadership import LeaderElection
@@ -66,7 +67,8 @@ def reaper(
         store = shared_storage(storage, make=True)
         made = Reaper(store, queue or None, sweep_interval=sweep_interval, leader_election=election)
         reaper_banner(store, queue, sweep_interval, election=leader_election)
-        await serve(made, made.stop, notifiers(os.environ), health_host, health_port)
+        metrics = None if health_port is None else exporter(made)
+        await serve(made, made.stop, notifiers(os.environ), health_host, health_port, metrics)
 
     run_fast(run())
 

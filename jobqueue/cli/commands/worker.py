@@ -20,7 +20,9 @@ from jobqueue.cli.options import label, option, queue_name, seconds_or_zero, sto
 from jobqueue.cli.running import run, run_fast
 from jobqueue.cli.serving.burst import Burst
 from jobqueue.cli.serving.fleet import Fleet
+from jobqueue.cli.serving.fleet_metrics import metrics_link
 from jobqueue.cli.serving.health import health_options
+from jobqueue.cli.serving.metrics import can_export, exporter
 from jobqueue.cli.serving.notify import Notifier, notifiers
 from jobqueue.cli.serving.serving import serve
 from jobqueue.runtime.collector import calm_collector
@@ -94,7 +96,9 @@ def worker(
         arguments += [word for each in task for word in ("--task", each)]
         arguments += ["--burst"] if burst else []
         told = notifiers(os.environ)  # before the children get these variables
-        fleet = _fleet(arguments, name, processes, working_directory() if reload else None, burst=burst)
+        measured = health_port is not None and can_export()
+        sources = working_directory() if reload else None
+        fleet = _fleet(arguments, name, processes, sources, burst=burst, measured=measured)
         run(_serve_fleet(fleet, processes, told, health_host, health_port))
         return
     app, own_store = load_app(targets, storage)
@@ -105,11 +109,19 @@ def worker(
     worker_banner(targets, app, own_store, task)
     calm_collector()
     served = Burst(app, timeout) if burst else app
-    run_fast(serve(served, partial(app.stop, timeout), notifiers(os.environ), health_host, health_port))
+    told = [*notifiers(os.environ), *metrics_link(os.environ, app)]
+    metrics = None if health_port is None else exporter(app)
+    run_fast(serve(served, partial(app.stop, timeout), told, health_host, health_port, metrics))
 
 
 def _fleet(
-    arguments: list[str], name: str | None, processes: int, sources: Path | None, *, burst: bool
+    arguments: list[str],
+    name: str | None,
+    processes: int,
+    sources: Path | None,
+    *,
+    burst: bool,
+    measured: bool,
 ) -> Fleet:
     debug = ["--debug"] if click.get_current_context().find_root().params["debug"] else []
     # -P: this directory is put on the path later, so that no file in it replaces a standard module.
@@ -122,12 +134,12 @@ def _fleet(
 
     # The options that made this process a parent must not reach the children in their variables.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("JOBQUEUE_WORKER_")}
-    return Fleet(command_of, environ, processes, sources, burst=burst)
+    return Fleet(command_of, environ, processes, sources, burst=burst, measured=measured)
 
 
 async def _serve_fleet(
     fleet: Fleet, processes: int, told: Sequence[Notifier], host: str, port: int | None
 ) -> None:
-    await serve(fleet, fleet.stop, told, host, port)
+    await serve(fleet, fleet.stop, told, host, port, fleet.metrics)
     if fleet.unclean:
         raise Failure(f"{fleet.unclean} of {processes} worker processes did not end cleanly")

@@ -13,11 +13,13 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from jobqueue.cli.exits import Exit, Failure
+from jobqueue.cli.serving.fleet_metrics import METRICS_VARIABLE, ChildMetrics, merged
+from jobqueue.cli.serving.health import Exporter
 from jobqueue.cli.serving.notify import LINK_VARIABLE
 from jobqueue.cli.serving.sources import changes
 from jobqueue.runtime.clock import SYSTEM_CLOCK
@@ -52,8 +54,11 @@ def exit_text(code: int) -> str:
 class _Child:
     """One process and the link to it."""
 
-    def __init__(self, process: asyncio.subprocess.Process, link: socket.socket) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, link: socket.socket, metrics: ChildMetrics | None
+    ) -> None:
         self.process = process
+        self.metrics = metrics
         self.pid = process.pid
         self.started = self.heard = SYSTEM_CLOCK.monotonic()
         self.replaced = False
@@ -76,6 +81,8 @@ class _Child:
         code = await self.process.wait()
         self._listener.cancel()
         self._link.close()
+        if self.metrics is not None:
+            await self.metrics.close()
         return code
 
     async def _listen(self) -> None:
@@ -94,6 +101,7 @@ class Fleet:
 
     With ``sources``, a directory, they are replaced whenever a Python file in it changes. With ``burst``, one
     that ends in order has done all there was to do: it is not replaced, and the fleet ends with the last.
+    With ``measured``, the children can be asked for their metrics.
     """
 
     def __init__(
@@ -104,12 +112,15 @@ class Fleet:
         sources: Path | None = None,
         *,
         burst: bool = False,
+        measured: bool = False,
     ) -> None:
         self._command = command
         self._environ = environ
         self._count = count
         self._sources = sources
         self._burst = burst
+        self.metrics: Exporter | None = self._collect if measured else None
+        """Returns the metrics of all children."""
         self._children: dict[int, _Child] = {}
         self._stopping = asyncio.Event()
         self._changed = asyncio.Event()
@@ -192,17 +203,32 @@ class Fleet:
 
     async def _spawn(self, slot: int) -> _Child:
         ours, theirs = socket.socketpair()
-        ours.settimeout(0)
-        with theirs:
+        asks, answers = socket.socketpair() if self.metrics is not None else (None, None)
+        with theirs, answers or nullcontext():
+            environ = {**self._environ, LINK_VARIABLE: str(theirs.fileno())}
+            passed = [theirs.fileno()]
+            if answers is not None:
+                environ[METRICS_VARIABLE] = str(answers.fileno())
+                passed.append(answers.fileno())
             process = await asyncio.create_subprocess_exec(
                 *self._command(slot),
-                env={**self._environ, LINK_VARIABLE: str(theirs.fileno())},
+                env=environ,
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=passed,
                 process_group=0,
             )
         log.info("worker process %d started", process.pid)
-        return _Child(process, ours)
+        ours.settimeout(0)
+        if asks is not None:
+            asks.settimeout(0)
+        return _Child(process, ours, None if asks is None else ChildMetrics(asks))
+
+    async def _collect(self) -> bytes:
+        asked = [(slot + 1, child.metrics) for slot, child in sorted(self._children.items()) if child.metrics]
+        texts = await asyncio.gather(*(metrics.ask() for _, metrics in asked))
+        return merged(
+            (number, text) for (number, _), text in zip(asked, texts, strict=True) if text is not None
+        )
 
     async def _reload(self, sources: Path) -> None:
         async for paths in changes(sources):

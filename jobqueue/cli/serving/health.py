@@ -1,9 +1,9 @@
-"""Health over HTTP, for probes: ``/healthz`` (alive) and ``/readyz`` (able to claim)."""
+"""Health over HTTP, for probes: ``/healthz`` (alive), ``/readyz`` (able to claim), and ``/metrics``."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
@@ -13,9 +13,11 @@ from jobqueue.cli.exits import Failure
 from jobqueue.cli.options import option
 from jobqueue.runtime.loggers import get_logger
 
-__all__ = ["health_options", "health_server"]
+__all__ = ["Exporter", "health_options", "health_server"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+Exporter = Callable[[], Awaitable[bytes]]
+"""Returns all metrics of a process, in the text format of Prometheus."""
 log = get_logger("jobqueue.cli")
 
 MAX_REQUEST = 8192
@@ -24,20 +26,25 @@ REQUEST_TIME = 5.0
 """Seconds that a client gets to send its request and read the answer."""
 
 _PHRASES = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed",
-            503: "Service Unavailable"}  # fmt: skip
+            500: "Internal Server Error", 503: "Service Unavailable"}  # fmt: skip
+_TEXT = "text/plain; charset=utf-8"
+_SCRAPE = "metrics"
+_METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def health_options() -> Callable[[F], F]:
     """``--health-port`` and ``--health-host``."""
     port = option("--health-port", type=click.IntRange(0, 65535), show_default=False,
-                  help="Serve /healthz and /readyz there; 0: any free port.  [default: off]")  # fmt: skip
+                  help="Serve /healthz, /readyz, /metrics here; 0: a free port.  [default: off]")  # fmt: skip
     host = option("--health-host", default="127.0.0.1", help="Address for --health-port.")
     return lambda command: port(host(command))
 
 
 @asynccontextmanager
-async def health_server(host: str, port: int | None, ready: Callable[[], bool]) -> AsyncGenerator[None]:
-    """Answer probes within this context; without a port, do nothing."""
+async def health_server(
+    host: str, port: int | None, ready: Callable[[], bool], metrics: Exporter | None = None
+) -> AsyncGenerator[None]:
+    """Answer probes and scrapes within this context; without a port, do nothing."""
     if port is None:
         yield
         return
@@ -45,7 +52,7 @@ async def health_server(host: str, port: int | None, ready: Callable[[], bool]) 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(REQUEST_TIME):
-                await _answer(reader, writer, ready)
+                await _answer(reader, writer, ready, metrics)
         writer.close()
 
     try:
@@ -63,17 +70,26 @@ async def health_server(host: str, port: int | None, ready: Callable[[], bool]) 
 
 
 async def _answer(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ready: Callable[[], bool]
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    ready: Callable[[], bool],
+    metrics: Exporter | None,
 ) -> None:
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
         head = b""
-    status, text = respond(head.split(b"\r\n", 1)[0], ready=ready())
-    body = f"{text}\n".encode()
+    status, text = respond(head.split(b"\r\n", 1)[0], ready=ready(), metrics=metrics is not None)
+    kind, body = _TEXT, f"{text}\n".encode()
+    if text == _SCRAPE and metrics is not None:
+        try:
+            kind, body = _METRICS, await metrics()
+        except Exception:  # a collector of the user's
+            log.exception("collecting the metrics failed")
+            status, body = 500, b"collecting the metrics failed: see the log\n"
     lines = [
         f"HTTP/1.1 {status} {_PHRASES[status]}",
-        "Content-Type: text/plain; charset=utf-8",
+        f"Content-Type: {kind}",
         f"Content-Length: {len(body)}",
         "Cache-Control: no-store",
         "Connection: close",
@@ -85,8 +101,11 @@ async def _answer(
     await writer.drain()
 
 
-def respond(request_line: bytes, *, ready: bool) -> tuple[int, str]:
-    """Return status and text for a request line such as ``GET /readyz HTTP/1.1``."""
+def respond(request_line: bytes, *, ready: bool, metrics: bool = False) -> tuple[int, str]:
+    """Return status and text for a request line such as ``GET /readyz HTTP/1.1``.
+
+    ``metrics`` says whether there are any; the text of a page that shows them is `_SCRAPE`.
+    """
     parts = request_line.split(b" ")
     if len(parts) != 3 or not parts[2].startswith(b"HTTP/1."):
         return 400, "bad request"
@@ -98,5 +117,7 @@ def respond(request_line: bytes, *, ready: bool) -> tuple[int, str]:
             return 200, "alive"
         case b"/readyz":
             return (200, "ready") if ready else (503, "not ready")
+        case b"/metrics":
+            return (200, _SCRAPE) if metrics else (404, "no metrics: pip install 'jobqueue[prometheus]'")
         case _:
-            return 404, "use /healthz or /readyz"
+            return 404, "use /healthz, /readyz or /metrics"

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from jobqueue.cli.exits import Exit, Failure
-from jobqueue.cli.serving.health import health_server
+from jobqueue.cli.serving.health import Exporter, health_server
 from jobqueue.cli.serving.notify import Notifier
 from jobqueue.runtime.clock import SYSTEM_CLOCK
 from jobqueue.runtime.lifecycle import Servable
@@ -28,6 +28,7 @@ async def serve(
     notifiers: Sequence[Notifier],
     host: str,
     port: int | None,
+    metrics: Exporter | None = None,
 ) -> None:
     """Start, serve until SIGTERM or SIGINT, then call ``stop``.
 
@@ -40,7 +41,7 @@ async def serve(
             notifier.tell("STOPPING=1", "STATUS=stopping")
         await stop()
 
-    async with health_server(host, port, lambda: service.ready):
+    async with health_server(host, port, lambda: service.ready, metrics):
         watching = asyncio.create_task(_watch(service, notifiers), name="jobqueue-watch")
         following = [asyncio.create_task(notifier.follow()) for notifier in notifiers]
         try:
