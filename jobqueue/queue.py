@@ -45,7 +45,8 @@ from jobqueue.observe.logs import EventLog
 from jobqueue.runtime.identity import Identity
 from jobqueue.runtime.lifecycle import is_started
 from jobqueue.runtime.loops import Home, open_apart
-from jobqueue.schedules.schedules import QueueSchedules, ScheduleHost
+from jobqueue.schedules.made import ScheduleHost
+from jobqueue.schedules.schedules import QueueSchedules
 from jobqueue.serverless import Serverless
 from jobqueue.storage.contract import Storage
 from jobqueue.storage.urls import as_storage

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, TypeVar, Unpack
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar, Unpack
 
-from jobqueue.client.new_jobs import JobBuilder
-from jobqueue.client.results import EnqueueRequest, EnqueueResult
+from jobqueue.client.results import EnqueueResult
 from jobqueue.errors import InvalidArgumentError, JobNotFoundError, JobQueueError
-from jobqueue.model.checks import MAX_INSTANT, check_bool, check_member, check_seconds, millis
 from jobqueue.model.ticks import CatchUp
-from jobqueue.model.timetable import make_timetable
 from jobqueue.runtime.ids import unique_id
 from jobqueue.runtime.loggers import get_logger
+from jobqueue.schedules.made import ScheduleHost, ScheduleOptions, Times, made_of, task_name
 from jobqueue.schedules.store_time import StoreTime
 from jobqueue.schedules.stored import (
     KEPT,
@@ -27,52 +24,13 @@ from jobqueue.schedules.stored import (
 )
 from jobqueue.storage.capabilities import Documents, require
 from jobqueue.storage.contract import Storage
-from jobqueue.storage.values import Change, NewJob
+from jobqueue.storage.values import Change
 
-if TYPE_CHECKING:
-    from jobqueue.tasks.task import Task
-
-__all__ = ["QueueSchedules", "ScheduleHost", "ScheduleOptions"]
+__all__ = ["QueueSchedules"]
 
 T = TypeVar("T")
 
 log = get_logger("jobqueue")
-
-
-class ScheduleOptions(TypedDict, total=False):
-    """Options of the jobs of a schedule, as `Queue.enqueue` has them."""
-
-    priority: int
-    max_attempts: int | None
-    result_ttl: float | None
-    group: str
-
-
-_OPTIONS = frozenset(ScheduleOptions.__annotations__)
-
-
-@dataclass(frozen=True, slots=True)
-class ScheduleHost:
-    """The part of a queue that its schedules use."""
-
-    name: str
-    store: Callable[[], Storage]
-    """Return the open store; raise if the queue is not started."""
-    builder: JobBuilder
-    tasks: Mapping[str, Task[..., Any]]
-    insert: Callable[[NewJob], Awaitable[EnqueueResult[Any]]]
-    check_unstarted: Callable[[], None]
-    """Raise if the queue is started."""
-
-
-class _Times(NamedTuple):
-    """When a schedule has its ticks, as it was given."""
-
-    cron: str | None
-    every: float | None
-    timezone: str
-    jitter: float
-    catch_up: CatchUp | str
 
 
 class QueueSchedules:
@@ -124,8 +82,8 @@ class QueueSchedules:
         Raises `InvalidArgumentError`, `TypeError` for arguments that do not fit the task,
         `SerializationError`, `UnsupportedError` if the store keeps no documents, `StorageError`.
         """
-        times = _Times(cron, every, timezone, jitter, catch_up)
-        made = self._made(name, what, args, kwargs, times, "call", options, paused=paused)
+        times = Times(cron, every, timezone, jitter, catch_up)
+        made = made_of(self._host, name, what, args, kwargs, times, "call", options, paused=paused)
         storage = self._host.store()
         store = _documents(storage)
         now = await self._now(storage)
@@ -195,11 +153,11 @@ class QueueSchedules:
         **options: Unpack[ScheduleOptions],
     ) -> Callable[[T], T]:
         """Declare a schedule of a task, with its name: see `Queue.schedule`."""
-        times = _Times(cron, every, timezone, jitter, catch_up)
+        times = Times(cron, every, timezone, jitter, catch_up)
 
         def declare(task: T) -> T:
             self._host.check_unstarted()
-            name = self._task_name(task)
+            name = task_name(self._host, task)
             if name is None:
                 raise InvalidArgumentError(
                     "task",
@@ -209,7 +167,9 @@ class QueueSchedules:
                 raise JobQueueError(
                     f"task {name!r} has a schedule already: add others with queue.schedules.add"
                 )
-            self._declared[name] = self._made(name, task, args, kwargs, times, "code", options, paused=False)
+            self._declared[name] = made_of(
+                self._host, name, task, args, kwargs, times, "code", options, paused=False
+            )
             return task
 
         return declare
@@ -289,69 +249,6 @@ class QueueSchedules:
                 await write_stamp(store, self._host.name)
                 return new
 
-    def _made(
-        self,
-        name: str,
-        what: Any,
-        args: Iterable[Any],
-        kwargs: Mapping[str, Any] | None,
-        times: _Times,
-        origin: str,
-        options: Mapping[str, Any],
-        *,
-        paused: bool,
-    ) -> StoredSchedule:
-        """Check everything, and make the schedule without its mark."""
-        made = StoredSchedule(
-            name=check_name(name),
-            cron=times.cron,
-            every=times.every,
-            timezone=times.timezone,
-            jitter=millis(check_seconds("jitter", times.jitter, zero=True)),
-            catch_up=check_member("catch_up", CatchUp, times.catch_up),
-            paused=check_bool("paused", paused),
-            origin=origin,
-            job=self._job(name, what, args, kwargs, options),
-            mark=0,
-            last=None,
-            table=make_timetable(times.cron, times.every, times.timezone),
-        )
-        replace(made, mark=MAX_INSTANT, last=MAX_INSTANT).data()  # raises if it is, or may become, too large
-        return made
-
-    def _job(
-        self,
-        name: str,
-        what: Any,
-        args: Iterable[Any],
-        kwargs: Mapping[str, Any] | None,
-        options: Mapping[str, Any],
-    ) -> NewJob:
-        for option in options:
-            if option not in _OPTIONS:
-                raise InvalidArgumentError(
-                    option, f"is no option of a schedule: {', '.join(sorted(_OPTIONS))}"
-                )
-        if isinstance(what, EnqueueRequest):
-            request = _refuse_times(what)
-            for argument, given in (("args", args), ("kwargs", kwargs), *options.items()):
-                if given:
-                    raise InvalidArgumentError(argument, "is that of the request")
-        elif self._task_name(what) is not None:
-            request = what.requested(tuple(args), dict(kwargs or {}), options)
-        else:
-            _refuse_other_task(what, self._host.name)
-            for argument, given in (("args", args), ("kwargs", kwargs)):
-                if given:
-                    raise InvalidArgumentError(argument, "goes with a task: a payload has none")
-            request = EnqueueRequest(None, what, **options)
-        return NewJob(*self._host.builder.build_requested(replace(request, id=name)))
-
-    def _task_name(self, what: object) -> str | None:
-        """Return the name of a task of this queue; ``None`` for anything else."""
-        name: object = getattr(what, "name", None)
-        return name if isinstance(name, str) and self._host.tasks.get(name) is what else None
-
     def _view(self, stored: StoredSchedule) -> Schedule:
         lost = stored.origin == "code" and bool(self._host.tasks) and stored.name not in self._declared
         return stored.view(orphaned=lost)
@@ -376,21 +273,6 @@ def _is_declared(made: StoredSchedule, stored: StoredSchedule | None) -> bool:
 
 def _times(stored: StoredSchedule) -> str:
     return f"every {stored.every:g} s" if stored.cron is None else f"{stored.cron} {stored.timezone}"
-
-
-def _refuse_times(request: EnqueueRequest) -> EnqueueRequest:
-    for argument in ("delay", "run_at"):
-        if getattr(request, argument) is not None:
-            raise InvalidArgumentError(argument, "is decided by the ticks of a schedule")
-    return request
-
-
-def _refuse_other_task(what: object, queue: str) -> None:
-    module = sys.modules.get("jobqueue.tasks.task")  # not loaded: then there are no tasks
-    if module is not None and isinstance(what, (module.Task, module.BoundTask)):
-        raise InvalidArgumentError(
-            "what", f"must be a task of queue {queue!r} itself, a request, or a payload"
-        )
 
 
 def _unknown(name: str, queue: str) -> JobNotFoundError:

@@ -261,11 +261,10 @@ class Storm:
                 os.kill(pid, signal.SIGTERM)
                 self._told.add(pid)
         deadline = time.monotonic() + HEALS_WITHIN
-        while not (over := await self._over(storage)) and time.monotonic() < deadline:
+        while time.monotonic() < deadline and not await self._over(storage):
             await asyncio.sleep(0.1)
         self._look_after()
-        if not over:
-            await self._ask_what_they_do()
+        await self._ask_what_they_do()
         ids = sorted({invoke.id for invoke in read(self._history).invokes})
         for start in range(0, len(ids), BATCH):
             await self._look(storage, ids[start : start + BATCH])
