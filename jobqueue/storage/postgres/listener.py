@@ -118,6 +118,8 @@ class Listener:
         async with self._busy:
             connection = self._connection
             if connection is None or connection.is_closed():
+                # Its end is noticed in a moment. Who waits for the next one must let others run until then.
+                self._ready.clear()
                 return False
             try:
                 await self._add(connection, channel)
