@@ -32,7 +32,13 @@ def test_jobs_come_back_after_the_store_was_wiped(cli, data, redis, ledger):
         cli("enqueue", id, '"x"', *on)
     assert data("guard", "status", *on)["pending"] == 2
     redis.command("FLUSHALL")
-    assert data("guard", "reconcile", *on) == {"compared": 2, "requeued": 2, "updated": 0, "stuck": 0}
+    assert data("guard", "reconcile", *on) == {
+        "compared": 2,
+        "requeued": 2,
+        "updated": 0,
+        "stuck": 0,
+        "set_aside": 0,
+    }
     assert data("status", "a", *on)["state"] == "queued"
     history = data("guard", "history", "a", *on)["history"]
     assert [event["event"] for event in history] == ["enqueued", "requeued"]

@@ -54,7 +54,7 @@ def reconcile(*, storage: str, output: str) -> None:
     else:
         write(
             f"{done.compared:,} compared, {done.requeued:,} brought back, {done.updated:,} rows updated, "
-            f"{done.stuck:,} stuck"
+            f"{done.stuck:,} stuck, {done.set_aside:,} unreadable"
         )
 
 

@@ -2,7 +2,7 @@
 
 The document holds a random value, written when there is none: a wiped store has another one. Whoever
 reconciles writes it anew every second, so its version rises: a store that was set back has a lower one than
-was seen before.
+was seen before. Who notices that gives the store another value, so that everybody does.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Epoch"]
 
 SPACE, NAME = "jobqueue-guard", "epoch"
 EVERY = 1.0
-"""Seconds between two looks."""
+"""Seconds between two looks, and between two versions."""
 
 log = get_logger("jobqueue.storage.guard")
 
@@ -45,9 +45,15 @@ class Epoch:
         self._lost = lost
         self._noted = noted
         self._seen: tuple[bytes, int] | None = None
+        self._to_note = False
+        """Whether the ledger has yet to be told of a loss: a call that found one may be cut off."""
         self._task: asyncio.Task[None] | None = None
-        self.looked_at = 0.0
-        """When the last look began, by the monotonic clock."""
+        self._turn = asyncio.Lock()
+        self._begun = self._ended = 0
+        """Numbers of the last look that has begun, and of the last that has ended."""
+        self._renewed_at = float("-inf")
+        self.looked_at = float("-inf")
+        """When the last look began that has ended, by the monotonic clock."""
         self.renews = False
         """Whether this process writes it anew: it reconciles."""
 
@@ -63,39 +69,68 @@ class Epoch:
             await asyncio.wait([self._task])
 
     async def look(self) -> None:
-        """Compare the store's epoch with that seen before. Raises `JobQueueError`."""
-        self.looked_at = SYSTEM_CLOCK.monotonic()
-        (document,) = await self._store.read_documents(SPACE, [NAME])
-        if document is None:
-            change = Change(NAME, 0, random_secret(16))
-            await self._store.write_documents(SPACE, [change])  # somebody else may be first
-            (document,) = await self._store.read_documents(SPACE, [NAME])
-            if document is None:
+        """Compare the store's epoch with that seen before. Raises `JobQueueError`.
+
+        Callers share a look that begins after they have asked for one.
+        """
+        asked = self._begun
+        async with self._turn:
+            if self._ended > asked:
                 return
-        now = (document.data, document.version)
+            self._begun += 1
+            number, began = self._begun, SYSTEM_CLOCK.monotonic()
+            try:
+                await self._look()
+            except LedgerAwayError:
+                self._ended, self.looked_at = number, began  # nobody else waits for the ledger, too
+                raise
+            self._ended, self.looked_at = number, began
+
+    async def _look(self) -> None:
+        now = await self._present()
+        if now is None:
+            return
         if self._seen is None:
             beat = await self._gate.ask(self._ledger.beat)
-            if beat.epoch is not None:
-                self._seen = (beat.epoch, beat.version)
-        seen, self._seen = self._seen, now
-        if seen is None:
-            await self._gate.ask(self._ledger.note_epoch, *now, lost=False)
-        elif seen[0] != now[0] or seen[1] > now[1]:
-            log.warning(
-                "the store was %s: its jobs are compared now", "wiped" if seen[0] != now[0] else "set back"
-            )
+            if beat.epoch is None:
+                await self._gate.ask(self._ledger.note_epoch, *now, lost=False)
+            self._seen = now if beat.epoch is None else (beat.epoch, beat.version)
+        seen = self._seen
+        if seen[0] != now[0] or seen[1] > now[1]:
+            was_wiped = seen[0] != now[0]
+            log.warning("the store was %s: its jobs are compared now", "wiped" if was_wiped else "set back")
+            self._to_note = True
             self._lost()
+            self._seen = now if was_wiped else (b"", now[1])
+        if self._seen[0] != now[0]:
+            now = await self._renew(now, random_secret(16)) or now
+            self._seen = now
+        elif self.renews and SYSTEM_CLOCK.monotonic() >= self._renewed_at + EVERY * 0.9:
+            self._renewed_at = SYSTEM_CLOCK.monotonic()
+            made = await self._renew(now, now[0])
+            if made is not None:
+                self._seen = now = made
+                if not self._to_note:
+                    await self._gate.ask(self._ledger.note_epoch, *now, lost=False)
+        else:
+            self._seen = now
+        if self._to_note:
             await self._gate.ask(self._ledger.note_epoch, *now, lost=True)
+            self._to_note = False
             self._noted()
-        elif self.renews:
-            made = await self._store.write_documents(SPACE, [Change(NAME, now[1], now[0])])
-            if made[0] is not None:
-                self._seen = (now[0], made[0])
-                await self._gate.ask(self._ledger.note_epoch, *self._current(), lost=False)
 
-    def _current(self) -> tuple[bytes, int]:
-        assert self._seen is not None
-        return self._seen
+    async def _present(self) -> tuple[bytes, int] | None:
+        """Return the value and version that the store has; it gets one if it has none."""
+        (document,) = await self._store.read_documents(SPACE, [NAME])
+        if document is None:
+            await self._store.write_documents(SPACE, [Change(NAME, 0, random_secret(16))])  # or somebody did
+            (document,) = await self._store.read_documents(SPACE, [NAME])
+        return None if document is None else (document.data, document.version)
+
+    async def _renew(self, now: tuple[bytes, int], value: bytes) -> tuple[bytes, int] | None:
+        """Write a value in place of the present one; ``None``: somebody else has written meanwhile."""
+        (made,) = await self._store.write_documents(SPACE, [Change(NAME, now[1], value)])
+        return None if made is None else (value, made)
 
     async def try_to_look(self, within: float = 0.0) -> None:
         """Look, unless that was done in the last seconds. A fault is that of the next call, or of none."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
-from jobqueue.errors import JobQueueError, StorageUnavailableError
+from jobqueue.errors import JobQueueError, QueueFullError, StorageUnavailableError
 from jobqueue.runtime.clock import SYSTEM_CLOCK
 from jobqueue.runtime.loggers import get_logger
 from jobqueue.storage.guard.policy import Breaker, BreakerState
 
-__all__ = ["Gate", "LedgerAwayError"]
+__all__ = ["Gate", "LedgerAwayError", "LedgerRefusedError"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -19,7 +19,11 @@ log = get_logger("jobqueue.storage.guard")
 
 
 class LedgerAwayError(StorageUnavailableError):
-    """The ledger did not answer, or was not asked since it has not answered lately."""
+    """The ledger did not do it, or was not asked since it has not answered lately."""
+
+
+class LedgerRefusedError(LedgerAwayError):
+    """The ledger has answered, and refused: for what it was given, its tables or the rights on them."""
 
 
 class Gate:
@@ -43,11 +47,15 @@ class Gate:
         try:
             answer = await call(*args, **options)
         except JobQueueError as error:
-            self._breaker.failed_at(SYSTEM_CLOCK.monotonic())
+            refused = not isinstance(error, StorageUnavailableError | QueueFullError)
+            if refused:  # nobody waits for an answer that comes at once
+                self._breaker.succeeded()
+            else:
+                self._breaker.failed_at(SYSTEM_CLOCK.monotonic())
             if not self._away:
                 self._away = True
                 log.warning("the ledger does not take what the store takes: %s", error)
-            raise LedgerAwayError(f"the ledger: {error}") from error
+            raise (LedgerRefusedError if refused else LedgerAwayError)(f"the ledger: {error}") from error
         except BaseException:  # cancelled: nothing is known of the ledger
             self._breaker.trying = False
             raise

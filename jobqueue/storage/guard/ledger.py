@@ -1,7 +1,7 @@
 """`PostgresLedger`: what a guarded store was asked to do, in PostgreSQL.
 
 Every statement is plain SQL on the tables of ``schema/``, so a user of the database needs the right to
-SELECT, INSERT, UPDATE and DELETE and no other. The file is long because the statements stand in it, in full.
+SELECT, INSERT, UPDATE and DELETE and no other. They are in `jobqueue.storage.guard.statements`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from jobqueue.errors import StorageUnavailableError
 from jobqueue.model.checks import check_count, check_seconds
 from jobqueue.model.new_job import NewJob
 from jobqueue.model.states import JobState
+from jobqueue.runtime.text import printable
+from jobqueue.storage.guard import statements as sql
 from jobqueue.storage.guard.values import Change, GuardEvent, Known, Row, Written
 from jobqueue.storage.pieces import chunks
 from jobqueue.storage.postgres import migrations
-from jobqueue.storage.postgres.migrations import quoted
 from jobqueue.storage.postgres.pool import Pool
 from jobqueue.storage.postgres.target import Connection, Timeouts, check_schema, parse_dsn
 
@@ -27,100 +28,9 @@ __all__ = ["Beat", "PostgresLedger"]
 T = TypeVar("T")
 
 PACKAGE: Final = "jobqueue.storage.guard"
+MOST_SHOWN = 200
+"""Characters that are shown of what cannot be read."""
 _STATES = dict(enumerate(JobState, start=1))
-_LIVE_BELOW = 5
-_NOW = "(extract(epoch from clock_timestamp()) * 1000)::bigint"
-_MOST_KEPT = 100
-"""Largest number of changes in one job's history: the first and the last ones."""
-
-_WRITE = """
-insert into {s}.job (token, queue, id, state, priority, due, max_attempts, max_stalls, ttl,
-                     dead_letter_ttl, payload, headers, task, group_name, created, updated)
-select u.token, u.queue, u.id, case when d.due > n.now then 1 else 2 end, u.priority, d.due, u.max_attempts,
-       u.max_stalls, u.ttl, u.dead_letter_ttl, u.payload, u.headers, u.task, u.group_name, n.now - u.ago,
-       n.now
-from (select {now} as now) n,
-     unnest($1::uuid[], $2::text[], $3::text[], $4::int[], $5::bigint[], $6::bigint[], $7::int[], $8::int[],
-            $9::bigint[], $10::bigint[], $11::bytea[], $12::bytea[], $13::text[], $14::text[],
-            $15::bigint[])
-         u (token, queue, id, priority, run_at, delay, max_attempts, max_stalls, ttl, dead_letter_ttl,
-            payload, headers, task, group_name, ago),
-     lateral (select coalesce(u.run_at, n.now - u.ago + u.delay) as due) d
-on conflict (token) do nothing
-"""
-
-_RECORD = """
-update {s}.job j set
-    state = coalesce(c.state, j.state),
-    attempts = coalesce(c.attempts, j.attempts),
-    worker = coalesce(c.worker, j.worker),
-    error = coalesce(c.error, j.error),
-    outcome = case when c.revives then null else coalesce(c.outcome, j.outcome) end,
-    due = coalesce(c.due, j.due),
-    expires = case when c.revives then null when c.ttl is null then j.expires else n.now + c.ttl end,
-    payload = case when c.state in (5, 7) then '' else coalesce(c.payload, j.payload) end,
-    updated = n.now,
-    history = case when jsonb_array_length(j.history) < {most} then j.history || c.history else j.history end
-from (select {now} as now) n,
-     unnest($1::uuid[], $2::smallint[], $3::int[], $4::text[], $5::text[], $6::bytea[], $7::bigint[],
-            $8::bytea[], $9::bigint[], $10::boolean[], $11::jsonb[])
-     c (token, state, attempts, worker, error, outcome, due, payload, ttl, revives, history)
-where j.token = c.token and (j.state < 5 or c.revives or c.state is null)
-"""
-
-_COLUMNS = "token, queue, id, state, attempts, due, created, requeued"
-
-_KNOWN = """
-select * from (
-    select distinct on (j.id) j.id, j.token, j.state, j.outcome, j.attempts, j.created, j.updated,
-                              coalesce(j.expires, 0) as expires
-    from {s}.job j
-    where j.queue = $1 and j.id = any($2::text[]) and not j.token = any($3::uuid[])
-    order by j.id, j.token desc) last
-where state < 5 or (state in (5, 6) and expires > {now})
-"""
-
-_PAGE = """
-select {columns} from {s}.job
-where state < 5 and token > $1 and created <= {now} - $2 and ($4::text is null or queue = $4)
-order by token limit $3
-"""
-
-_JOBS = """
-select token, id, payload, priority, due, max_attempts, max_stalls, ttl, headers, task, group_name,
-       dead_letter_ttl, attempts
-from {s}.job where token = any($1::uuid[])
-"""
-
-_REQUEUE = """
-update {s}.job set
-    requeued = requeued + 1, updated = n.now, state = case when due > n.now then 1 else 2 end,
-    history = history || jsonb_build_array(jsonb_build_array(n.now, 'requeued', '', attempts, ''))
-from (select {now} as now) n
-where token = any($1::uuid[]) and state < 5
-returning token
-"""
-
-_LATER = """
-select j.token from {s}.job j
-where j.token = any($1::uuid[]) and j.requeued = 0 and exists (
-    select 1 from {s}.job o where o.queue = j.queue and o.id = j.id and o.token <> j.token
-                              and o.updated >= j.created and (o.state < 5 or o.state in (5, 6)))
-"""
-
-_HISTORY = """
-select created, history from {s}.job where queue = $1 and id = $2 order by token desc limit $3
-"""
-
-_STATS = """
-select state, count(*) as jobs from {s}.job where $1::text is null or queue = $1 group by state
-"""
-
-_CLEAN = """
-delete from {s}.job where token in (
-    select token from {s}.job
-    where state >= 5 and updated < {now} - $1 and coalesce(expires, 0) < {now} order by updated limit $2)
-"""
 
 
 class Beat(NamedTuple):
@@ -131,6 +41,8 @@ class Beat(NamedTuple):
     epoch: bytes | None
     version: int
     lost_at: int
+    restored: int
+    """The ``lost_at`` up to which everything was brought back."""
     stuck: int
 
 
@@ -165,6 +77,7 @@ class PostgresLedger:
         self._size = check_count("pool_size", pool_size)
         self._retry_for = check_seconds("retry_for", retry_for, zero=True)
         self._pool: Pool | None = None
+        self._statements: dict[str, str] = {}
 
     def __repr__(self) -> str:
         return f"PostgresLedger({str(self._target)!r}, schema={self._schema!r})"
@@ -222,28 +135,32 @@ class PostgresLedger:
 
     async def write(self, jobs: Sequence[Written], now: float) -> None:
         """Write jobs before the store has them; one that is there already stays as it is."""
-        for some in chunks(jobs, [len(one.job.payload) + len(one.job.headers) for one in jobs]):
-            await self._execute(_WRITE, *_columns([_written(one, now) for one in some], 15))
+        for some in chunks(jobs, [one.size for one in jobs]):
+            await self._execute(sql.WRITE, *_columns([_written(one, now) for one in some], 15))
 
     async def record(self, changes: Sequence[Change]) -> None:
         """Write what has become of jobs. Those that were never made go, unless they were requeued."""
         dropped = [change.token for change in changes if change.drops]
         if dropped:
-            await self._execute(
-                "delete from {s}.job where token = any($1::uuid[]) and requeued = 0 and state < 5", dropped
-            )
+            await self._execute(sql.DROP, dropped)
         left = [change for change in changes if not change.drops]
         for some in chunks(left, [change.size for change in left]):
-            await self._execute(_RECORD, *_columns([_changed(change) for change in some], 11))
+            await self._execute(sql.RECORD, *_columns([_changed(change) for change in some], 12))
+        replacing = [change.token for change in left if change.replaces]
+        if replacing:
+            await self._execute(sql.OUTLIVE, replacing)
 
-    async def requeue(self, tokens: Sequence[str]) -> set[str]:
-        """Note that jobs are brought back to the store; return those that are still live."""
-        rows = await self._fetch(_REQUEUE, list(tokens))
-        return {row["token"].hex for row in rows}
+    async def requeue(self, tokens: Sequence[str]) -> dict[str, int]:
+        """Note that jobs are brought back to the store; return those that have to be, with their bytes.
+
+        These are live, and of those with one id only one, if all are given that the store has lost.
+        """
+        rows = await self._fetch(sql.REQUEUE, list(tokens))
+        return {row["token"].hex: row["size"] for row in rows}
 
     async def clean(self, age: int, limit: int) -> int:
         """Delete up to ``limit`` jobs that ended ``age`` milliseconds ago; return how many."""
-        status: str = await self._execute(_CLEAN, age, limit)
+        status: str = await self._execute(sql.CLEAN, age, limit)
         return int(status.rpartition(" ")[2])
 
     # -- reading --------------------------------------------------------------------------------------
@@ -253,7 +170,7 @@ class PostgresLedger:
 
         Jobs with the tokens ``but`` do not count: they are just being asked for.
         """
-        rows = await self._fetch(_KNOWN, queue, list(ids), list(but))
+        rows = await self._fetch(sql.KNOWN, queue, list(ids), list(but))
         return [
             Known(row["id"], row["token"].hex, _STATES[row["state"]], row["outcome"], row["attempts"],
                   row["created"], row["updated"], row["expires"])
@@ -261,88 +178,80 @@ class PostgresLedger:
         ]  # fmt: skip
 
     async def ended(self, tokens: Sequence[str]) -> dict[str, tuple[JobState, bytes | None]]:
-        """Return those of the jobs that have completed or failed, by token, with their outcomes."""
-        sql = "select token, state, outcome from {s}.job where token = any($1::uuid[]) and state in (5, 6, 7)"
-        rows = await self._fetch(sql, list(tokens))
+        """Return those of the jobs that have ended, by token, with their outcomes."""
+        rows = await self._fetch(sql.ENDED, list(tokens))
         return {row["token"].hex: (_STATES[row["state"]], row["outcome"]) for row in rows}
 
     async def page(self, after: str, age: int, limit: int, queue: str | None) -> list[Row]:
         """Return live jobs that were asked for at least ``age`` milliseconds ago, by token."""
-        rows = await self._fetch(_PAGE, after, age, limit, queue)
+        rows = await self._fetch(sql.PAGE, after, age, limit, queue)
         return [
             Row(row["token"].hex, row["queue"], row["id"], _STATES[row["state"]], row["attempts"], row["due"],
-                row["created"], row["requeued"])
+                row["created"])
             for row in rows
         ]  # fmt: skip
 
     async def jobs(self, tokens: Sequence[str]) -> dict[str, NewJob]:
         """Return jobs as they can be inserted again: due when they were, with the attempts they have left."""
-        rows = await self._fetch(_JOBS, list(tokens))
+        rows = await self._fetch(sql.JOBS, list(tokens))
         return {row["token"].hex: _job(row) for row in rows}
 
     async def superseded(self, tokens: Sequence[str]) -> set[str]:
-        """Return those of the jobs that another one of their id has outlived: the store had that one."""
-        rows = await self._fetch(_LATER, list(tokens))
+        """Return those of the jobs that a later one of their id has outlived: the store had that one."""
+        rows = await self._fetch(sql.SUPERSEDED, list(tokens))
         return {row["token"].hex for row in rows}
+
+    async def origins(self, tokens: Sequence[str]) -> dict[str, int]:
+        """Return when jobs were asked for, by the clock of the ledger; those unknown are left out."""
+        rows = await self._fetch(sql.ORIGINS, list(tokens))
+        return {row["token"].hex: row["created"] for row in rows}
 
     async def history(self, queue: str, id: str, limit: int) -> list[GuardEvent]:
         """Return what happened to the last jobs of an id, oldest first."""
-        rows = await self._fetch(_HISTORY, queue, id, limit)
+        rows = await self._fetch(sql.HISTORY, queue, id, limit)
         events: list[GuardEvent] = []
         for row in reversed(rows):
             events.append(GuardEvent(_instant(row["created"]), "enqueued", "", 0, ""))
-            for at, event, worker, attempt, error in json.loads(row["history"]):
-                events.append(GuardEvent(_instant(at), event, worker, attempt, error))
+            events += [_event(entry) for entry in json.loads(row["history"])]
         return events
 
     async def counts(self, queue: str | None) -> dict[int, int]:
         """Count jobs by the numbers of their states."""
-        rows = await self._fetch(_STATS, queue)
+        rows = await self._fetch(sql.COUNTS, queue)
         return {row["state"]: row["jobs"] for row in rows}
 
     async def is_durable(self) -> bool:
         """Return whether what the server has answered survives a crash of it."""
-        sql = "select current_setting('synchronous_commit') as commit, current_setting('fsync') as fsync"
-        (row,) = await self._fetch(sql)
+        text = "select current_setting('synchronous_commit') as commit, current_setting('fsync') as fsync"
+        (row,) = await self._fetch(text)
         return bool(row["commit"] != "off" and row["fsync"] == "on")
 
     # -- the store's epoch ------------------------------------------------------------------------------
 
-    async def now(self) -> int:
-        """Return the ledger's clock."""
-        rows = await self._fetch("select {now} as now")
-        return int(rows[0]["now"])
-
     async def beat(self) -> Beat:
         """Return what is known of the store."""
-        (row,) = await self._fetch("select {now} as now, epoch, version, lost_at, stuck from {s}.store")
-        return Beat(row["now"], row["epoch"], row["version"], row["lost_at"], row["stuck"])
+        (row,) = await self._fetch(sql.BEAT)
+        return Beat(*(row[name] for name in Beat._fields))
 
-    async def doubt_until(self, least: int) -> int:
-        """Return until when the store may lack what the ledger remembers; 0: it has lost nothing.
+    async def doubt(self, least: int) -> tuple[int, int]:
+        """Return the ledger's clock, and until when the store may lack what the ledger remembers; 0: nothing.
 
         That is ``least`` milliseconds after its last loss, and while an outcome of before has not expired.
         """
-        sql = """
-            select case when k.lost_at = 0 then 0 else greatest(k.lost_at + $1, (
-                select max(j.expires) from {s}.job j where j.state in (5, 6) and j.updated <= k.lost_at)) end
-                as until
-            from {s}.store k
-        """
-        (row,) = await self._fetch(sql, least)
-        return int(row["until"])
+        (row,) = await self._fetch(sql.DOUBT, least)
+        return row["now"], row["until"]
 
     async def note_epoch(self, epoch: bytes, version: int, *, lost: bool) -> None:
         """Note the epoch and version of the store; ``lost``: it was found wiped or set back."""
-        sql = """
-            update {s}.store
-            set epoch = $1, version = $2, lost_at = case when $3 then {now} else lost_at end
-        """
-        await self._execute(sql, epoch, version, lost)
+        await self._execute(sql.NOTE_EPOCH, epoch, version, lost)
+
+    async def note_restored(self, lost_at: int) -> None:
+        """Note that all was brought back that the store had lost until then."""
+        await self._execute("update {s}.store set restored = $1 where restored < $1", lost_at)
 
     async def note_stuck(self, stuck: int) -> None:
         """Note how many jobs were stuck when the store was last compared."""
-        await self._execute("update {s}.store set stuck = $1", stuck)
+        await self._execute("update {s}.store set stuck = $1 where stuck <> $1", stuck)
 
     # -- statements -------------------------------------------------------------------------------------
 
@@ -351,24 +260,40 @@ class PostgresLedger:
             raise StorageUnavailableError("the ledger is not open")
         return await self._pool.run(call)
 
-    async def _execute(self, sql: str, *args: Any) -> str:
+    async def _execute(self, text: str, *args: Any) -> str:
+        made = self._made(text)
+
         async def execute(connection: Connection, _repeated: bool) -> str:  # noqa: FBT001
-            return await connection.execute(self._sql(sql), *args)
+            return await connection.execute(made, *args)
 
         return await self._run(execute)
 
-    async def _fetch(self, sql: str, *args: Any) -> list[Any]:
+    async def _fetch(self, text: str, *args: Any) -> list[Any]:
+        made = self._made(text)
+
         async def fetch(connection: Connection, _repeated: bool) -> list[Any]:  # noqa: FBT001
-            return await connection.fetch(self._sql(sql), *args)
+            return await connection.fetch(made, *args)
 
         return await self._run(fetch)
 
-    def _sql(self, sql: str) -> str:
-        return sql.format(s=quoted(self._schema), now=_NOW, columns=_COLUMNS, most=_MOST_KEPT)
+    def _made(self, text: str) -> str:
+        made = self._statements.get(text)
+        if made is None:
+            made = self._statements[text] = sql.statement(text, self._schema)
+        return made
 
 
 def _instant(millis: int) -> datetime:
     return datetime.fromtimestamp(millis / 1000, UTC)
+
+
+def _event(entry: Any) -> GuardEvent:
+    """Return one change of a history; one that somebody has edited may be anything."""
+    try:
+        at, event, worker, attempt, error = entry
+        return GuardEvent(_instant(at), str(event), str(worker), int(attempt), str(error))
+    except (TypeError, ValueError, OverflowError, OSError):
+        return GuardEvent(_instant(0), "unreadable", "", 0, printable(json.dumps(entry))[:MOST_SHOWN])
 
 
 def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[list[Any]]:
@@ -388,18 +313,17 @@ def _changed(change: Change) -> tuple[Any, ...]:
     history = json.dumps([list(entry) for entry in change.history], separators=(",", ":"))
     return (
         change.token, change.state, change.attempts, change.worker, change.error, change.data, change.due,
-        change.payload, change.ttl, change.revives, history,
+        change.payload, change.ttl, change.seq, change.revives, history,
     )  # fmt: skip
 
 
 def _job(row: Any) -> NewJob:
-    failed = max(0, row["attempts"])
     return NewJob(
         row["id"],
         row["payload"],
         priority=row["priority"],
         run_at=row["due"],
-        max_attempts=max(1, row["max_attempts"] - failed),
+        max_attempts=row["max_attempts"],
         max_stalls=row["max_stalls"],
         ttl=row["ttl"],
         headers=row["headers"],

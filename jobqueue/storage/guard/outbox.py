@@ -4,27 +4,28 @@ It is written in the background, in batches; the changes of one job are merged, 
 and completed between two writes costs one row. Bounded in bytes. When it is half full while the ledger
 answers, whoever adds to it waits; while the ledger is away what is not kept is counted, and told once: the
 reconciler finds outcomes in the store, but a job that neither the ledger nor this buffer has is unprotected.
+A write that the ledger refuses for what is in it is set aside, so that it holds up no other.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import islice
 from typing import TypeVar
 
 from jobqueue.runtime.bounded import within
 from jobqueue.runtime.clock import SYSTEM_CLOCK
 from jobqueue.runtime.loggers import get_logger
-from jobqueue.storage.guard.gate import Gate, LedgerAwayError
+from jobqueue.runtime.text import printable
+from jobqueue.storage.guard.gate import Gate, LedgerAwayError, LedgerRefusedError
 from jobqueue.storage.guard.ledger import PostgresLedger
 from jobqueue.storage.guard.policy import BreakerState
 from jobqueue.storage.guard.values import Change, Written
 
 __all__ = ["Outbox"]
 
-T = TypeVar("T")
+W = TypeVar("W", Written, Change)
 
 MOST_BYTES = 32 * 1024 * 1024
 """Bytes that wait for the ledger at most, in one process."""
@@ -47,8 +48,8 @@ class Outbox:
         self._gate = gate
         self._jobs: dict[str, Written] = {}
         self._changes: dict[str, Change] = {}
-        self._sending: dict[str, Written] | dict[str, Change] = {}
-        """What is on its way."""
+        self._sending = 0
+        """How many are on their way."""
         self._bytes = 0
         self._filled = asyncio.Event()
         self._room = asyncio.Event()
@@ -56,41 +57,43 @@ class Outbox:
         self._task: asyncio.Task[None] | None = None
         self._closing = False
         self.lost = 0
-        """Writes that had no room."""
+        """Writes that had no room, or that the ledger has refused."""
+        self.waited = 0.0
+        """Seconds that callers have waited for room, all together."""
 
     def __len__(self) -> int:
-        return len(self._jobs) + len(self._changes) + len(self._sending)
+        return len(self._jobs) + len(self._changes) + self._sending
 
     def start(self) -> None:
         """Write in the background, until closed."""
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="jobqueue-guard-outbox")
 
+    # -- adding ---------------------------------------------------------------------------------------
+
     def add_jobs(self, jobs: Sequence[Written]) -> None:
         """Keep jobs that the ledger could not take."""
         for one in jobs:
-            size = len(one.job.payload) + len(one.job.headers) + 300
-            if self._fits(size):
+            if self._fits(one.size):
                 self._jobs[one.token] = one
-                self._bytes += size
+                self._bytes += one.size
         self._filled.set()
 
     def add(self, change: Change) -> None:
         """Keep what has become of a job."""
-        known = self._changes.get(change.token)
-        if known is None:
-            if self._fits(change.size):
-                self._changes[change.token] = change
-                self._bytes += change.size
-        elif self._fits(change.size):
-            known.merge(change)
-            self._bytes += change.size
+        if self._fits(change.size):
+            self._merge(change)
         self._filled.set()
 
-    async def drop_now(self, tokens: Sequence[str]) -> None:
-        """Delete the rows of jobs that were not made, if the ledger answers."""
-        with suppress(LedgerAwayError):
-            await self._gate.ask(self._ledger.record, [Change(token, drops=True) for token in tokens])
+    def _merge(self, change: Change) -> None:
+        known = self._changes.get(change.token)
+        if known is None:
+            self._changes[change.token] = change
+            self._bytes += change.size
+        else:
+            before = known.size
+            known.merge(change)
+            self._bytes += known.size - before
 
     def _fits(self, size: int) -> bool:
         if self._bytes + size <= MOST_BYTES:
@@ -102,27 +105,56 @@ class Outbox:
 
     async def wait_for_room(self) -> None:
         """Wait while half of the room is taken and the ledger answers: it is slower than the store."""
-        if self._bytes * 2 > MOST_BYTES and self._gate.state is BreakerState.CLOSED:
+        if self._bytes * 2 > MOST_BYTES and self._gate.state is BreakerState.CLOSED and not self._closing:
             self._room.clear()
-            await self._room.wait()
+            self._filled.set()
+            began = SYSTEM_CLOCK.monotonic()
+            try:
+                await self._room.wait()
+            finally:
+                self.waited += SYSTEM_CLOCK.monotonic() - began
+
+    async def write_now(self, changes: Sequence[Change]) -> None:
+        """Write changes, and what was told of their jobs before, and wait for it.
+
+        Raises `LedgerAwayError`; then they are kept, and written later.
+        """
+        all: list[Change] = []
+        for change in changes:
+            before = self._changes.pop(change.token, None)
+            if before is not None:
+                self._bytes -= before.size
+                before.merge(change)
+            all.append(before or change)
+        try:
+            await self._gate.ask(self._ledger.record, all)
+        except BaseException:
+            self._put_back({change.token: change for change in all})
+            self.start()
+            raise
+
+    # -- writing --------------------------------------------------------------------------------------
 
     async def close(self) -> None:
         """Write the rest, for `LAST` seconds at the most."""
         self._closing = True
         self._filled.set()
+        self._room.set()
         task = self._task
         if task is None:
             return
         try:
-            await within(SYSTEM_CLOCK, asyncio.shield(task), LAST)
+            await within(SYSTEM_CLOCK, asyncio.wait([task]), LAST)
         except TimeoutError:
+            pass
+        finally:
             task.cancel()
-            await asyncio.wait([task])
+        await asyncio.wait([task])
         if len(self):
             log.error("%d writes did not reach the ledger", len(self))
 
     async def _run(self) -> None:
-        while True:
+        while not (self._closing and not len(self)):
             await self._filled.wait()
             if not self._closing:
                 await SYSTEM_CLOCK.sleep(EVERY)
@@ -134,43 +166,67 @@ class Outbox:
                     self._room.set()
                     await SYSTEM_CLOCK.sleep(AGAIN)
             self._room.set()
-            if self._closing:
-                return
 
     async def _write_some(self) -> None:
         """Write jobs first: a change of one that the ledger does not have yet would be of no row."""
-        jobs: dict[str, Written] = _first(self._jobs)
-        changes: dict[str, Change] = {} if jobs else _first(self._changes)
-        self._sending = jobs or changes
-        try:
-            if jobs:
-                await self._gate.ask(self._ledger.write, list(jobs.values()), SYSTEM_CLOCK.monotonic())
-            if changes:
-                await self._gate.ask(self._ledger.record, list(changes.values()))
-        except BaseException:
-            self._jobs = {**jobs, **self._jobs}
-            for token, change in self._changes.items():
-                if token in changes:
-                    changes[token].merge(change)
-                else:
-                    changes[token] = change
-            self._changes = changes
-            raise
-        finally:
-            self._sending = {}
-        if not self._jobs and not self._changes:
-            self._bytes = 0
+        if self._jobs:
+            jobs = self._take(self._jobs)
+            try:
+                await self._send(list(jobs.values()))
+            except BaseException:
+                self._jobs = {**jobs, **self._jobs}
+                self._bytes += sum(one.size for one in jobs.values())
+                raise
+            finally:
+                self._sending = 0
         else:
-            self._bytes = max(0, self._bytes - _size(jobs, changes))
+            changes = self._take(self._changes)
+            try:
+                await self._send(list(changes.values()))
+            except BaseException:
+                self._put_back(changes)
+                raise
+            finally:
+                self._sending = 0
         if self._bytes * 2 <= MOST_BYTES:
             self._room.set()
 
+    def _take(self, kept: dict[str, W]) -> dict[str, W]:
+        """Take the first of what is kept out."""
+        taken = {token: kept.pop(token) for token in list(islice(kept, BATCH))}
+        self._bytes -= sum(one.size for one in taken.values())
+        self._sending = len(taken)
+        return taken
 
-def _size(jobs: dict[str, Written], changes: dict[str, Change]) -> int:
-    of_jobs = sum(len(one.job.payload) + len(one.job.headers) + 300 for one in jobs.values())
-    return of_jobs + sum(change.size for change in changes.values())
+    def _put_back(self, changes: dict[str, Change]) -> None:
+        """Keep changes again, in front of what was told of their jobs meanwhile."""
+        later, self._changes = self._changes, changes
+        self._bytes += sum(change.size for change in changes.values())
+        for change in later.values():
+            self._bytes -= change.size
+            self._merge(change)
+        self._filled.set()
 
+    async def _send(self, writes: Sequence[Written] | Sequence[Change]) -> None:
+        try:
+            await self._gate.ask(self._write, writes)
+        except LedgerRefusedError:
+            await self._gate.ask(self._ledger.check)  # else it refuses all, whatever is in it
+            for one in writes:
+                await self._send_alone(one)
 
-def _first(kept: dict[str, T]) -> dict[str, T]:
-    """Take the first of what is kept out."""
-    return {token: kept.pop(token) for token in list(islice(kept, BATCH))}
+    async def _send_alone(self, one: Written | Change) -> None:
+        try:
+            await self._gate.ask(self._write, [one])
+        except LedgerRefusedError as error:
+            self.lost += 1
+            text = "the ledger refuses what is in a write of job %s: %s"
+            log.error(text, one.token, printable(str(error)))  # noqa: TRY400 - it says what is wrong
+
+    async def _write(self, writes: Sequence[Written | Change]) -> None:
+        jobs = [one for one in writes if isinstance(one, Written)]
+        if jobs:
+            await self._ledger.write(jobs, SYSTEM_CLOCK.monotonic())
+        changes = [one for one in writes if isinstance(one, Change)]
+        if changes:
+            await self._ledger.record(changes)

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack, suppress
+from typing import Any, NamedTuple, TypeVar
 
-from jobqueue.errors import JobQueueError, StorageUnavailableError
+from jobqueue.errors import JobQueueError, StorageError, StorageUnavailableError
+from jobqueue.model.outcomes import Settlement
+from jobqueue.runtime.batching import Batcher
 from jobqueue.runtime.clock import SYSTEM_CLOCK
 from jobqueue.runtime.loggers import get_logger
 from jobqueue.storage.capabilities import Documents, require
 from jobqueue.storage.contract import Storage
 from jobqueue.storage.guard.epoch import Epoch
-from jobqueue.storage.guard.gate import Gate, LedgerAwayError
+from jobqueue.storage.guard.gate import Gate, LedgerAwayError, LedgerRefusedError
 from jobqueue.storage.guard.ledger import PostgresLedger
 from jobqueue.storage.guard.outbox import Outbox
 from jobqueue.storage.guard.reconcile import Reconciler, Reconciling
 from jobqueue.storage.guard.replies import GuardedSink, Numbers
 from jobqueue.storage.guard.values import Change, History, Known, Written
 from jobqueue.storage.opening import StoreSession
+from jobqueue.storage.values import Claimed
 
 __all__ = ["Claim", "GuardOptions", "GuardSession"]
+
+T = TypeVar("T")
 
 LEAST_DOUBT = 600_000
 """Milliseconds after a loss in which what the store does not have is looked for in the ledger, at least."""
@@ -46,6 +53,7 @@ class Claim(NamedTuple):
     token: str
     worker: str
     attempts: int
+    seq: int
 
 
 class GuardSession(StoreSession):
@@ -74,23 +82,34 @@ class GuardSession(StoreSession):
         self.numbers = numbers
         self.sinks: dict[tuple[str, str, int], GuardedSink] = {}
         """By queue, address and the identity of the caller's sink."""
-        self._claims: OrderedDict[tuple[str, int], Claim] = OrderedDict()
-        self._ahead = 0
-        """Milliseconds that the ledger's clock is ahead of this machine's."""
+        self._claims: OrderedDict[tuple[str, str, int], Claim] = OrderedDict()
+        self._ledger_began: int | None = None
+        """The ledger's time when the monotonic clock of this machine began; ``None``: not known yet."""
         self._doubt_until = 0
         self._asks_for_doubt = False
+        self.losses = 0
+        """How often this process has found the store wiped or set back."""
+        self._writes: Batcher[Sequence[Written], LedgerAwayError | None] = Batcher(
+            self._write_together, sizes=lambda calls: [sum(one.size for one in jobs) for jobs in calls]
+        )
+        self._background: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
-        """Open both. A ledger that is away is an error only if nothing may be enqueued without it."""
+        """Open both. A ledger that is away is an error only if nothing may be enqueued without it.
+
+        One that answers, and lacks its tables or the rights on them, is always one: nothing would be guarded.
+        """
         await self.inner.open()
         self.ledger.open()
         if not self._watches:
             return
         try:
             await self.gate.ask(self.ledger.check)
-            self._ahead = await self.gate.ask(self.ledger.now) - int(SYSTEM_CLOCK.time() * 1000)
+            await self._learn_doubt()
             await self.epoch.look()
             await self._learn_doubt()
+        except LedgerRefusedError as error:
+            raise StorageError(str(error)) from error
         except LedgerAwayError:
             if self._options.refuses:
                 raise
@@ -101,23 +120,39 @@ class GuardSession(StoreSession):
 
     async def close(self) -> None:
         """Write what the ledger does not have yet, and close both."""
-        await self.epoch.close()
-        await self.outbox.close()
-        await self.ledger.close()
-        await self.inner.close()
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.inner.close)
+            stack.push_async_callback(self.ledger.close)
+            stack.push_async_callback(self.outbox.close)
+            stack.push_async_callback(self._writes.close)
+            stack.push_async_callback(self._end_background)
+            stack.push_async_callback(self.epoch.close)
+
+    async def _end_background(self) -> None:
+        if self._background:
+            await asyncio.wait(self._background)
 
     def now(self) -> int:
-        """Return the ledger's time, in milliseconds."""
-        return int(SYSTEM_CLOCK.time() * 1000) + self._ahead
+        """Return the ledger's time, in milliseconds: a clock of this machine that is set does not move it."""
+        if self._ledger_began is None:
+            return int(SYSTEM_CLOCK.time() * 1000)
+        return int(SYSTEM_CLOCK.monotonic() * 1000) + self._ledger_began
 
     # -- losses -------------------------------------------------------------------------------------
 
     def _has_lost(self) -> None:
         self._doubt_until = max(self._doubt_until, self.now() + LEAST_DOUBT)
+        self.losses += 1
         self.reconciler.lost()
 
     def _loss_is_noted(self) -> None:
         self._asks_for_doubt = True
+        self.reconciler.lost()  # a comparison that began before took it for none
+
+    @property
+    def doubts(self) -> bool:
+        """Whether the ledger may remember outcomes that the store has lost, as far as this process knows."""
+        return self.now() < self._doubt_until
 
     async def in_doubt(self) -> bool:
         """Return whether the ledger may remember outcomes that the store has lost."""
@@ -126,11 +161,15 @@ class GuardSession(StoreSession):
                 await self._learn_doubt()
             except LedgerAwayError:
                 self._asks_for_doubt = True
-        return self.now() < self._doubt_until
+            except BaseException:  # cut off
+                self._asks_for_doubt = True
+                raise
+        return self.doubts
 
     async def _learn_doubt(self) -> None:
         self._asks_for_doubt = False
-        until = await self.gate.ask(self.ledger.doubt_until, LEAST_DOUBT)
+        now, until = await self.gate.ask(self.ledger.doubt, LEAST_DOUBT)
+        self._ledger_began = now - int(SYSTEM_CLOCK.monotonic() * 1000)
         self._doubt_until = max(self._doubt_until, until)
 
     async def known(self, queue: str, ids: Sequence[str], but: Sequence[str] = ()) -> dict[str, Known]:
@@ -141,38 +180,80 @@ class GuardSession(StoreSession):
             return {}
         return {known.id: known for known in found}
 
+    async def bring_back(self, queue: str, tokens: Sequence[str]) -> bool:
+        """Bring jobs back that the store has lost; return False while the ledger is away."""
+        try:
+            await self.reconciler.bring_back(queue, tokens, loss=True)
+        except LedgerAwayError:
+            return False
+        return True
+
     # -- writing ------------------------------------------------------------------------------------
 
-    async def write(self, jobs: Sequence[Written]) -> None:
-        """Write jobs before the store has them. Raises `StorageUnavailableError` if that is a must."""
+    async def write(self, jobs: Sequence[Written], *, refuses: bool | None = None) -> None:
+        """Write jobs before the store has them, with those of other callers in one statement.
+
+        Raises `StorageUnavailableError` if that is a must; ``refuses`` says so in place of the option.
+        """
+        answer = await self._writes.call(jobs)
+        if answer is not None:
+            if self._options.refuses if refuses is None else refuses:
+                raise StorageUnavailableError(f"nothing is enqueued without the ledger: {answer}") from answer
+            self.outbox.start()
+            self.outbox.add_jobs(jobs)
+
+    async def _write_together(self, calls: Sequence[Sequence[Written]]) -> Sequence[LedgerAwayError | None]:
         try:
+            jobs = [one for of_one in calls for one in of_one]
             await self.gate.ask(self.ledger.write, jobs, SYSTEM_CLOCK.monotonic())
+        except LedgerRefusedError as error:
+            if len(calls) == 1:
+                return [error]
+            return [(await self._write_together([of_one]))[0] for of_one in calls]
+        except LedgerAwayError as error:
+            return [error] * len(calls)
+        return [None] * len(calls)
+
+    async def write_ahead(self, changes: Sequence[Change]) -> None:
+        """Tell the ledger of changes before they are made in the store."""
+        try:
+            await self.outbox.write_now(changes)
         except LedgerAwayError as error:
             if self._options.refuses:
                 raise StorageUnavailableError(f"nothing is enqueued without the ledger: {error}") from error
-            self.outbox.add_jobs(jobs)
-            self.outbox.start()
 
     def tell(self, change: Change) -> None:
         """Tell the ledger, soon, what has become of a job."""
         self.outbox.start()
         self.outbox.add(change)
 
+    async def write_soon(self, changes: Sequence[Change]) -> None:
+        """Write changes that were told, now if the ledger answers."""
+        with suppress(LedgerAwayError):
+            await self.outbox.write_now(changes)
+
     def drop(self, tokens: Sequence[str]) -> None:
         """Tell the ledger that jobs were not made."""
         for token in tokens:
             self.tell(Change(token, drops=True))
 
+    async def to_its_end(self, call: Coroutine[Any, Any, T]) -> T:
+        """Await a call that goes on if the caller is cancelled, and that closing waits for."""
+        task = asyncio.create_task(call, name="jobqueue-guard-call")
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return await asyncio.shield(task)
+
     # -- runs ---------------------------------------------------------------------------------------
 
-    def claimed(self, queue: str, fence: int, claim: Claim) -> None:
+    def claimed(self, queue: str, job: Claimed, claim: Claim) -> None:
         """Remember a run, and tell the ledger."""
-        self._claims[queue, fence] = claim
+        self._claims[queue, job.id, job.fence] = claim
         if len(self._claims) > MOST_CLAIMS:
             self._claims.popitem(last=False)
         history = [History(self.now(), "claimed", claim.worker, claim.attempts)]
-        self.tell(Change(claim.token, 3, claim.attempts, claim.worker, history=history))
+        self.tell(Change(claim.token, 3, claim.attempts, claim.worker, seq=claim.seq, history=history))
 
-    def settled(self, queue: str, fence: int) -> Claim | None:
+    def settled(self, queue: str, settlement: Settlement) -> Claim | None:
         """Return and forget a run; ``None`` if this process has not seen its claim."""
-        return self._claims.pop((queue, fence), None)
+        return self._claims.pop((queue, settlement.id, settlement.fence), None)

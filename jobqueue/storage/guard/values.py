@@ -35,7 +35,12 @@ class Written(NamedTuple):
     queue: str
     job: NewJob
     at: float
-    """When it was asked for, by the clock of the store object."""
+    """When it was asked for, by the monotonic clock."""
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory, about."""
+        return len(self.job.payload) + len(self.job.headers) + 700
 
 
 class Row(NamedTuple):
@@ -48,7 +53,6 @@ class Row(NamedTuple):
     attempts: int
     due: int
     created: int
-    requeued: int
 
 
 class Known(NamedTuple):
@@ -90,27 +94,35 @@ class Change:
     payload: bytes | None = None
     ttl: int | None = None
     """Milliseconds from now until the outcome expires."""
-    revives: bool = False
-    """Whether an ended job lives again."""
+    seq: int | None = None
+    """Number that the job had in the store, if known: what is told of one that was revived since counts no
+    more."""
+    revives: int | None = None
+    """For a failed job that lives again: the number that it had until then."""
+    replaces: bool = False
+    """Whether it took the place of a job of its id that waited."""
     drops: bool = False
     """Whether the job was never made: its row goes."""
     history: list[History] = field(default_factory=list[History])
 
     def merge(self, later: Change) -> None:
         """Take a later change in."""
-        for name in ("state", "attempts", "worker", "error", "data", "due", "payload", "ttl"):
+        if later.revives is not None:
+            self.state = self.data = self.ttl = None
+            self.revives = later.revives
+        for name in ("state", "attempts", "worker", "error", "data", "due", "payload", "ttl", "seq"):
             value = getattr(later, name)
             if value is not None:
                 setattr(self, name, value)
-        self.revives |= later.revives
+        self.replaces |= later.replaces
         self.drops |= later.drops
         self.history += later.history
 
     @property
     def size(self) -> int:
-        """Bytes, about."""
-        data = len(self.data or b"") + len(self.payload or b"")
-        return 200 + data + sum(100 + len(entry.error) for entry in self.history)
+        """Bytes in memory, about."""
+        data = len(self.data or b"") + len(self.payload or b"") + len(self.error or "")
+        return 500 + data + sum(200 + len(entry.error) for entry in self.history)
 
 
 class GuardStats(NamedTuple):
@@ -140,7 +152,8 @@ class GuardEvent(NamedTuple):
     at: datetime
     event: str
     """``enqueued``, ``claimed``, ``completed``, ``failed``, ``retried``, ``released``, ``recovered``,
-    ``cancelled``, ``requeued``, ``revived``, ``removed`` or ``replaced``."""
+    ``cancelled``, ``requeued``, ``revived``, ``removed``, ``replacing`` (it took the place of a job of its
+    id that waited) or ``replaced`` (that happened to it, or its end was not recorded)."""
     worker: str
     attempt: int
     error: str
@@ -158,3 +171,5 @@ class Reconciled(NamedTuple):
     """Rows that were behind the store."""
     stuck: int
     """Jobs whose lease was long over."""
+    set_aside: int = 0
+    """Rows that cannot be read, as after an edit by hand: they stay as they are, and are logged."""

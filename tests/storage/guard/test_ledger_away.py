@@ -33,6 +33,12 @@ def database() -> Iterator[PostgresServer]:
     made.remove()
 
 
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "LAST", 0.3)
+    monkeypatch.setattr(outbox, "AGAIN", 0.1)
+
+
 @pytest.fixture
 def postgres(database: PostgresServer) -> Iterator[PostgresServer]:
     yield database

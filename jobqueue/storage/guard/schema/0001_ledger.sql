@@ -15,7 +15,7 @@ create table jobqueue.job (
     token uuid primary key,
     queue text collate "C" not null,
     id text collate "C" not null,
-    state smallint not null,
+    state smallint not null check (state between 1 and 8),
     priority int not null,
     due bigint not null,
     max_attempts int not null,
@@ -34,12 +34,15 @@ create table jobqueue.job (
     error text,
     outcome bytea,
     expires bigint,
-    history jsonb not null default '[]'
+    history jsonb not null default '[]' check (jsonb_typeof(history) = 'array'),
+    past_seq bigint not null default 0
 );
 comment on column jobqueue.job.token is 'Names the job in the store, too; rises with the time';
 comment on column jobqueue.job.requeued is 'How often it was brought back to the store';
 comment on column jobqueue.job.outcome is 'The result of a completed job, the encoded error of a failed one';
 comment on column jobqueue.job.history is 'Changes of state: [instant, event, worker, attempt, error]';
+
+comment on column jobqueue.job.past_seq is 'Number in the store that a revived job had before: what is told of that comes late';
 
 create index job_id on jobqueue.job (id, queue, token);
 create index job_live on jobqueue.job (token) where state < 5;
@@ -51,11 +54,13 @@ create table jobqueue.store (
     epoch bytea,
     version bigint not null default 0,
     lost_at bigint not null default 0,
+    restored bigint not null default 0,
     stuck int not null default 0
 );
 comment on column jobqueue.store.epoch is 'A random value that a wiped store no longer has';
 comment on column jobqueue.store.version is 'Its version: a store that was set back has a lower one';
 comment on column jobqueue.store.lost_at is 'When the store was last found wiped or set back';
+comment on column jobqueue.store.restored is 'The lost_at up to which all jobs were brought back';
 comment on column jobqueue.store.stuck is 'Jobs whose lease was long over when the store was last compared';
 insert into jobqueue.store default values;
 
