@@ -145,7 +145,7 @@ class PostgresLedger:
             await self._execute(sql.DROP, dropped)
         left = [change for change in changes if not change.drops]
         for some in chunks(left, [change.size for change in left]):
-            await self._execute(sql.RECORD, *_columns([_changed(change) for change in some], 12))
+            await self._execute(sql.RECORD, *_columns([_changed(change) for change in some], 13))
         replacing = [change.token for change in left if change.replaces]
         if replacing:
             await self._execute(sql.OUTLIVE, replacing)
@@ -173,7 +173,7 @@ class PostgresLedger:
         rows = await self._fetch(sql.KNOWN, queue, list(ids), list(but))
         return [
             Known(row["id"], row["token"].hex, _STATES[row["state"]], row["outcome"], row["attempts"],
-                  row["created"], row["updated"], row["expires"])
+                  row["created"], row["updated"], row["expires"], row["fence"])
             for row in rows
         ]  # fmt: skip
 
@@ -313,7 +313,7 @@ def _changed(change: Change) -> tuple[Any, ...]:
     history = json.dumps([list(entry) for entry in change.history], separators=(",", ":"))
     return (
         change.token, change.state, change.attempts, change.worker, change.error, change.data, change.due,
-        change.payload, change.ttl, change.seq, change.revives, history,
+        change.payload, change.ttl, change.seq, change.fence, change.revives, history,
     )  # fmt: skip
 
 

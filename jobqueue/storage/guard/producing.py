@@ -164,9 +164,8 @@ class Producing(HandsOn):
             await self._come_back(session, queue, await session.known(queue, ids))
         before = await session.inner.get(queue, ids)
         answers = await session.inner.cancel(queue, ids, running=running)
-        for record, answer in zip(before, answers, strict=True):
-            if record is not None and answer is CancelStatus.CANCELLED:
-                self._tell(session, record, "cancelled", JobState.CANCELLED)
+        gone = [one for one, said in zip(before, answers, strict=True) if said is CancelStatus.CANCELLED]
+        await self._tell_now(session, gone, "cancelled")
         return answers
 
     async def set_ttl(self, queue: str, ttls: Sequence[tuple[str, int]]) -> list[UpdateTtlStatus]:
@@ -186,6 +185,18 @@ class Producing(HandsOn):
         change = change_of(session, record, event, state, worker)
         if change is not None:
             session.tell(change)
+
+    @staticmethod
+    async def _tell_now(session: GuardSession, records: Sequence[Record | None], event: str) -> None:
+        """Tell the ledger of jobs that are no more, and wait for it: they must not come back."""
+        changes = [
+            change_of(session, record, event, JobState.CANCELLED) for record in records if record is not None
+        ]
+        told = [change for change in changes if change is not None]
+        for change in told:
+            session.tell(change)
+        if told:
+            await session.write_soon([Change(change.token) for change in told])
 
     # -- dead letters ---------------------------------------------------------------------------------
 
@@ -226,9 +237,9 @@ class Producing(HandsOn):
         arguments.check_forget(queue, ids)
         before = await session.inner.get(queue, ids, letters=True)
         answers = await self._revival(session).forget(queue, ids)
-        for record, answer in zip(before, answers, strict=True):
-            if answer and record is not None:
-                self._tell(session, record, "removed", JobState.CANCELLED)
+        await self._tell_now(
+            session, [one for one, did in zip(before, answers, strict=True) if did], "removed"
+        )
         return answers
 
     @staticmethod

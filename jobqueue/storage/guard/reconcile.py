@@ -230,7 +230,13 @@ class Reconciler:
     def _seen(self, row: Row, record: Record) -> Change:
         """Return what the store says of a job, for a ledger that has not heard of it."""
         change = Change(
-            row.token, CODES[record.state], record.attempts, record.worker, due=record.run_at, seq=record.seq
+            row.token,
+            CODES[record.state],
+            record.attempts,
+            record.worker,
+            due=record.run_at,
+            seq=record.seq,
+            fence=record.fence,
         )
         if record.state in ENDED:
             change.data = record.result if record.state is JobState.COMPLETED else record.error

@@ -69,7 +69,7 @@ def as_record(session: GuardSession, queue: str, known: Known) -> Record:
     completed = known.state is JobState.COMPLETED
     return Record(
         known.id, seq, known.state, 0, known.created, known.created, known.updated, known.attempts,
-        known.attempts, 0, 0, 0, 0, None, None, cancelling=False,
+        known.attempts, 0, 0, 0, known.fence, None, None, cancelling=False,
         result=known.data if completed else None, error=None if completed else known.data, progress=None,
         expires_at=known.expires or None, payload=None,
     )  # fmt: skip

@@ -252,7 +252,11 @@ class GuardSession(StoreSession):
         if len(self._claims) > MOST_CLAIMS:
             self._claims.popitem(last=False)
         history = [History(self.now(), "claimed", claim.worker, claim.attempts)]
-        self.tell(Change(claim.token, 3, claim.attempts, claim.worker, seq=claim.seq, history=history))
+        self.tell(
+            Change(
+                claim.token, 3, claim.attempts, claim.worker, seq=claim.seq, fence=job.fence, history=history
+            )
+        )
 
     def settled(self, queue: str, settlement: Settlement) -> Claim | None:
         """Return and forget a run; ``None`` if this process has not seen its claim."""

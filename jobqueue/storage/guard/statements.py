@@ -75,6 +75,7 @@ update {s}.job j set
                    when c.revives is not null then null else j.expires end,
     payload = case when {fresh} and c.state in (5, 7) then '' else coalesce(c.payload, j.payload) end,
     past_seq = greatest(j.past_seq, c.revives),
+    fence = case when {fresh} then coalesce(c.fence, j.fence) else j.fence end,
     updated = n.now,
     history = case when j.history @> c.history then j.history else (
         select jsonb_agg(e.entry order by e.place)
@@ -85,8 +86,8 @@ update {s}.job j set
         where e.total <= {most} or e.place <= {half} or e.place > e.total - {half}) end
 from (select {now} as now) n,
      unnest($1::uuid[], $2::smallint[], $3::int[], $4::text[], $5::text[], $6::bytea[], $7::bigint[],
-            $8::bytea[], $9::bigint[], $10::bigint[], $11::bigint[], $12::jsonb[])
-     c (token, state, attempts, worker, error, outcome, due, payload, ttl, seq, revives, history)
+            $8::bytea[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::jsonb[])
+     c (token, state, attempts, worker, error, outcome, due, payload, ttl, seq, fence, revives, history)
 where j.token = c.token and (j.state < 5 or j.state = 6 and c.revives is not null or c.state is null)
 """
 """Repeated, it appends nothing twice."""
@@ -105,7 +106,7 @@ DROP = "delete from {s}.job where token = any($1::uuid[]) and requeued = 0 and s
 KNOWN = """
 select * from (
     select distinct on (j.id) j.id, j.token, j.state, j.outcome, j.attempts, j.created, j.updated,
-                              coalesce(j.expires, 0) as expires
+                              coalesce(j.expires, 0) as expires, j.fence
     from {s}.job j, (select {now} as now) n
     where j.queue = $1 and j.id = any($2::text[]) and not j.token = any($3::uuid[]) and not (
         j.state < 5 and not {confirmed:j} and exists (

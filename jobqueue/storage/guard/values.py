@@ -67,6 +67,8 @@ class Known(NamedTuple):
     updated: int
     expires: int
     """0 while it is live."""
+    fence: int
+    """That of its last run."""
 
 
 class History(NamedTuple):
@@ -97,6 +99,8 @@ class Change:
     seq: int | None = None
     """Number that the job had in the store, if known: what is told of one that was revived since counts no
     more."""
+    fence: int | None = None
+    """That of the run."""
     revives: int | None = None
     """For a failed job that lives again: the number that it had until then."""
     replaces: bool = False
@@ -110,7 +114,7 @@ class Change:
         if later.revives is not None:
             self.state = self.data = self.ttl = None
             self.revives = later.revives
-        for name in ("state", "attempts", "worker", "error", "data", "due", "payload", "ttl", "seq"):
+        for name in ("state", "attempts", "worker", "error", "data", "due", "payload", "ttl", "seq", "fence"):
             value = getattr(later, name)
             if value is not None:
                 setattr(self, name, value)

@@ -112,7 +112,13 @@ class Working(Producing):
             info, _ = decode_error(settlement.summary or settlement.data)
             error = printable(f"{info.type}: {info.message}")[:MOST_ERROR]
         change = Change(
-            claim.token, CODES[_STATES[action]], claim.attempts, claim.worker, error or None, seq=claim.seq
+            claim.token,
+            CODES[_STATES[action]],
+            claim.attempts,
+            claim.worker,
+            error or None,
+            seq=claim.seq,
+            fence=settlement.fence,
         )
         if action is Action.RELEASE:
             change.attempts = claim.attempts - 1

@@ -35,7 +35,8 @@ create table jobqueue.job (
     outcome bytea,
     expires bigint,
     history jsonb not null default '[]' check (jsonb_typeof(history) = 'array'),
-    past_seq bigint not null default 0
+    past_seq bigint not null default 0,
+    fence bigint not null default 0
 );
 comment on column jobqueue.job.token is 'Names the job in the store, too; rises with the time';
 comment on column jobqueue.job.requeued is 'How often it was brought back to the store';
@@ -43,6 +44,7 @@ comment on column jobqueue.job.outcome is 'The result of a completed job, the en
 comment on column jobqueue.job.history is 'Changes of state: [instant, event, worker, attempt, error]';
 
 comment on column jobqueue.job.past_seq is 'Number in the store that a revived job had before: what is told of that comes late';
+comment on column jobqueue.job.fence is 'Number of its last run in the store';
 
 create index job_id on jobqueue.job (id, queue, token);
 create index job_live on jobqueue.job (token) where state < 5;
