@@ -7,7 +7,7 @@ import sys
 
 NAMES = (
     "memory", "file", "redis", "redis-scale", "postgres", "postgres-bloat", "recovery", "schedules", "sync",
-    "chaos", "chaos-peers",
+    "guard", "chaos", "chaos-peers",
 )  # fmt: skip
 
 
