@@ -121,19 +121,19 @@ async def _enqueue(queue: Queue[float, int], left: Iterator[str], seen: Seen) ->
                 break
             except JobQueueError:
                 seen.again += 1
-                await asyncio.sleep(LOOK_EVERY)
+                await SYSTEM_CLOCK.sleep(LOOK_EVERY)
         seen.enqueued += 1
 
 
 async def _kill(setting: Setting, seen: Seen, began: float) -> None:
     """Kill Redis when all are at work, and start it again without anything in it."""
     while seen.ran < setting.jobs * KILL_AT:
-        await asyncio.sleep(LOOK_EVERY / 10)
+        await SYSTEM_CLOCK.sleep(LOOK_EVERY / 10)
         seen.ran = _lines(setting.runs)
     await asyncio.to_thread(setting.redis.kill)
     seen.redis, seen.killed_at = "killed", SYSTEM_CLOCK.monotonic() - began
     seen.at_kill = {"enqueued": seen.enqueued, "ran": _lines(setting.runs)}
-    await asyncio.sleep(AWAY)
+    await SYSTEM_CLOCK.sleep(AWAY)
     await asyncio.to_thread(setting.redis.start)
     seen.redis, seen.restarted_at = "up again, empty", SYSTEM_CLOCK.monotonic() - began
 
@@ -161,7 +161,7 @@ async def _look(
         if SYSTEM_CLOCK.monotonic() > give_up_at:
             seen.gave_up = True
             return
-        await asyncio.sleep(LOOK_EVERY)
+        await SYSTEM_CLOCK.sleep(LOOK_EVERY)
 
 
 def _lines(runs: Path) -> int:

@@ -15,11 +15,12 @@ from typing import Any
 from jobqueue.maintenance.leadership import LeaderElection
 from jobqueue.maintenance.reaper import Reaper
 from jobqueue.queue import Queue
+from jobqueue.runtime.clock import SYSTEM_CLOCK
 from jobqueue.storage.guard import GuardedStorage, PostgresLedger
 from jobqueue.storage.redis import RedisStorage
 from jobqueue.worker.job import Job
 
-__all__ = ["QUEUE", "guarded"]
+__all__ = ["QUEUE", "RESULTS", "guarded"]
 
 QUEUE = "demo"
 LEASE = 5.0
@@ -44,7 +45,7 @@ async def main() -> None:
 
     @queue.execute
     async def handle(job: Job[float]) -> int:
-        await asyncio.sleep(job.payload)
+        await SYSTEM_CLOCK.sleep(job.payload)
         os.write(runs, f"{job.id} {os.getpid()} {job.attempts}\n".encode())  # one write: a line is never torn
         return job.attempts
 
