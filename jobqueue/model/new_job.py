@@ -6,8 +6,18 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from jobqueue.model.checks import MAX_ID_BYTES
+from jobqueue.model.limits import MAX_WEIGHT
 
-__all__ = ["DEAD_LETTER_TTL", "MAX_HEADERS", "MAX_LABEL_BYTES", "CheckedJob", "Conflict", "NewJob", "Reuse"]
+__all__ = [
+    "DEAD_LETTER_TTL",
+    "MAX_HEADERS",
+    "MAX_LABEL_BYTES",
+    "MAX_WEIGHT",
+    "CheckedJob",
+    "Conflict",
+    "NewJob",
+    "Reuse",
+]
 
 MAX_HEADERS = 16_384
 """Largest number of bytes in the headers of a job."""
@@ -68,6 +78,9 @@ class NewJob(NamedTuple):
     becomes none. ``None``: `DEAD_LETTER_TTL`, which costs the job no byte."""
     conflict: Conflict = Conflict.JOIN
     """What the id means if its job waits."""
+    weight: int = 1
+    """How many jobs its ``group`` may start in one turn, where groups take turns: 1 to `MAX_WEIGHT`. What the
+    next job of the group says counts."""
 
 
 class CheckedJob(NewJob):

@@ -36,10 +36,13 @@ from jobqueue.storage.values import (
     MAX_DOCUMENT,
     MAX_HEADERS,
     MAX_SUMMARY,
+    MAX_WEIGHT,
     Change,
     CheckedJob,
     Conflict,
+    Limit,
     NewJob,
+    Rate,
     Renewal,
     Reuse,
     Rules,
@@ -64,6 +67,7 @@ __all__ = [
     "check_scan",
     "check_set_rules",
     "check_sink",
+    "check_usage",
     "check_wait_for_lock",
     "check_wait_for_work",
     "check_write_documents",
@@ -203,6 +207,27 @@ def check_set_rules(queue: str, rules: Rules | None, expected: Rules | None) -> 
         if value is not None:
             _check_type(name, value, Rules)
             check_bool(f"{name}.paused", value.paused)
+            _check_limit_of(f"{name}.queue", value.queue)
+            _check_limit_of(f"{name}.group", value.group)
+            check_bool(f"{name}.operator", value.operator)
+
+
+def check_usage(queue: str, groups: Sequence[str]) -> None:
+    """Check the arguments of `Limiting.usage`."""
+    check_queue(queue)
+    _check_items("groups", groups, _check_group)
+
+
+def _check_group(group: str) -> None:
+    check_label("", group)
+
+
+def _check_limit_of(name: str, limit: Limit) -> None:
+    _check_type(name, limit, Limit)
+    if limit.running is not None:
+        check_count(f"{name}.running", limit.running)
+    if limit.rate is not None:
+        _check_type(f"{name}.rate", limit.rate, Rate)
 
 
 # -- documents -------------------------------------------------------------------------------------
@@ -300,6 +325,7 @@ def _check_job(job: NewJob) -> None:
     if job.dead_letter_ttl is not None:
         check_millis("dead_letter_ttl", job.dead_letter_ttl)
     _check_type("conflict", job.conflict, Conflict)
+    check_count("weight", job.weight, high=MAX_WEIGHT)
 
 
 def _check_settlement(settlement: Settlement) -> None:

@@ -24,6 +24,7 @@ from jobqueue.storage.values import (
     Inserted,
     NewJob,
     Rules,
+    Usage,
 )
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "Finding",
     "HasSchema",
     "HoldsIds",
+    "Limiting",
     "MadeOnOpening",
     "ReportsLoading",
     "Revival",
@@ -200,11 +202,12 @@ class Totals(Protocol):
 
 @runtime_checkable
 class Admission(Protocol):
-    """A store that keeps rules for each queue, which every claim obeys: pause.
+    """A store that keeps rules for each queue, which every claim obeys: pause, and see `Limiting`.
 
     A claim obeys the rules that stand when it is made, in the same atomic step: after `set_rules` has
     returned, no job is handed out against them, not even by a call that was under way. Rules stay when the
-    queue is empty, and outlive the store's processes.
+    queue is empty, and outlive the store's processes. Rules with limits raise `UnsupportedError` unless the
+    store is `Limiting`.
     """
 
     async def set_rules(self, queue: str, rules: Rules | None, *, expected: Rules | None = None) -> bool:
@@ -218,6 +221,26 @@ class Admission(Protocol):
 
     async def get_rules(self, queue: str) -> AdmissionInfo:
         """Return the rules of a queue and where it stands, as one atomic look."""
+        ...
+
+
+@runtime_checkable
+class Limiting(Admission, Protocol):
+    """A store whose claims obey the limits in `Rules` too, and hand the jobs of groups out in turns.
+
+    No claim hands out more than the limits allow when it is made, whoever else claims; leases that have ended
+    in any way count no more, and what a sweep recovers neither. Priorities come first. Among the ready jobs
+    of one priority groups take turns: each starts as many jobs as the ``weight`` of its next one says, and
+    then goes behind all others, where also a group stands whose first job becomes ready. A group that may not
+    start any keeps its turn until it may. Jobs without a group take turns as one group, begin, and have no
+    limit of a group. Within a group jobs keep their order.
+
+    A rate is kept as `jobqueue.model.limits.admit` says. Nothing is kept of a group without ready and running
+    jobs once its rate is open.
+    """
+
+    async def usage(self, queue: str, groups: Sequence[str]) -> list[Usage]:
+        """Return where groups stand by the limit of groups; ``""``: the queue by its own."""
         ...
 
 

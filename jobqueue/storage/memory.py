@@ -38,6 +38,7 @@ from jobqueue.storage.values import (
     Rules,
     Swept,
     UpdateTtlStatus,
+    Usage,
     WorkerInfo,
 )
 
@@ -262,9 +263,9 @@ class MemoryStorage:
     async def set_rules(self, queue: str, rules: Rules | None, *, expected: Rules | None = None) -> bool:
         """Replace the rules of a queue; see `jobqueue.storage.capabilities.Admission`."""
         arguments.check_set_rules(queue, rules, expected)
-        self._now()
+        now = self._now()
         with self._lock:
-            replaced = self._engine.set_rules(queue, rules, expected=expected)
+            replaced = self._engine.set_rules(queue, rules, now, expected=expected)
             self._publish()
         return replaced
 
@@ -274,6 +275,13 @@ class MemoryStorage:
         now = self._now()
         with self._lock:
             return self._engine.get_rules(queue, now)
+
+    async def usage(self, queue: str, groups: Sequence[str]) -> list[Usage]:
+        """Return where groups stand; see `jobqueue.storage.capabilities.Limiting`."""
+        arguments.check_usage(queue, groups)
+        now = self._now()
+        with self._lock:
+            return self._engine.usage(queue, groups, now)
 
     async def read_documents(self, space: str, names: Sequence[str]) -> list[Document | None]:
         """Read documents; see `jobqueue.storage.capabilities.Documents`."""

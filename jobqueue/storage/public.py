@@ -17,6 +17,7 @@ from jobqueue.storage.capabilities import (
     Finding,
     HasSchema,
     HoldsIds,
+    Limiting,
     MadeOnOpening,
     ReportsLoading,
     Revival,
@@ -40,8 +41,8 @@ from jobqueue.storage.contract import (
 )
 from jobqueue.storage.engine.effects import CancelRequest, Effects
 from jobqueue.storage.engine.engine import Engine
+from jobqueue.storage.engine.job_entry import Extras
 from jobqueue.storage.engine.persistence import Counters, SavedJob
-from jobqueue.storage.engine.queue_state import Extras
 from jobqueue.storage.engine.wakeups import WakeUps
 from jobqueue.storage.transactions import Inserter, OpenTransaction
 from jobqueue.storage.urls import open_storage, redact
@@ -56,6 +57,7 @@ from jobqueue.storage.values import (
     MAX_SUMMARY,
     MAX_WAITER_BYTES,
     MAX_WAITERS,
+    MAX_WEIGHT,
     PROMOTE_LIMIT,
     WORKER_SEEN_FOR,
     AdmissionInfo,
@@ -72,9 +74,11 @@ from jobqueue.storage.values import (
     Inserted,
     InsertStatus,
     LeaseStatus,
+    Limit,
     LockInfo,
     NewJob,
     Page,
+    Rate,
     Record,
     Renewal,
     Reply,
@@ -83,6 +87,7 @@ from jobqueue.storage.values import (
     SettleStatus,
     Swept,
     UpdateTtlStatus,
+    Usage,
     WorkerInfo,
 )
 
@@ -98,6 +103,7 @@ __all__ = [
     "MAX_SUMMARY",
     "MAX_WAITERS",
     "MAX_WAITER_BYTES",
+    "MAX_WEIGHT",
     "PROMOTE_LIMIT",
     "STALLED_ERROR",
     "SYSTEM_CLOCK",
@@ -137,6 +143,8 @@ __all__ = [
     "JobState",
     "Jobs",
     "LeaseStatus",
+    "Limit",
+    "Limiting",
     "Listing",
     "LockInfo",
     "Locks",
@@ -147,6 +155,7 @@ __all__ = [
     "Page",
     "Pushes",
     "QueueFullError",
+    "Rate",
     "Record",
     "Renewal",
     "Reply",
@@ -170,6 +179,7 @@ __all__ = [
     "UnsupportedError",
     "UpdateTtlStatus",
     "Upkeep",
+    "Usage",
     "WakeUps",
     "Work",
     "WorkerInfo",

@@ -10,21 +10,30 @@ from __future__ import annotations
 import json
 from typing import Any, cast
 
-from jobqueue.errors import StorageError
-from jobqueue.storage.values import Rules
+from jobqueue.errors import InvalidArgumentError, StorageError, UnsupportedError
+from jobqueue.storage.values import Limit, Rate, Rules
 
-__all__ = ["pack_rules", "parse_rules", "read_rules"]
+__all__ = ["pack_rules", "parse_rules", "read_rules", "refuse_limits"]
 
-_FIELDS: dict[str, type] = {"paused": bool}
-"""The type of each field in the stored form, by name."""
 _NONE = Rules()
+_FIELDS: dict[str, type] = {"paused": bool, "queue": dict, "group": dict, "operator": bool}
+"""The type of each field in the stored form, by name."""
+_RATE = frozenset({"count", "per", "burst"})
 
 
 def pack_rules(rules: Rules | None) -> str:
-    """Return the stored form, always the same for equal rules; empty for rules that restrict nothing."""
+    """Return the stored form, always the same for equal rules; empty for rules that restrict nothing.
+
+    A limit is an object of ``running`` and ``rate``, without those that are absent, and a rate one of
+    ``count``, ``per`` in milliseconds and ``burst``.
+    """
     if rules is None:
         return ""
-    found = {name: getattr(rules, name) for name in _FIELDS if getattr(rules, name) != getattr(_NONE, name)}
+    found: dict[str, Any] = {}
+    for name in _FIELDS:
+        value = getattr(rules, name)
+        if value != getattr(_NONE, name):
+            found[name] = _pack_limit(value) if isinstance(value, Limit) else value
     return json.dumps(found, separators=(",", ":"), sort_keys=True) if found else ""
 
 
@@ -42,6 +51,8 @@ def parse_rules(text: str | bytes) -> Rules:
     for name, value in rules.items():
         if type(value) is not _FIELDS.get(name):
             raise ValueError(f"the rule {name!r} is one that this version of jobqueue does not know")
+        if isinstance(value, dict):
+            rules[name] = _parse_limit(name, cast("dict[str, Any]", value))
     return Rules(**rules)
 
 
@@ -53,3 +64,37 @@ def read_rules(queue: str, text: str | bytes | None) -> Rules:
         raise StorageError(
             f"the rules of queue {queue!r} cannot be read: {error}. None of its jobs is started meanwhile"
         ) from error
+
+
+def refuse_limits(store: object, rules: Rules | None) -> None:
+    """Raise `UnsupportedError` for rules with limits, in a store that has none."""
+    if rules is not None and rules._replace(paused=False) != _NONE:
+        kind = type(store).__name__
+        raise UnsupportedError(
+            "limits", kind, "Limiting", "use a store that has it: memory, files, Redis or Valkey"
+        )
+
+
+def _pack_limit(limit: Limit) -> dict[str, Any]:
+    packed: dict[str, Any] = {}
+    if limit.running is not None:
+        packed["running"] = limit.running
+    if limit.rate is not None:
+        rate = limit.rate
+        packed["rate"] = {"count": rate.count, "per": round(rate.per * 1000), "burst": rate.burst}
+    return packed
+
+
+def _parse_limit(name: str, found: dict[str, Any]) -> Limit:
+    running, rate = found.pop("running", None), found.pop("rate", None)
+    if found or (running is not None and (type(running) is not int or running < 1)):
+        raise ValueError(f"the limit {name!r} is one that this version of jobqueue does not know")
+    if rate is None:
+        return Limit(running)
+    fields = cast("dict[str, Any]", rate) if isinstance(rate, dict) else {}
+    if fields.keys() != _RATE or any(type(value) is not int for value in fields.values()):
+        raise ValueError(f"the rate of {name!r} is one that this version of jobqueue does not know")
+    try:
+        return Limit(running, Rate(fields["count"], fields["per"] / 1000, fields["burst"]))
+    except InvalidArgumentError as error:
+        raise ValueError(f"the rate of {name!r} is none: {error}") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
+from jobqueue.model.limits import MAX_WEIGHT, NO_LIMIT, Limit, Rate
 from jobqueue.model.new_job import (
     DEAD_LETTER_TTL,
     MAX_HEADERS,
@@ -31,6 +32,7 @@ __all__ = [
     "MAX_SUMMARY",
     "MAX_WAITERS",
     "MAX_WAITER_BYTES",
+    "MAX_WEIGHT",
     "PROMOTE_LIMIT",
     "WORKER_SEEN_FOR",
     "AdmissionInfo",
@@ -47,9 +49,11 @@ __all__ = [
     "InsertStatus",
     "Inserted",
     "LeaseStatus",
+    "Limit",
     "LockInfo",
     "NewJob",
     "Page",
+    "Rate",
     "Record",
     "Renewal",
     "Reply",
@@ -58,6 +62,7 @@ __all__ = [
     "SettleStatus",
     "Swept",
     "UpdateTtlStatus",
+    "Usage",
     "WorkerInfo",
 ]
 
@@ -221,7 +226,8 @@ class Exchanged(NamedTuple):
     settled: list[SettleStatus]
     jobs: list[Claimed]
     next_due: int | None
-    """Milliseconds until the next scheduled job is due (0: now), ``None`` if none is scheduled."""
+    """Milliseconds until the next scheduled job is due (0: now), ``None`` if none is scheduled. If fewer jobs
+    than ``limit`` were claimed: or until a rate that keeps others back opens, if that is earlier."""
     more: bool = False
     """Jobs may be ready although fewer than ``limit`` were claimed, since a store may keep an answer small:
     ask again at once. Then at least one job was claimed, unless ``limit`` is 0."""
@@ -264,7 +270,8 @@ class Counts(NamedTuple):
     failed: int = 0
     cancelled: int = 0
     oldest: int | None = None
-    """Creation time of the oldest among the *next* ready job of each priority; ``None`` without any."""
+    """Creation time of the oldest among the *next* ready job of each priority; ``None`` without any. Where
+    groups take turns, the next job of any of them may be looked at, instead of the one whose turn it is."""
 
 
 class Page(NamedTuple):
@@ -316,6 +323,12 @@ class Rules(NamedTuple):
 
     paused: bool = False
     """No job is claimed. Running ones go on, and are settled."""
+    queue: Limit = NO_LIMIT
+    """What holds for all its jobs together. This and all below: of a store that is `Limiting`."""
+    group: Limit = NO_LIMIT
+    """What holds for the jobs of each group. Jobs without a group have none."""
+    operator: bool = False
+    """The limits were set by an operator: no store minds, but what code declares leaves them alone."""
 
 
 class AdmissionInfo(NamedTuple):
@@ -328,6 +341,15 @@ class AdmissionInfo(NamedTuple):
     """Number of jobs that could be claimed if there were no rules."""
     next_due: int | None
     """Milliseconds until the next scheduled job is due (0: now), ``None`` if none is scheduled."""
+
+
+class Usage(NamedTuple):
+    """Where a queue, or one of its groups, stands by its limit."""
+
+    running: int
+    """Number of leases."""
+    opens_in: int | None
+    """Milliseconds until one more job may start; 0: now; ``None``: not before a run ends."""
 
 
 class Document(NamedTuple):

@@ -36,13 +36,13 @@ from jobqueue.testing.programs import (
     checkpoints,
     data,
     ids,
+    limiting_rules,
     limits,
     new_jobs,
     outcomes,
     picks,
     progress,
     queues,
-    rules,
     spans,
     workers,
 )
@@ -196,10 +196,13 @@ class StoreMachine(ComparedStore):
             answer = self.wait(store.forget(queue, chosen))
             assert answer == self.reference.forget(queue, chosen, self.now)
 
-    @rule(queue=queues, wanted=rules, expected=st.one_of(st.none(), rules))
+    @rule(queue=queues, wanted=limiting_rules, expected=st.one_of(st.none(), limiting_rules))
     def set_rules(self, queue: str, wanted: Rules | None, expected: Rules | None) -> None:
         store = self.store
         if isinstance(store, Admission):
+            if not self.reference.limiting:
+                wanted = wanted and Rules(paused=wanted.paused)
+                expected = expected and Rules(paused=expected.paused)
             answer = self.wait(store.set_rules(queue, wanted, expected=expected))
             assert answer is self.reference.set_rules(queue, wanted, expected)
 

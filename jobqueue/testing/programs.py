@@ -6,13 +6,15 @@ from typing import NamedTuple
 
 from hypothesis import strategies as st
 
+from jobqueue.model.limits import NO_LIMIT
 from jobqueue.model.outcomes import Settlement
 from jobqueue.model.states import Action
-from jobqueue.storage.values import Conflict, NewJob, Reuse, Rules
+from jobqueue.storage.values import Conflict, Limit, NewJob, Rate, Reuse, Rules
 
 __all__ = [
     "ACTIONS",
     "ADDRESSES",
+    "GROUPS",
     "IDS",
     "LOCKS",
     "NAMES",
@@ -27,6 +29,7 @@ __all__ = [
     "checkpoints",
     "data",
     "ids",
+    "limiting_rules",
     "limits",
     "new_jobs",
     "outcomes",
@@ -51,6 +54,9 @@ SPACES = ("s1", "s2")
 NAMES = ("a", "b")
 ACTIONS = (Action.COMPLETE, Action.FAIL, Action.RETRY, Action.RELEASE, Action.CANCEL)
 
+GROUPS = ("", "g", "h")
+RATE = Rate(2, per=3.0, burst=2)
+
 queues = st.sampled_from(("q1",) * 5 + ("q2",))  # most in one queue, where things meet
 ids = st.sampled_from(IDS)
 workers = st.sampled_from(WORKERS)
@@ -73,11 +79,17 @@ new_jobs = st.builds(
     wait=st.booleans(),
     headers=st.sampled_from((b"", b"", b"head")),
     task=st.sampled_from(("", "", "t")),
-    group=st.sampled_from(("", "", "g")),
+    group=st.sampled_from(("", "", "g", "g", "h")),
     dead_letter_ttl=st.sampled_from((None, None, 0, 3_000, 9_000)),
     conflict=st.sampled_from((*3 * (Conflict.JOIN,), *Conflict)),
+    weight=st.sampled_from((1, 1, 2)),
 )
 rules = st.sampled_from((None, Rules(), Rules(paused=True)))
+_limits = st.sampled_from(
+    (NO_LIMIT, NO_LIMIT, Limit(running=1), Limit(running=2), Limit(rate=RATE), Limit(1, RATE))
+)
+limiting_rules = st.one_of(rules, st.builds(Rules, queue=_limits, group=_limits))
+"""Of one rate only: what remains of another one is the store's own affair."""
 joining = new_jobs.map(lambda new: new._replace(conflict=Conflict.JOIN))
 progress = st.sampled_from((None, b"", b"half"))
 checkpoints = st.sampled_from((None, None, b"", b"cursor"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from jobqueue.model.limits import admit, opens_at
 from jobqueue.model.outcomes import STALLED_ERROR, Settlement
 from jobqueue.model.states import Action, JobState
 from jobqueue.storage.values import (
@@ -34,10 +35,12 @@ from jobqueue.storage.values import (
     SettleStatus,
     Swept,
     UpdateTtlStatus,
+    Usage,
     WorkerInfo,
 )
 from jobqueue.testing.reference_job import END_STATES, WAIT_STATES, Entry, record
 from jobqueue.testing.reference_locks import LocksAndDocuments
+from jobqueue.testing.reference_turns import Turns, line_of
 
 __all__ = ["Reference"]
 
@@ -56,6 +59,13 @@ class Reference(LocksAndDocuments):
         self.requests: set[tuple[str, str, str, int]] = set()
         """Requests to cancel so far: worker, queue, id, fence."""
         self.rules: dict[str, Rules] = {}
+        self.limiting = False
+        """Whether limits hold and groups take turns."""
+        self.turns = Turns()
+        self.tats: dict[tuple[str, str], int] = {}
+        """The numbers of rates: by queue, and group or ``""``."""
+        self.released: list[Entry] = []
+        """Jobs that are ready, and whose places are given at the end of the call."""
         self.seq = self.fence = self.back = self.front = 0
 
     # -- looking up -------------------------------------------------------------------------------
@@ -167,7 +177,10 @@ class Reference(LocksAndDocuments):
         due = now + new.delay if new.run_at is None else new.run_at
         if new.conflict is Conflict.DEBOUNCE:
             due = max(due, job.due)
-        stays = job.state is S.QUEUED and due <= now and job.new.priority == new.priority
+        same = (job.new.priority, job.new.group) == (new.priority, new.group)
+        if not same and not self.limiting:
+            same = job.new.priority == new.priority
+        stays = job.state is S.QUEUED and due <= now and same
         job.new, job.payload, job.due, job.saved = new, new.payload, due, None
         if due > now:
             job.state = S.FAILING if job.attempts else S.SCHEDULED
@@ -183,22 +196,73 @@ class Reference(LocksAndDocuments):
         self, queue: str, worker: str, settlements: Sequence[Settlement], limit: int, lease: int, now: int
     ) -> Exchanged:
         self.seen[queue, worker] = now
-        released: list[Entry] = []
-        settled = [self.settle(queue, settlement, now, released) for settlement in settlements]
-        self.to_front(released)
+        settled = [self.settle(queue, settlement, now) for settlement in settlements]
+        self.to_front(self.released)
+        rules = self.rules_of(queue)
         claimed: list[Claimed] = []
         if limit:
             self.promote(queue, now)
-            admitted = [] if self.rules_of(queue).paused else self.ready(queue, now)[:limit]
-            claimed = [self.claim(job, worker, now + lease) for job in admitted]
+        while len(claimed) < limit and not rules.paused:
+            job = self.next_job(queue, now)
+            if job is None:
+                break
+            claimed.append(self.claim(job, worker, now + lease))
         due = self.next_due(queue, now)
-        return Exchanged(settled, claimed, due, paused=self.rules_of(queue).paused)
+        if len(claimed) < limit and not rules.paused:
+            opening = self.opens_in(queue, now)
+            due = opening if due is None or (opening is not None and opening < due) else due
+        return Exchanged(settled, claimed, due, paused=rules.paused)
+
+    def next_job(self, queue: str, now: int) -> Entry | None:
+        """Return the job that is claimed next, and count its start."""
+        ready = self.ready(queue, now)
+        if not self.limiting:
+            return ready[0] if ready else None
+        rules = self.rules_of(queue)
+        open_queue, tat = admit(rules.queue, *self.use(queue, "", now), now, 1)
+        groups = {job.new.group for job in ready if job.new.group}
+        admitted = {group: admit(rules.group, *self.use(queue, group, now), now, 1) for group in groups}
+        choice = [job for job in ready if not job.new.group or admitted[job.new.group][0]]
+        if not open_queue or not choice:
+            return None
+        first = [job for job in choice if job.new.priority == choice[0].new.priority]
+        job = self.turns.take(first, ready)
+        self.tats[queue, ""] = tat
+        if job.new.group:
+            self.tats[queue, job.new.group] = admitted[job.new.group][1]
+        return job
+
+    def use(self, queue: str, group: str, now: int) -> tuple[int, int]:
+        """Return how many jobs of a group run, or of the queue, and the number of its rate."""
+        running = [job for job in self.in_state(queue, now, S.PROCESSING) if group in {"", job.new.group}]
+        return len(running), self.tats.get((queue, group), 0)
+
+    def opens_in(self, queue: str, now: int) -> int | None:
+        """Return the milliseconds until a rate opens that keeps a ready job back."""
+        ready = self.ready(queue, now)
+        if not ready or not self.limiting:
+            return None
+        rules = self.rules_of(queue)
+        at = opens_at(rules.queue, *self.use(queue, "", now))
+        if at is None or at > now:
+            return None if at is None else at - now
+        ats = [opens_at(rules.group, *self.use(queue, job.new.group, now)) for job in ready if job.new.group]
+        return min((at - now for at in ats if at is not None and at > now), default=None)
+
+    def usage(self, queue: str, groups: Sequence[str], now: int) -> list[Usage]:
+        usages: list[Usage] = []
+        for group in groups:
+            limit = self.rules_of(queue).group if group else self.rules_of(queue).queue
+            running, tat = self.use(queue, group, now)
+            at = opens_at(limit, running, tat)
+            usages.append(Usage(running, None if at is None else max(0, at - now)))
+        return usages
 
     def next_due(self, queue: str, now: int) -> int | None:
         later = [job.due for job in self.in_state(queue, now, S.SCHEDULED, S.FAILING)]
         return max(0, min(later) - now) if later else None
 
-    def settle(self, queue: str, settlement: Settlement, now: int, released: list[Entry]) -> SettleStatus:
+    def settle(self, queue: str, settlement: Settlement, now: int) -> SettleStatus:
         job = self.find(queue, settlement.id, now)
         if job is None or job.fence != settlement.fence:
             return SettleStatus.LOST
@@ -222,7 +286,7 @@ class Reference(LocksAndDocuments):
         else:
             job.attempts -= 1
             job.state = S.QUEUED
-            released.append(job)
+            self.released.append(job)
         job.worker = job.lease_until = None
         self.insert(queue, settlement.then, now, None, None)
         return SettleStatus.ACCEPTED
@@ -286,7 +350,8 @@ class Reference(LocksAndDocuments):
             else:
                 job.state = S.QUEUED
             swept.append(Swept(job.new.id, job.state, job.attempts, job.stalls, worker or ""))
-        self.to_front([job for job in expired if job.state is S.QUEUED])
+        self.released = [job for job in expired if job.state is S.QUEUED]
+        self.to_front(self.released)
         return swept
 
     # -- ending -----------------------------------------------------------------------------------
@@ -384,9 +449,21 @@ class Reference(LocksAndDocuments):
 
     def to_back(self, job: Entry) -> None:
         self.back += 1
+        self.joins(job)
         job.state, job.place = S.QUEUED, self.back
 
     def to_front(self, jobs: list[Entry]) -> None:
         for job in sorted(jobs, key=lambda job: job.fence, reverse=True):
             self.front -= 1
+            self.joins(job)
             job.place = self.front
+            jobs.remove(job)
+
+    def joins(self, job: Entry) -> None:
+        """Give the line of a job a turn if it is the first in it."""
+        if not any(
+            other.state is S.QUEUED and line_of(other) == line_of(job)
+            for other in self.jobs
+            if other is not job and not any(other is one for one in self.released)
+        ):
+            self.turns.begin(job)

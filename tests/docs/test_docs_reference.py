@@ -41,6 +41,7 @@ OWNERS: dict[str, Any] = {
     "storage": contract.Storage,
     "revival": capabilities.Revival,
     "admission": capabilities.Admission,
+    "limiting": capabilities.Limiting,
     "documents": capabilities.Documents,
     "sink": contract.Sink,
     "clock": jobqueue.testing.FakeClock,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jobqueue.storage.capabilities import Admission, Documents, Revival, Sweepable, Totals
+from jobqueue.storage.capabilities import Admission, Documents, Limiting, Revival, Sweepable, Totals
 from jobqueue.storage.contract import Storage
 from jobqueue.storage.engine.engine import Engine
 
@@ -105,6 +105,7 @@ CALLS: dict[str, StoreCall] = {
     "forget": _call(Revival, "forget"),
     "set_rules": _call(Admission, "set_rules"),
     "get_rules": _call(Admission, "get_rules", changes=False),
+    "usage": _call(Limiting, "usage", changes=False),
     "read_documents": _call(
         Documents, "read_documents", lambda engine, _, a: engine.documents.read(**a), changes=False
     ),

@@ -13,8 +13,10 @@ import heapq
 from collections.abc import Iterable, Iterator, Sequence
 
 from jobqueue.errors import InvalidArgumentError
+from jobqueue.model.limits import NO_LIMIT, opens_at
 from jobqueue.model.states import ENDED, JobState
 from jobqueue.storage.engine.documents import DocumentSpaces
+from jobqueue.storage.engine.group_lines import GroupLines, SavedGroups
 from jobqueue.storage.engine.locks import Locks
 from jobqueue.storage.engine.persistence import Counters, SavedJob, restored, saved
 from jobqueue.storage.engine.queue_state import NO_RULES
@@ -28,10 +30,11 @@ from jobqueue.storage.values import (
     LockInfo,
     Page,
     Rules,
+    Usage,
     WorkerInfo,
 )
 
-__all__ = ["Counters", "Engine", "SavedJob"]
+__all__ = ["Counters", "Engine", "SavedGroups", "SavedJob"]
 
 _QUEUED, _PROCESSING = JobState.QUEUED, JobState.PROCESSING
 _COMPLETED, _FAILED, _CANCELLED = JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED
@@ -80,7 +83,7 @@ class Engine(JobSteps):
             completed=ended[_COMPLETED],
             failed=ended[_FAILED],
             cancelled=ended[_CANCELLED],
-            oldest=min((next(iter(line.values())).created_at for line in q.ready.values()), default=None),
+            oldest=min((job.created_at for job in q.fronts()), default=None),
         )
 
     def ended(self, queue: str) -> int:
@@ -109,10 +112,9 @@ class Engine(JobSteps):
         q = self._peek(queue)
         if q is None:
             return None
-        if q.ready and not q.paused:
-            return 0
         due = q.next_due()
-        return None if due is None else max(0, due - now)
+        waits = [at for at in (q.opens_in(now), None if due is None else max(0, due - now)) if at is not None]
+        return min(waits, default=None)
 
     def has_work(self, queue: str, now: int) -> bool:
         """Return whether an `exchange` could claim something now."""
@@ -134,16 +136,30 @@ class Engine(JobSteps):
 
     # -- rules ------------------------------------------------------------------------------------
 
-    def set_rules(self, queue: str, rules: Rules | None, *, expected: Rules | None = None) -> bool:
+    def set_rules(self, queue: str, rules: Rules | None, now: int, *, expected: Rules | None = None) -> bool:
         q = self._peek(queue)
         if expected is not None and expected != (NO_RULES if q is None else q.rules):
             return False
         q = self._queue(queue)
-        opened = q.paused
-        q.set_rules(NO_RULES if rules is None else rules)
-        if opened and not q.paused:
+        before = q.rules
+        q.set_rules(NO_RULES if rules is None else rules, now)
+        if before != q.rules and not q.rules.paused:
             self.effects.woken.add(queue)
         return True
+
+    def usage(self, queue: str, groups: Sequence[str], now: int) -> list[Usage]:
+        q = self._peek(queue)
+        found: list[Usage] = []
+        for name in groups:
+            limit, running, tat = NO_LIMIT, 0, 0
+            if q is not None and name:
+                limit = q.rules.group
+                running, tat = (0, 0) if q.groups is None else q.groups.usage(name)
+            elif q is not None:
+                limit, running, tat = q.rules.queue, len(q.leased), q.tat
+            at = opens_at(limit, running, tat)
+            found.append(Usage(running, None if at is None else max(0, at - now)))
+        return found
 
     def get_rules(self, queue: str, now: int) -> AdmissionInfo:
         q = self._peek(queue)
@@ -158,6 +174,22 @@ class Engine(JobSteps):
     def rules(self) -> list[tuple[str, Rules]]:
         """Return the queues that have rules, with them."""
         return [(q.name, q.rules) for q in self._queues.values() if q.rules != NO_RULES]
+
+    @property
+    def groups(self) -> list[SavedGroups]:
+        """Return the turns and rates of the queues that have any, for `load_groups`."""
+        return [
+            (q.groups or GroupLines()).save(q.name, q.tat)
+            for q in self._queues.values()
+            if q.groups is not None or q.tat
+        ]
+
+    def load_groups(self, saved: SavedGroups) -> None:
+        """Take them back, after the rules of the queue and before its jobs."""
+        q = self._queue(saved.queue)
+        q.tat = saved.tat
+        if saved.lines or saved.tats:
+            q.in_groups().restore(saved)
 
     # -- documents --------------------------------------------------------------------------------
 
@@ -243,15 +275,17 @@ class Engine(JobSteps):
             for job in q.leased.values():
                 job.lease_until = job.lease_until and job.lease_until + delta
             q.shift_expiry(delta)
+            q.tat = q.tat and max(1, q.tat + delta * 1000)
+            if q.groups is not None:
+                q.groups.shift(delta)
             if retries:
                 q.shift_retries(delta)
 
     def dump(self, now: int) -> Iterator[SavedJob]:
         """Yield every record that is not absent, for `load`. Their order holds that of the indexes."""
         for q in self._queues.values():
-            for line in q.ready.values():
-                for job in line.values():
-                    yield saved(q.name, job)
+            for job in q.ready_jobs():
+                yield saved(q.name, job)
             for job in q.leased.values():
                 yield saved(q.name, job)
             for job in q.jobs.values():
@@ -286,6 +320,8 @@ class Engine(JobSteps):
                 q.put_ready(job)
             elif state is _PROCESSING:
                 q.leased[job.id] = job
+                if job.extras.group:
+                    q.in_groups().started(job.extras.group)
             elif state in ENDED:
                 q.put_ended(job, job.expires_at, job.kept_until)
             else:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from jobqueue.model.fast import make_tuple
 from jobqueue.model.states import JobState
-from jobqueue.storage.engine.queue_state import Extras, JobEntry
+from jobqueue.storage.engine.job_entry import Extras, JobEntry
 
 __all__ = ["Counters", "SavedJob", "restored", "saved"]
 

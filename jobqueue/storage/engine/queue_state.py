@@ -7,145 +7,17 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Iterable
-from operator import attrgetter
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
 
-from jobqueue.model.states import TRANSITIONS, Action, JobState
-from jobqueue.storage.values import (
-    DEAD_LETTER_TTL,
-    MAX_HISTORY,
-    PROMOTE_LIMIT,
-    AttemptRecord,
-    NewJob,
-    Record,
-    Rules,
-)
+from jobqueue.model.limits import clamped, opens_at
+from jobqueue.model.states import Action, JobState
+from jobqueue.storage.engine.group_lines import GroupLines
+from jobqueue.storage.engine.job_entry import JobEntry
+from jobqueue.storage.values import PROMOTE_LIMIT, Rules
 
-__all__ = ["NO_RULES", "PLAIN", "Extras", "JobEntry", "QueueState"]
+__all__ = ["NO_RULES", "QueueState"]
 
-_PROCESSING, _COMPLETED, _FAILED = JobState.PROCESSING, JobState.COMPLETED, JobState.FAILED
-
-
-class Extras(NamedTuple):
-    """The fields of a job that most jobs leave at their defaults.
-
-    A job without any shares `PLAIN` with all others, so that a field more costs such jobs nothing. A field of
-    the same name in `Record` shows it.
-    """
-
-    headers: bytes = b""
-    task: str = ""
-    group: str = ""
-    dead_letter_ttl: int | None = None
-    letter_until: int = 0
-    """Instant at which a dead letter is deleted; 0 for what is none."""
-    saved: bytes | None = None
-    history: tuple[AttemptRecord, ...] = ()
-
-
-PLAIN = Extras()
 NO_RULES = Rules()
-_SHOWN = tuple(name for name in Extras._fields if name in Record._fields)
-_shown: Any = attrgetter(*_SHOWN)
-
-
-class JobEntry:
-    """A record, in one index of its queue."""
-
-    # Slots: to read a default that stands in the class takes ten times as long, and a job reads ten.
-    __slots__ = (
-        "attempts", "cancelling", "created_at", "data", "due", "expires_at", "extras", "fence", "id",
-        "lease_until", "max_attempts", "max_stalls", "payload", "priority", "progress", "seq", "stalls",
-        "state", "ttl", "updated_at", "waiters", "worker",
-    )  # fmt: skip
-    id: str
-    payload: bytes | None
-    state: JobState  # set before anything reads it
-
-    def __init__(self, new: NewJob, seq: int, now: int) -> None:
-        (
-            self.id, self.payload, self.priority, delay, run_at,
-            self.max_attempts, self.max_stalls, self.ttl, _, _, headers, task, group, dead_letter_ttl, _,
-        ) = new  # fmt: skip
-        self.extras = PLAIN
-        if headers or task or group or dead_letter_ttl is not None:
-            self.extras = Extras(headers, task, group, dead_letter_ttl)
-        self.due = now + delay if run_at is None else run_at
-        self.seq = seq
-        self.created_at = self.updated_at = now
-        self.attempts = self.stalls = self.fence = self.lease_until = self.expires_at = 0
-        self.cancelling = False
-        self.worker = ""
-        self.data: bytes | None = None
-        """The result, or the error of the last failed attempt."""
-        self.progress: bytes | None = None
-        self.waiters: tuple[str, ...] = ()
-
-    def __lt__(self, other: JobEntry) -> bool:
-        """Order entries of the heap of due times that say the same of one job."""
-        return self.seq < other.seq
-
-    def renew(self, new: NewJob, now: int, *, due: int) -> None:
-        """Become the new job, and keep what this one has been through."""
-        self.payload, self.priority, self.due, self.updated_at = new.payload, new.priority, due, now
-        self.max_attempts, self.max_stalls, self.ttl = new.max_attempts, new.max_stalls, new.ttl
-        extras = Extras(new.headers, new.task, new.group, new.dead_letter_ttl, history=self.extras.history)
-        self.extras = PLAIN if extras == PLAIN else extras
-
-    def move(self, action: Action) -> None:
-        """Change the state as the transition table says."""
-        self.state = TRANSITIONS[self.state, action]
-
-    @property
-    def kept_until(self) -> int:
-        """Instant at which an ended record is deleted: that of its expiry, or later for a dead letter."""
-        return self.extras.letter_until or self.expires_at
-
-    def note_failure(self, at: int, worker: str, error: bytes) -> None:
-        """Add a failed attempt, or a stall, to the history."""
-        history = (*self.extras.history, AttemptRecord(at, self.attempts, worker, error))
-        self.extras = self.extras._replace(history=history[-MAX_HISTORY:])
-
-    def end_extras(self, now: int, expires_at: int) -> int:
-        """Drop the checkpoint, note the end of the time as a dead letter; return `kept_until`."""
-        extras = self.extras._replace(saved=None)
-        if self.state is _FAILED:
-            kept = DEAD_LETTER_TTL if extras.dead_letter_ttl is None else extras.dead_letter_ttl
-            extras = extras._replace(letter_until=kept and max(expires_at, now + kept))
-        self.extras = extras
-        return extras.letter_until or expires_at
-
-    def record(self, *, payload: bool = False) -> Record:
-        """Return the contract's view of this record."""
-        state = self.state
-        leased = state is _PROCESSING
-        record = Record(
-            id=self.id,
-            seq=self.seq,
-            state=state,
-            priority=self.priority,
-            run_at=self.due,
-            created_at=self.created_at,
-            updated_at=self.updated_at,
-            attempts=self.attempts,
-            max_attempts=self.max_attempts,
-            stalls=self.stalls,
-            max_stalls=self.max_stalls,
-            ttl=self.ttl,
-            fence=self.fence,
-            worker=self.worker if leased else None,
-            lease_until=self.lease_until if leased else None,
-            cancelling=self.cancelling,
-            result=self.data if state is _COMPLETED else None,
-            error=self.data if state is not _COMPLETED else None,
-            progress=self.progress,
-            expires_at=self.expires_at or None,
-            payload=self.payload if payload else None,
-        )
-        if self.extras is PLAIN:
-            return record
-        return record._replace(**dict(zip(_SHOWN, _shown(self.extras), strict=True)))
 
 
 class QueueState:
@@ -157,13 +29,15 @@ class QueueState:
         "ended_total",
         "expiry",
         "expiry_times",
+        "groups",
         "jobs",
         "leased",
         "name",
-        "paused",
         "ready",
+        "ruled",
         "rules",
         "schedule",
+        "tat",
         "waiting",
         "workers",
     )
@@ -184,20 +58,71 @@ class QueueState:
         self.ended_total = 0
         """Number of jobs that have ended since this index was made; never falls."""
         self.workers: dict[str, int] = {}
-        self.set_rules(NO_RULES)
+        self.groups: GroupLines | None = None
+        """The groups with ready or running jobs; ``None`` without any."""
+        self.tat = 0
+        """The number for the rate of the queue; see `jobqueue.model.limits`."""
+        self.set_rules(NO_RULES, 0)
 
     # -- rules ------------------------------------------------------------------------------------
 
-    def set_rules(self, rules: Rules) -> None:
+    def set_rules(self, rules: Rules, now: int) -> None:
         """Obey these rules from now on."""
         self.rules = rules
-        self.paused = rules.paused
-        """That rule, which every claim looks at."""
+        self.tat = clamped(rules.queue, self.tat, now)
+        if self.groups is not None and self.groups.limit != rules.group:
+            self.groups.set_limit(rules.group, now)
+        self._look_at_rules()
+
+    def _look_at_rules(self) -> None:
+        self.ruled = self.rules != NO_RULES or self.groups is not None
+        """Whether a claim has more to do than to take the first jobs."""
+
+    def opens_in(self, now: int) -> int | None:
+        """Return the milliseconds until a ready job may start; 0: now.
+
+        ``None``: there is none, or none may before a run ends.
+        """
+        groups = self.groups
+        if self.rules.paused or not (self.ready or (groups is not None and groups.count)):
+            return None
+        at = opens_at(self.rules.queue, len(self.leased), self.tat)
+        if at is not None and at <= now and not self.ready and groups is not None and not groups.may_start():
+            at = groups.next_opening()
+        return None if at is None else max(0, at - now)
+
+    # -- groups -----------------------------------------------------------------------------------
+
+    def in_groups(self) -> GroupLines:
+        """Return the groups, made if there are none."""
+        groups = self.groups
+        if groups is None:
+            groups = self.groups = GroupLines(self.rules.group)
+            self._look_at_rules()
+        return groups
+
+    def tidy_groups(self, now: int) -> None:
+        """Forget what nobody asks for any more."""
+        groups = self.groups
+        if groups is not None:
+            groups.tidy(now)
+            if not groups:
+                self.groups = None
+                self._look_at_rules()
+
+    def end_run(self, job: JobEntry, now: int) -> bool:
+        """Take a job out of the running ones; return whether jobs of its group may start that could not."""
+        del self.leased[job.id]
+        group = job.extras.group
+        return bool(group) and self.in_groups().ended(group, now)
 
     # -- ready ------------------------------------------------------------------------------------
 
     def put_ready(self, job: JobEntry) -> None:
         """Put a job behind all others of its priority."""
+        if job.extras.group:
+            self.in_groups().put(job)
+            return
         line = self.ready.get(job.priority)
         if line is None:
             line = self.ready[job.priority] = OrderedDict()
@@ -206,11 +131,17 @@ class QueueState:
     def put_front(self, jobs: Iterable[JobEntry]) -> None:
         """Put jobs before all others of their priority, in the order of their fences."""
         for job in sorted(jobs, key=lambda job: job.fence, reverse=True):
+            if job.extras.group:
+                self.in_groups().put(job, front=True)
+                continue
             self.put_ready(job)
             self.ready[job.priority].move_to_end(job.id, last=False)
 
-    def drop_ready(self, job: JobEntry) -> None:
+    def drop_ready(self, job: JobEntry, now: int) -> None:
         """Remove a job from the ready ones."""
+        if job.extras.group:
+            self.in_groups().drop(job, now)
+            return
         line = self.ready[job.priority]
         del line[job.id]
         if not line:
@@ -218,7 +149,22 @@ class QueueState:
 
     def ready_count(self) -> int:
         """Count the ready jobs."""
-        return sum(map(len, self.ready.values()))
+        count = sum(map(len, self.ready.values()))
+        return count if self.groups is None else count + self.groups.count
+
+    def ready_jobs(self) -> Iterator[JobEntry]:
+        """Yield the ready jobs, each line in its order."""
+        for line in self.ready.values():
+            yield from line.values()
+        if self.groups is not None:
+            yield from self.groups
+
+    def fronts(self) -> Iterator[JobEntry]:
+        """Yield the first jobs of each priority: with and without a group."""
+        for line in self.ready.values():
+            yield next(iter(line.values()))
+        if self.groups is not None:
+            yield from self.groups.fronts()
 
     # -- scheduled --------------------------------------------------------------------------------
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jobqueue.model.fast import make_tuple
+from jobqueue.model.limits import admit
 from jobqueue.model.outcomes import STALLED_ERROR, Settlement
 from jobqueue.model.states import ENDED, TRANSITIONS, WAITING, Action, JobState
 from jobqueue.storage.engine.effects import CancelRequest, Effects
-from jobqueue.storage.engine.queue_state import NO_RULES, PLAIN, Extras, JobEntry, QueueState
+from jobqueue.storage.engine.group_lines import Turn
+from jobqueue.storage.engine.job_entry import PLAIN, Extras, JobEntry
+from jobqueue.storage.engine.queue_state import QueueState
 from jobqueue.storage.values import (
     MAX_WAITER_BYTES,
     MAX_WAITERS,
@@ -60,6 +63,9 @@ class JobSteps:
         self._seq = 0
         self._fence = 0
         self.effects = Effects()
+        self.promoted = False
+        """Whether an exchange has moved due jobs, which its answer does not tell if it claims none. Who wants
+        to know resets it."""
 
     def take_effects(self) -> Effects | None:
         """Return the notifications so far and start new ones; ``None`` if there are none."""
@@ -106,7 +112,7 @@ class JobSteps:
             if job.due <= now:
                 job.state = _ENQUEUED
                 line = q.ready.get(job.priority)
-                if line is None:
+                if line is None or job.extras is not PLAIN:
                     q.put_ready(job)
                 else:  # spares nearly all inserts the call
                     line[id] = job
@@ -128,9 +134,14 @@ class JobSteps:
         due = now + new.delay if new.run_at is None else new.run_at
         if new.conflict is Conflict.DEBOUNCE:
             due = max(due, job.due)
-        if job.state is not _QUEUED or due > now or new.priority != job.priority:
+        if (
+            job.state is not _QUEUED
+            or due > now
+            or new.priority != job.priority
+            or new.group != job.extras.group
+        ):
             if job.state is _QUEUED:
-                q.drop_ready(job)
+                q.drop_ready(job, now)
             else:
                 q.drop_scheduled(job)
             job.renew(new, now, due=due)
@@ -181,10 +192,11 @@ class JobSteps:
         settled = self._settle(q, settlements, now) if settlements else []
         due = q.next_due() if q.schedule else None
         if limit > 0 and due is not None and due <= now:
+            self.promoted = True
             q.promote(now)
             due = q.next_due()
-        if q.paused:
-            return Exchanged(settled, [], None if due is None else max(0, due - now), paused=True)
+        if q.ruled:
+            return self._exchange_by_rules(q, worker, settled, limit, now, now + lease, due)
         claimed = self._claim(q, worker, limit, now, now + lease) if limit > 0 else []
         return Exchanged(settled, claimed, None if due is None else max(0, due - now))
 
@@ -203,7 +215,10 @@ class JobSteps:
                 continue
             if job.cancelling:
                 action = _CANCEL  # noqa: PLW2901 - whatever the run came to
-            del leased[id]
+            if job.extras is PLAIN:
+                del leased[id]
+            else:
+                q.end_run(job, now)
             job.state = _SETTLED[action]
             job.updated_at = now
             if action is _COMPLETE:
@@ -278,6 +293,82 @@ class JobSteps:
         self._fence = fence
         return claimed
 
+    def _exchange_by_rules(
+        self,
+        q: QueueState,
+        worker: str,
+        settled: list[SettleStatus],
+        limit: int,
+        now: int,
+        lease_until: int,
+        due: int | None,
+    ) -> Exchanged:
+        due = None if due is None else max(0, due - now)
+        q.tidy_groups(now)
+        if q.rules.paused:
+            return Exchanged(settled, [], due, paused=True)
+        claimed = self._claim_by_rules(q, worker, limit, now, lease_until) if limit > 0 else []
+        if len(claimed) < limit:
+            opening = q.opens_in(now)
+            due = opening if due is None or (opening is not None and opening < due) else due
+        elif settled:
+            self._wake_for_slots(q, now)
+        return Exchanged(settled, claimed, due)
+
+    def _claim_by_rules(
+        self, q: QueueState, worker: str, limit: int, now: int, lease_until: int
+    ) -> list[Claimed]:
+        claimed: list[Claimed] = []
+        running = len(q.leased)
+        room, _ = admit(q.rules.queue, running, q.tat, now, limit)
+        groups = q.groups
+        while room > len(claimed):
+            left = room - len(claimed)
+            plain = max(q.ready, default=None)
+            if groups is not None:
+                turn = groups.next_turn(plain, left, now)
+            else:
+                turn = None if plain is None else Turn(plain, None, left, contested=False)
+            if turn is None:
+                break
+            if turn.line is not None:
+                assert groups is not None
+                claimed += self._lease(q, groups.take(turn, now), worker, now, lease_until)
+                continue
+            count = min(turn.most, len(q.ready[turn.priority]))
+            claimed += self._claim(q, worker, count, now, lease_until)
+            if groups is not None and turn.contested:
+                groups.took_plain(turn.priority)
+        if claimed:
+            _, q.tat = admit(q.rules.queue, running, q.tat, now, len(claimed))
+        return claimed
+
+    def _lease(
+        self, q: QueueState, jobs: Sequence[JobEntry], worker: str, now: int, lease_until: int
+    ) -> list[Claimed]:
+        claimed: list[Claimed] = []
+        for job in jobs:
+            self._fence += 1
+            job.move(_CLAIM)
+            job.attempts += 1
+            job.fence, job.worker, job.lease_until, job.updated_at = self._fence, worker, lease_until, now
+            job.progress = None
+            q.leased[job.id] = job
+            payload = job.payload
+            assert payload is not None
+            claim = Claimed(
+                job.id, payload, job.fence, job.attempts, job.max_attempts, job.ttl, job.created_at,
+                seq=job.seq, due=job.due,
+            )  # fmt: skip
+            claimed.append(_with_extras(claim, job.extras))
+        return claimed
+
+    def _wake_for_slots(self, q: QueueState, now: int) -> None:
+        """Tell others that runs have ended, if ready jobs may start in their place."""
+        limited = q.rules.queue.running is not None or q.rules.group.running is not None
+        if limited and q.opens_in(now) == 0:
+            self.effects.woken.add(q.name)
+
     def extend(
         self, queue: str, worker: str, leases: Sequence[Renewal], lease: int, now: int
     ) -> list[LeaseStatus]:
@@ -308,7 +399,7 @@ class JobSteps:
         expired = [job for job in q.leased.values() if job.lease_until <= now][: max(0, limit)]
         swept, recovered = list[Swept](), list[JobEntry]()
         for job in expired:
-            del q.leased[job.id]
+            q.end_run(job, now)
             self._fence += 1
             job.fence = self._fence
             job.stalls += 1
@@ -329,6 +420,8 @@ class JobSteps:
         if recovered:
             q.put_front(recovered)
             self.effects.woken.add(queue)
+        elif swept and q.ruled:
+            self._wake_for_slots(q, now)
         return swept
 
     def cancel(
@@ -349,7 +442,7 @@ class JobSteps:
             return CancelStatus.CANCELLING
         if state in WAITING:
             if state is _QUEUED:
-                q.drop_ready(job)
+                q.drop_ready(job, now)
             else:
                 q.drop_scheduled(job)
             job.move(_CANCEL)
@@ -379,7 +472,8 @@ class JobSteps:
         for worker in [w for w, seen in q.workers.items() if seen + WORKER_SEEN_FOR <= now]:
             del q.workers[worker]
         dropped = q.purge(now, limit)
-        if not q.jobs and not q.workers and q.rules == NO_RULES:
+        q.tidy_groups(now)
+        if not q.jobs and not q.workers and not q.ruled and q.tat <= now * 1000:
             del self._queues[queue]
         return dropped
 

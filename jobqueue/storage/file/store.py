@@ -42,6 +42,7 @@ from jobqueue.storage.values import (
     Rules,
     Swept,
     UpdateTtlStatus,
+    Usage,
     WorkerInfo,
 )
 
@@ -228,6 +229,12 @@ class FileStorage(LoopBoundStorage[OpenStore]):
         """Return the rules of a queue; see `jobqueue.storage.capabilities.Admission`."""
         arguments.check_queue(queue)
         return await self._open_session().read(lambda engine, now: engine.get_rules(queue, now))
+
+    async def usage(self, queue: str, groups: Sequence[str]) -> list[Usage]:
+        """Return where groups stand; see `jobqueue.storage.capabilities.Limiting`."""
+        arguments.check_usage(queue, groups)
+        names = tuple(groups)
+        return await self._open_session().read(lambda engine, now: engine.usage(queue, names, now))
 
     async def read_documents(self, space: str, names: Sequence[str]) -> list[Document | None]:
         """Read documents; see `jobqueue.storage.capabilities.Documents`."""

@@ -32,6 +32,7 @@ from jobqueue.storage.postgres.pool import Pool
 from jobqueue.storage.postgres.rows import CODES
 from jobqueue.storage.postgres.run_transaction import RunTransaction
 from jobqueue.storage.postgres.target import Connection, Timeouts, check_schema, parse_dsn
+from jobqueue.storage.rules import refuse_limits
 from jobqueue.storage.values import (
     AdmissionInfo,
     CancelStatus,
@@ -402,6 +403,7 @@ class PostgresStorage(LoopBoundStorage[OpenStore]):
     async def set_rules(self, queue: str, rules: Rules | None, *, expected: Rules | None = None) -> bool:
         """Replace the rules of a queue; see `jobqueue.storage.capabilities`."""
         arguments.check_set_rules(queue, rules, expected)
+        refuse_limits(self, rules)
         session = self._open_session()
         return await session.call(session.statements.set_rules(queue, rules, expected))
 

@@ -32,6 +32,7 @@ from jobqueue.storage.redis.net.notices import warn_once
 from jobqueue.storage.redis.net.target import Target
 from jobqueue.storage.redis.net.url import parse_url
 from jobqueue.storage.redis.open_store import OpenStore, Settings
+from jobqueue.storage.rules import refuse_limits
 from jobqueue.storage.values import (
     AdmissionInfo,
     CancelStatus,
@@ -353,6 +354,7 @@ class RedisStorage(LoopBoundStorage[OpenStore]):
     async def set_rules(self, queue: str, rules: Rules | None, *, expected: Rules | None = None) -> bool:
         """Replace the rules of a queue; see `jobqueue.storage.capabilities`."""
         arguments.check_set_rules(queue, rules, expected)
+        refuse_limits(self, rules)
         return await self._open_session().steps.set_rules(queue, rules, expected)
 
     async def get_rules(self, queue: str) -> AdmissionInfo:

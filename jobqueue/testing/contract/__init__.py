@@ -21,6 +21,7 @@ from jobqueue.testing.contract.large import LargeCases
 from jobqueue.testing.contract.leases import LeaseCases
 from jobqueue.testing.contract.letters import LetterCases
 from jobqueue.testing.contract.lifecycle import LifecycleCases
+from jobqueue.testing.contract.limits import LimitCases
 from jobqueue.testing.contract.listing import ListingCases
 from jobqueue.testing.contract.locks import LockCases
 from jobqueue.testing.contract.revival import RevivalCases
@@ -29,6 +30,7 @@ from jobqueue.testing.contract.sweep import SweepCases
 from jobqueue.testing.contract.then import ThenCases
 from jobqueue.testing.contract.threads import ThreadCases
 from jobqueue.testing.contract.transitions import TransitionCases
+from jobqueue.testing.contract.turns import TurnCases
 from jobqueue.testing.contract.waiters import WaiterCases
 from jobqueue.testing.contract.wakeups import WakeupCases
 
@@ -65,5 +67,7 @@ class StorageContract(
     DocumentCases,
     RevivalCases,
     AdmissionCases,
+    LimitCases,
+    TurnCases,
 ):
     """Every promise of `jobqueue.storage.contract`, as tests. Subclass it and give it ``make_storage``."""

@@ -25,7 +25,7 @@ class SetRules(CommandDefaults):
     expected: Rules | None
 
     def apply(self, state: State, now: int) -> bool:
-        return state.engine.set_rules(self.queue, self.rules, expected=self.expected)
+        return state.engine.set_rules(self.queue, self.rules, now, expected=self.expected)
 
     def weigh(self, answer: bool, state: State, now: int) -> Weight:  # noqa: FBT001
         return Weight.SYNCED if answer else Weight.NOTHING

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from jobqueue.storage.engine.queue_state import Extras
+from jobqueue.storage.engine.job_entry import Extras
 from jobqueue.storage.file.disk.codec import Reader, blob, number, numbers, text
 from jobqueue.storage.values import AttemptRecord
 
@@ -55,6 +55,7 @@ _FORMS: dict[str, _Form] = {
     "letter_until": _Form(5, number, _parse_number),
     "saved": _Form(6, bytes, bytes),
     "history": _Form(7, _pack_history, _parse_history),
+    "weight": _Form(8, number, _parse_number),
 }
 """The form of every field of `Extras`."""
 _DEFAULTS = Extras._field_defaults

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from jobqueue.model.outcomes import Settlement
 from jobqueue.model.states import ENDED, Action
-from jobqueue.storage.engine.queue_state import Extras
+from jobqueue.storage.engine.job_entry import Extras
 from jobqueue.storage.file.commands.base import CommandDefaults, Weight
 from jobqueue.storage.file.commands.fields import pack_extras, parse_extras
 from jobqueue.storage.file.commands.state import State
@@ -60,7 +60,7 @@ def _pack_jobs(jobs: Sequence[NewJob]) -> bytes:
     for new in jobs:
         (
             id, payload, priority, delay, run_at, attempts, stalls, ttl, reuse, wait,
-            headers, task, group, dead_letter_ttl, conflict,
+            headers, task, group, dead_letter_ttl, conflict, weight,
         ) = new  # fmt: skip
         name = id.encode()
         flags = _REUSE_CODES[reuse] | (_WAIT if wait else 0)
@@ -73,7 +73,8 @@ def _pack_jobs(jobs: Sequence[NewJob]) -> bytes:
         extras = None
         if headers or task or group or dead_letter_ttl is not None:
             flags |= _EXTRAS
-            extras = blob(pack_extras(Extras(headers, task, group, dead_letter_ttl)))
+            named = Extras(headers, task, group, dead_letter_ttl, weight=weight if group else 1)
+            extras = blob(pack_extras(named))
         head = _NEW.pack(len(name), len(payload), priority, when, attempts, stalls, ttl, flags)
         parts += (head, name, payload)
         if extras:
@@ -98,6 +99,7 @@ def _parse_job(data: Reader) -> NewJob:
         task=extras.task,
         group=extras.group,
         dead_letter_ttl=extras.dead_letter_ttl,
+        weight=extras.weight,
     )
 
 
@@ -191,13 +193,14 @@ class Exchange(CommandDefaults):
         )
 
     def apply(self, state: State, now: int) -> Exchanged:
+        state.engine.promoted = False
         return state.engine.exchange(self.queue, self.worker, self.settlements, self.limit, self.lease, now)
 
     def weigh(self, answer: Exchanged, state: State, now: int) -> Weight:
         lost = SettleStatus.LOST
         if any(status is not lost for status in answer.settled):
             weight = Weight.SYNCED
-        elif answer.jobs or not state.is_noted(self.queue, self.worker, now):
+        elif answer.jobs or state.engine.promoted or not state.is_noted(self.queue, self.worker, now):
             weight = Weight.WRITTEN
         else:
             return Weight.NOTHING

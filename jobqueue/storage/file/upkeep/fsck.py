@@ -26,6 +26,7 @@ from jobqueue.storage.file.upkeep.recovery import FENCE_GAP
 from jobqueue.storage.file.upkeep.replica import Generations, parse_batch
 from jobqueue.storage.file.upkeep.snapshot import (
     parse_documents,
+    parse_groups,
     parse_head,
     parse_jobs,
     parse_queue_rules,
@@ -120,6 +121,11 @@ class _Salvage:
                     parse_queue_rules(payload, self.state)
                 except ValueError as error:
                     self._error(name, f"has rules of queues that cannot be read: {error}")
+            elif payload[:1] == b"g":
+                try:
+                    parse_groups(payload, self.state)
+                except ValueError as error:
+                    self._error(name, f"has groups of a queue that cannot be read: {error}")
 
     def _frames(self, name: str, data: bytes, salt: int) -> Iterator[Frame]:
         at = HEADER_SIZE

@@ -2,7 +2,7 @@
 
 A snapshot is written under another name, synced and renamed, so that one that can be seen is whole. Its
 first frame holds the counters, the clock and the locks, its last one the number of jobs. Between them are the
-rules of queues, the documents and the jobs, in blocks.
+rules of queues, the turns and rates of groups, the documents and the jobs, in blocks.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from jobqueue.errors import StorageError
 from jobqueue.model.states import JobState
 from jobqueue.runtime.ids import unique_id
-from jobqueue.storage.engine.engine import Counters, SavedJob
-from jobqueue.storage.engine.queue_state import PLAIN
+from jobqueue.storage.engine.engine import Counters, SavedGroups, SavedJob
+from jobqueue.storage.engine.job_entry import PLAIN
 from jobqueue.storage.file.commands.fields import pack_extras, parse_extras
 from jobqueue.storage.file.commands.state import State
 from jobqueue.storage.file.disk.codec import Reader, blob, number, numbers, text
@@ -39,6 +39,7 @@ from jobqueue.storage.values import Document, LockInfo
 __all__ = [
     "Snapshot",
     "parse_documents",
+    "parse_groups",
     "parse_head",
     "parse_jobs",
     "parse_queue_rules",
@@ -51,7 +52,7 @@ _BLOCK = 1 << 18
 _SYNC_EVERY = 1 << 20
 """Bytes after which a growing snapshot is synced. Filesystems make every sync wait for what others have
 written (ext4: in the same transaction), so one sync at the end would hold up those of the journal."""
-_HEAD, _RULES, _DOCUMENTS, _JOBS, _FOOT = b"h", b"r", b"d", b"j", b"f"
+_HEAD, _RULES, _GROUPS, _DOCUMENTS, _JOBS, _FOOT = b"h", b"r", b"g", b"d", b"j", b"f"
 _CANCELLING, _EXTRAS = 1, 2
 """Flags of a job. With extras, their bytes follow all else."""
 _STATES: tuple[JobState, ...] = tuple(JobState)
@@ -113,8 +114,19 @@ def _payloads(state: State) -> Iterator[bytes]:
     yield b"".join(head)
     if rules := engine.rules:
         yield b"".join((_RULES, *(text(queue) + text(pack_rules(one)) for queue, one in rules)))
+    for groups in engine.groups:
+        yield _GROUPS + _pack_groups(groups)
     yield from _document_blocks(state)
     yield from _job_blocks(state)
+
+
+def _pack_groups(groups: SavedGroups) -> bytes:
+    parts = [text(groups.queue), numbers(groups.tat, len(groups.tats))]
+    for name, tat in groups.tats:
+        parts += (text(name), number(tat))
+    for priority, name, left in groups.lines:
+        parts += (numbers(priority, left), text(name))
+    return b"".join(parts)
 
 
 def _document_blocks(state: State) -> Iterator[bytes]:
@@ -244,7 +256,19 @@ def parse_queue_rules(block: bytes, state: State) -> None:
     reader = Reader(block, 1)
     while not reader.done:
         queue = reader.text()
-        state.engine.set_rules(queue, parse_rules(reader.text()))
+        state.engine.set_rules(queue, parse_rules(reader.text()), state.now)
+
+
+def parse_groups(block: bytes, state: State) -> None:
+    """Read a frame of the groups of a queue into a state; follows the rules, precedes the jobs."""
+    reader = Reader(block, 1)
+    queue, tat = reader.text(), reader.number()
+    tats = tuple((reader.text(), reader.number()) for _ in range(reader.number()))
+    lines: list[tuple[int, str, int]] = []
+    while not reader.done:
+        priority, left = reader.number(), reader.number()
+        lines.append((priority, reader.text(), left))
+    state.engine.load_groups(SavedGroups(queue, tat, tuple(lines), tats))
 
 
 def _jobs(blocks: Iterator[bytes], path: Path, state: State) -> Iterator[SavedJob]:
@@ -255,6 +279,9 @@ def _jobs(blocks: Iterator[bytes], path: Path, state: State) -> Iterator[SavedJo
             continue
         if block[:1] == _RULES:
             parse_queue_rules(block, state)
+            continue
+        if block[:1] == _GROUPS:
+            parse_groups(block, state)
             continue
         if block[:1] == _FOOT:
             if Reader(block, 1).number() != given:
