@@ -77,7 +77,7 @@ class JobBuilder:
                     unique_id() if id is None else check_id(id),
                     dump(self.serde, payload, "the payload", self.max_bytes),
                     0, 0, None, self.max_attempts, self.max_stalls, self.ttl, _RETURN, wait,
-                    b"", "", "", self.dead_letter_ttl, _JOIN,
+                    b"", "", "", self.dead_letter_ttl, _JOIN, 1,
                 )  # fmt: skip
                 return make_tuple(CheckedJob, fields)
             return CheckedJob(
