@@ -17,7 +17,7 @@ from jobqueue.testing.contract.arguments import TEXTS
 from jobqueue.testing.contract.base import Cases
 from jobqueue.testing.contract.support import LEASE, TTL, WAIT, Jobs, job, run_out, within_limit
 
-__all__ = ["LimitCases", "limit", "limiting"]
+__all__ = ["LimitCases", "limit", "limiting", "put_in"]
 
 ONE_A_SECOND = Rate(1)
 _BAD_FIELDS: list[tuple[Any, ...]] = [(0,), (-1,), (True,), (1.5,), ("3",), (None, 1), (None, (1, 1.0, 1))]
