@@ -16,7 +16,7 @@ from jobqueue.storage.capabilities import Admission, Diagnosable, Revival, Sever
 from jobqueue.storage.contract import Storage
 from jobqueue.storage.values import CancelStatus
 
-__all__ = ["Health", "Operations"]
+__all__ = ["Health", "Operations", "set_paused"]
 
 FIRST_LOOK, LONGEST_PAUSE = 0.02, 0.5
 """Seconds between two looks of `Operations.drain`: from the first to the later ones."""
@@ -50,12 +50,12 @@ class Operations(Registration[P, R]):
         Raises `UnsupportedError` if the store cannot, and `StorageError`.
         """
         self._started()
-        await _set_paused(self._storage, self.name, paused=True)
+        await set_paused(self._storage, self.name, paused=True)
 
     async def resume(self) -> None:
         """Undo `pause`: workers that wait begin at once. Does nothing if the queue is not paused."""
         self._started()
-        await _set_paused(self._storage, self.name, paused=False)
+        await set_paused(self._storage, self.name, paused=False)
 
     async def drain(self, timeout: float | None = None) -> bool:
         """Wait until no job is queued, running or due; return False if ``timeout`` seconds are over first.
@@ -134,7 +134,8 @@ class Operations(Registration[P, R]):
         return Health(ok=fit, latency=latency, problems=tuple(problems))
 
 
-async def _set_paused(store: Storage, queue: str, *, paused: bool) -> None:
+async def set_paused(store: Storage, queue: str, *, paused: bool) -> None:
+    """Pause or resume a queue, as `Operations.pause` says."""
     keeper = require(store, Admission, "pausing a queue")
     while True:
         rules = (await keeper.get_rules(queue)).rules

@@ -76,6 +76,7 @@ class QueueView:
 
     name: str
     payload_serde: Serde[Any]
+    result_serde: Serde[Any]
     max_bytes: int
     """Largest number of bytes of a payload."""
     store: Callable[[], Storage]
@@ -100,6 +101,16 @@ class QueueJobs:
     def payload_serde(self) -> Serde[Any]:
         """What turns payloads into bytes and back."""
         return self._view.payload_serde
+
+    @property
+    def result_serde(self) -> Serde[Any]:
+        """What turns results and progress into bytes and back."""
+        return self._view.result_serde
+
+    @property
+    def max_payload_bytes(self) -> int:
+        """Largest number of bytes of a payload."""
+        return self._view.max_bytes
 
     async def list(
         self,

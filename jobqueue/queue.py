@@ -181,6 +181,7 @@ class Queue(Operations[P, R], Serverless[P, R]):
             QueueView(
                 name=self.name,
                 payload_serde=self._builder.serde,
+                result_serde=self._result_serde,
                 max_bytes=self._builder.max_bytes,
                 store=self._open_store,
                 status=self._view,

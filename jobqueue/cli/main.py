@@ -25,6 +25,7 @@ from jobqueue.cli.commands.schedule import schedule
 from jobqueue.cli.commands.schema import schema
 from jobqueue.cli.commands.stats import stats
 from jobqueue.cli.commands.watch import watch
+from jobqueue.cli.commands.web import web
 from jobqueue.cli.commands.worker import worker
 from jobqueue.cli.demo.command import demo
 from jobqueue.cli.exits import Exit, Failure, failure
@@ -124,7 +125,7 @@ def main(*, debug: bool) -> None:  # noqa: ARG001 - read from the context where 
 
 job.add_command(explain)
 for _command in (
-    demo, worker, reaper, enqueue, wait, watch, status, cancel, job, dead, queue, schedule,
+    demo, worker, reaper, web, enqueue, wait, watch, status, cancel, job, dead, queue, schedule,
     stats, guard, schema, doctor, fsck, completion,
 ):  # fmt: skip
     main.add_command(_command)

@@ -11,13 +11,12 @@ from jobqueue.cli.options import instant
 from jobqueue.errors import InvalidArgumentError
 from jobqueue.model.checks import MAX_SECONDS, check_instant
 from jobqueue.runtime.clock import SYSTEM_CLOCK
+from jobqueue.runtime.durations import ago_or_in, duration
 
 __all__ = ["ago_or_in", "duration", "iso", "moment_ago", "moment_ahead", "now"]
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|min|s|m|h|d|w)")
-_SHOWN = ((172_800.0, 86_400.0, "d"), (7_200.0, 3_600.0, "h"), (120.0, 60.0, "min"))
-"""From so many seconds on, in this unit: two figures at the least, so that rounding loses little."""
 
 
 def now() -> datetime:
@@ -68,21 +67,3 @@ def iso(instant: datetime | None) -> str | None:
     if instant is None:
         return None
     return instant.isoformat(timespec="milliseconds" if instant.microsecond else "seconds")
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in one unit: ``0.3 s``, ``95 s``, ``12 min``, ``30 h``, ``5 d``."""
-    for least, unit, name in _SHOWN:
-        if seconds >= least:
-            return f"{int(seconds / unit)} {name}"
-    return f"{int(seconds)} s" if seconds >= 10 else f"{round(seconds, 1):g} s"
-
-
-def ago_or_in(instant: datetime | None, at: datetime) -> str | None:
-    """Return how far an instant lies from ``at``: ``5 min ago``, ``in 20 s``."""
-    if instant is None:
-        return None
-    seconds = (at - instant).total_seconds()
-    if seconds >= 0:
-        return f"{duration(seconds)} ago"
-    return f"in {duration(-seconds)}"

@@ -1,0 +1,70 @@
+"""The dead letters: failed jobs, which can be read and run again."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+from jobqueue.jobs import JobFilter
+from jobqueue.model.states import JobState
+from jobqueue.web.pages import Page, Visit
+from jobqueue.web.source import Source
+from jobqueue.web.views.job_rows import job_rows
+from jobqueue.web.views.overview import queue_facts
+from jobqueue.web.views.queue import JOBS, VERBS, verbs_for
+
+__all__ = ["facts", "letters"]
+
+MOST_QUEUES = 200
+"""Queues whose letters are counted for the list of queues."""
+
+
+async def letters(visit: Visit) -> Page:
+    """Show dead letters, of one queue at a time."""
+    params = visit.params
+    store = await visit.source.store()
+    names = await visit.source.names()
+    counts = [(name, (await store.counts(name)).failed) for name in names[:MOST_QUEUES]]
+    having = [(name, number) for name, number in counts if number]
+    chosen = params.queue() if params.text("queue") else (having[0][0] if having else None)
+    task, group = params.label("task"), params.label("group")
+    rows, cursor = [], None
+    if chosen is not None:
+        desk = await visit.source.desk(chosen)
+        page = await desk.jobs.list(
+            JobFilter(state=JobState.FAILED, task=task, group=group), limit=JOBS, cursor=params.cursor()
+        )
+        rows, cursor = job_rows(page.jobs, visit.board.redact), page.cursor
+    return Page(
+        "letters.html",
+        "Dead letters",
+        {
+            "having": having,
+            "more_queues": len(names) > MOST_QUEUES,
+            "total": sum(number for _, number in having),
+            "queue": chosen,
+            "state": JobState.FAILED,
+            "task": task or "",
+            "group": group or "",
+            "rows": rows,
+            "cursor": cursor,
+            "began": params.cursor() is not None,
+            "verbs": verbs_for(JobState.FAILED, visit.may),
+            "did": params.one_of("did", (*VERBS, "started", "full")),
+            "n": params.number("n"),
+        },
+        section="letters",
+        live="letters",
+    )
+
+
+async def facts(source: Source, query: Mapping[str, str]) -> dict[str, Hashable]:
+    """Return what tells a change."""
+    store = await source.store()
+    names = await source.names()
+    found: dict[str, Hashable] = {
+        "letters": tuple([(await store.counts(name)).failed for name in names[:MOST_QUEUES]])
+    }
+    if query.get("queue"):
+        desk = await source.desk(query["queue"])
+        found["jobs"] = await queue_facts(source, desk.name)
+    return found
