@@ -35,6 +35,7 @@ __all__ = [
     "Diagnosable",
     "Documents",
     "Finding",
+    "Hampered",
     "HasSchema",
     "HoldsIds",
     "Limiting",
@@ -104,6 +105,18 @@ class Diagnosable(Protocol):
         """Judge the server or disk. Needs an open store. Raises `StorageError`.
 
         A finding on the round trip has the name ``latency``.
+        """
+        ...
+
+
+@runtime_checkable
+class Hampered(Protocol):
+    """A store that can tell what others do to its server that slows it down."""
+
+    async def hindrances(self) -> Sequence[Finding]:
+        """Return what there is now, a finding each; none as a rule. Takes one round trip.
+
+        Needs an open store. Raises `StorageError`.
         """
         ...
 

@@ -9,7 +9,7 @@ from tests.cli.processes import until_ready
 
 
 def test_empty_store(made, cli, data):
-    assert data("stats", "-s", made) == {"queues": [], "reaper": None, "reapers": []}
+    assert data("stats", "-s", made) == {"queues": [], "reaper": None, "reapers": [], "hindrances": []}
     result = cli("stats", "-s", made)
     assert result.stdout == ""
     assert "no job yet" in result.stderr

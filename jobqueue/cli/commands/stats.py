@@ -14,7 +14,7 @@ from jobqueue.cli.options import option, output_option, queue_name, seconds, sec
 from jobqueue.cli.output import emit_json, fitted, show
 from jobqueue.cli.running import run
 from jobqueue.stats import reapers
-from jobqueue.storage.capabilities import Totals
+from jobqueue.storage.capabilities import Hampered, Totals
 from jobqueue.storage.contract import Storage
 
 if TYPE_CHECKING:
@@ -84,7 +84,12 @@ async def collect(store: Storage, queues: Sequence[str], rates: Rates) -> dict[s
         "queues": [await _queue(store, name, now, ending[name]) for name in names],
         "reaper": found[0] if found else None,
         "reapers": found,
+        "hindrances": await _hindrances(store),
     }
+
+
+async def _hindrances(store: Storage) -> list[str]:
+    return [finding.text for finding in await store.hindrances()] if isinstance(store, Hampered) else []
 
 
 async def _reapers(store: Storage, now: float) -> list[dict[str, Any]]:
@@ -137,6 +142,8 @@ def _show(found: dict[str, Any], output: str, *, watch: bool) -> None:
     if not found["queues"]:
         click.echo("this store holds no job yet; -q NAME shows the workers of a queue", err=True)
     show(*_tables(found))
+    for text in found["hindrances"]:
+        click.echo(f"warning: {text}", err=True)
 
 
 def _tables(found: dict[str, Any]) -> Iterator[Table]:

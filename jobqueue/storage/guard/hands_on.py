@@ -15,6 +15,7 @@ from jobqueue.storage.capabilities import (
     Diagnosable,
     Documents,
     Finding,
+    Hampered,
     HasSchema,
     Severity,
     Totals,
@@ -152,6 +153,11 @@ class HandsOn(LoopBoundStorage[GuardSession]):
         """Return the SQL that makes the tables of the ledger."""
         inner = self._inner.schema_script() + "\n" if isinstance(self._inner, HasSchema) else ""
         return inner + self._ledger.schema_script()
+
+    async def hindrances(self) -> list[Finding]:
+        """Tell what hinders the store; see `jobqueue.storage.capabilities`."""
+        inner = self._open_session().inner
+        return list(await inner.hindrances()) if isinstance(inner, Hampered) else []
 
     async def diagnose(self) -> list[Finding]:
         """Judge the store and the ledger; see `jobqueue.storage.capabilities`."""

@@ -12,7 +12,7 @@ from jobqueue.storage.postgres.open_store import OpenStore
 from jobqueue.storage.postgres.target import Connection
 from jobqueue.storage.values import MAX_DOCUMENT
 
-__all__ = ["diagnose", "find_breaches"]
+__all__ = ["diagnose", "find_breaches", "hindrances"]
 
 _SKEW = 1.0
 _OLD = 60.0
@@ -38,6 +38,16 @@ async def diagnose(session: OpenStore, schema: str) -> list[Finding]:
         ]
 
     return [*await session.pool.run(look), await _notifications(session)]
+
+
+async def hindrances(session: OpenStore) -> list[Finding]:
+    """Tell of transactions that have been open for long."""
+
+    async def look(connection: Connection, _repeated: bool) -> Finding:  # noqa: FBT001
+        return await _transactions(connection)
+
+    found = await session.pool.run(look)
+    return [] if found.severity is Severity.OK else [found]
 
 
 def _version(connection: Connection) -> Finding:

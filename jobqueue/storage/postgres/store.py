@@ -24,7 +24,7 @@ from jobqueue.storage.held_ids import insert_patiently
 from jobqueue.storage.opening import LoopBoundStorage
 from jobqueue.storage.pieces import chunks, in_pieces, settling_pieces
 from jobqueue.storage.postgres import migrations
-from jobqueue.storage.postgres.doctor import diagnose, find_breaches
+from jobqueue.storage.postgres.doctor import diagnose, find_breaches, hindrances
 from jobqueue.storage.postgres.held_ids import HELD, Answer
 from jobqueue.storage.postgres.inside import Fetch, Inside, fetch_in
 from jobqueue.storage.postgres.open_store import OpenStore, Settings
@@ -148,6 +148,10 @@ class PostgresStorage(LoopBoundStorage[OpenStore]):
     async def diagnose(self) -> list[Finding]:
         """Judge the server, the schema, the rights of this user, notifications and open transactions."""
         return await diagnose(self._open_session(), self._settings.schema)
+
+    async def hindrances(self) -> list[Finding]:
+        """Tell of transactions that have been open for long; see `jobqueue.storage.capabilities`."""
+        return await hindrances(self._open_session())
 
     async def check(self, *, repair: bool = False) -> list[Finding]:
         """Check that every job is in one place, while the store is used; return the breaches.

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
+import psycopg
 import pytest
 import pytest_asyncio
+from click.testing import CliRunner
 
+from jobqueue.cli.main import main
 from jobqueue.runtime.clock import SYSTEM_CLOCK
 from jobqueue.runtime.ids import unique_id
 from jobqueue.storage.findings import Finding, Severity
@@ -118,6 +123,25 @@ async def test_a_transaction_that_stays_open_is_named(
         found = await finding(storage, "transactions")
         assert found.severity is WARNING
         assert f"process {other.get_server_pid()} of user jq, idle in transaction" in found.text
+        assert await storage.hindrances() == [found]
+    assert await storage.hindrances() == []
+
+
+def test_the_figures_come_with_what_hinders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_OLD", 0.0)
+    url = f"{postgres_url()}&schema=hindered"
+    asyncio.run(PostgresStorage(url).apply_schema())
+    with psycopg.connect(postgres_url()) as other:
+        other.execute("create temporary table held (number int) on commit drop")
+        process = other.info.backend_pid
+        arguments = ["stats", "-s", url, "--sample", "0"]
+        table = CliRunner().invoke(main, arguments)
+        data = CliRunner().invoke(main, [*arguments, "-o", "json"])
+        other.execute("drop schema hindered cascade")
+    assert data.exit_code == 0, data.stderr
+    (text,) = json.loads(data.stdout)["hindrances"]
+    assert f"process {process} " in text
+    assert f"warning: {text}" in table.stderr
 
 
 async def test_a_prepared_transaction_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
