@@ -1,15 +1,15 @@
 #!lua flags=no-writes,allow-oom
 -- counts: how many jobs are in each state.
 --
--- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled meta
+-- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled meta lines
 -- ARGV: now
 -- Returns: {scheduled, queued, processing, failing, completed, failed, cancelled, created_at of the oldest
 --   among the fronts of the priorities or -1, how many have ever ended}
 -- Invariants: reads only; expired records are not counted, dead letters are.
 
 -- include: base
-local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, meta =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
+local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, meta, lines =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
 local caller = ''
 -- include: meta
 -- include: record
@@ -50,6 +50,16 @@ while true do
   if #one == 0 then break end
   look(one[1])
   score = '(' .. one[2]
+end
+if grouped then
+  local from = '-'
+  while true do
+    local member = call('ZRANGEBYLEX', lines, from, '+', 'LIMIT', 0, 1)[1]
+    if not member then break end
+    local priority, size = sunpack('>I2I2', member)
+    look(sub(member, 6 + size)) -- of its place 6 bytes and the weight, then the id
+    from = '[' .. spack('>I2', priority + 1)
+  end
 end
 return {
   call('ZCARD', scheduled), ready_count(), call('HLEN', running), call('ZCARD', failing),

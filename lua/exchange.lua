@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- exchange: hand in finished runs, promote what is due, claim jobs. Never blocks.
 --
--- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled meta
+-- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled meta lines ring groups opens
 -- ARGV: now caller number lost worker limit lease_ms channel queue runs fences thens, then the ids, then the data
 --   lost     number of the first of the caller's last calls whose answers never came: what they have claimed
 --            goes back, since nobody runs it; 0: the last answer came
@@ -12,35 +12,40 @@
 --   thens    for each piece of the jobs to insert after a settlement, by their places: place of the settlement 2,
 --            size of runs 4, runs (see lib/runs.lua), then for each id and each body: size 4, it
 -- Returns: {mark, one status per settlement, ms until the next due job or -1, "1" if jobs are left although more
---   could not be claimed in one call or "p" if the queue is paused, fences of the claimed jobs (7 bytes each), then for each of them: id, its
+--   could not be claimed in one call, "p" if the queue is paused, "h" if its limit keeps jobs back, fences of the claimed jobs (7 bytes each), then for each of them: id, its
 --   record before the claim}
 --   status   "A" accepted, "X" ended as cancelled, "L" lost
 -- Invariants: a settlement writes only if its fence is that of the running record; a settled job leaves
 --   running first, a write that needs no memory; what is claimed gets a new, larger fence and is in
---   running when it has left ready; nothing is claimed while the queue has rules (see meta.lua): pause is the only
---   one that this script knows, and one that it does not know it could not keep; no step touches more than PROMOTE + MOST + settlements jobs, and none
+--   running when it has left ready; nothing is claimed against the rules of the queue (see meta.lua), or at all where it has
+--   one that this script does not know; no step touches more than PROMOTE + MOST + settlements jobs, and none
 --   claims more than one job beyond BUDGET bytes.
 
 -- include: base
-local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, meta =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
+local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, meta, lines, ring, groups, opens =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12],
+  KEYS[13], KEYS[14], KEYS[15]
 local caller, number = ARGV[2], ARGV[3]
 local lost, worker, limit, lease_ms, channel, queue =
   ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8], ARGV[9]
 local runs, fences, thens = ARGV[10], ARGV[11], ARGV[12]
 -- include: meta
+grouped = grouped or thens ~= ''
 -- include: seen
 -- include: calls
 -- include: record
 -- include: extras
 -- include: waiters
 -- include: ready
+-- include: groups
 -- include: front
 -- include: ended
 -- include: packs
 -- include: settle
 -- include: promote
 -- include: runs
+local stored = counters[6]
+local held, stops = false, false
 
 local SETTLEMENT, FIXED, PROMOTE, CHUNK, MOST = 15, 12, 1000, 128, 2000
 local count = (#ARGV - FIXED) / 2
@@ -74,7 +79,7 @@ if ahead == 0 or (lost > 0 and before >= lost) then
     table.sort(claims, function(a, b) return a.fence < b.fence end)
     local due = next_due()
     local answer = { named, sub(noted, 28), due and string.format(WHOLE, math.max(0, due - now)) or -1, '', '' }
-    if counters[6] then answer[4] = 'p' end
+    if #claims == 0 and counters[6] then answer[4] = 'h' end
     for _, claim in ipairs(claims) do
       answer[4] = '1' -- maybe
       answer[5] = answer[5] .. spack('>I7', claim.fence)
@@ -143,6 +148,10 @@ if count > 0 then
         else
           local waiters, extras = 0, 0
           if flags ~= 2 then extras = sunpack('>I4', record, EXTRAS) end
+          if extras > 0 and grouped then
+            local at = BODY + (flags ~= 8 and sunpack('>I3', record, SIZES) or 0)
+            if byte(record, at) == 103 then end_run(sub(record, at + 5, at + 4 + sunpack('>I4', record, at + 1))) end
+          end
           if flags ~= 8 then
             waiters = sunpack('>I3', record, SIZES)
             post_reply(sub(record, BODY, FULL + waiters), id, sub(record, SEQ, SIZES - 1), 'C',
@@ -216,9 +225,8 @@ if limit > 0 and due and due <= now then
 end
 
 -- 3. Claims, highest priority first.
-local answer = { '', '', due and string.format(WHOLE, math.max(0, due - now)) or -1, '', '' }
-local paused = counters[6]
-local given, first_fence, claimed, most, bytes = {}, tick + 1, 0, paused and 0 or math.min(limit, MOST), 0
+local answer = { '', '', -1, '', '' }
+local given, first_fence, claimed, most, bytes = {}, tick + 1, 0, math.min(limit, MOST), 0
 local stride = 1 -- how many records are read together: few until it is known how large they are
 local until_ = now + lease_ms
 local opening = { [113] = 'P' .. spack('>BI6I7I4I4', 0, now, until_, 1, 0) }
@@ -291,22 +299,32 @@ local function claim_others(low, high)
   end
 end
 
-local others = call('ZCARD', prio)
-if others > 0 then claim_others('-inf', '(0') end
-while claimed < most and bytes < BUDGET do
-  local elements = call('LPOP', ready, string.format('%d', math.min(stride, most - claimed)))
-  if not elements then break end
-  local stopped = claim(elements)
-  for i = #elements, stopped or #elements + 1, -1 do call('LPUSH', ready, elements[i]) end
-end
-if others > 0 then
-  claim_others('(0', '+inf')
-  if call('ZCARD', prio) > 0 then wake() end
+if grouped then
+  local function by_rules()
+    -- include: limits
+    -- include: claim_turns
+  end
+  by_rules()
+  answer[4] = stops and 'p' or held and 'h' or ''
+else
+  local others = call('ZCARD', prio)
+  if others > 0 then claim_others('-inf', '(0') end
+  while claimed < most and bytes < BUDGET do
+    local elements = call('LPOP', ready, string.format('%d', math.min(stride, most - claimed)))
+    if not elements then break end
+    local stopped = claim(elements)
+    for i = #elements, stopped or #elements + 1, -1 do call('LPUSH', ready, elements[i]) end
+  end
+  if others > 0 then
+    claim_others('(0', '+inf')
+    if call('ZCARD', prio) > 0 then wake() end
+  end
 end
 if retried and due and due >= retried then wake() end
 
 publish()
-if paused then answer[4] = 'p' end
+if grouped then save_groups(true) end
+if due then answer[3] = string.format(WHOLE, math.max(0, due - now)) end
 if claimed > 0 and (claimed == most or bytes >= BUDGET) and ready_count() > 0 then answer[4] = '1' end
 answer[2], answer[5] = table.concat(status), table.concat(given)
 remember(spack('>I7I2', first_fence, claimed) .. answer[2])

@@ -1,14 +1,15 @@
 #!lua flags=allow-oom
 -- forget: delete ended jobs, dead letters included, and waiting ones.
 --
--- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled meta
+-- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled meta lines ring groups opens
 -- ARGV: now caller number channel queue, then ids
 -- Returns: one status per id, of the first at least: "1" deleted, "0" not: it runs, or is not there
 -- Invariants: what is deleted is in no index; the waiters of a waiting job are told that it was cancelled.
 
 -- include: base
-local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, meta =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
+local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, meta, lines, ring, groups, opens =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12],
+  KEYS[13], KEYS[14], KEYS[15]
 local caller, number = ARGV[2], ARGV[3]
 local channel, queue = ARGV[4], ARGV[5]
 -- include: meta
@@ -17,6 +18,7 @@ local channel, queue = ARGV[4], ARGV[5]
 -- include: record
 -- include: extras
 -- include: ready
+-- include: groups
 -- include: search
 -- include: leave
 -- include: ended
@@ -56,5 +58,6 @@ for expires, gone in pairs(unfiled) do unfile(expires, gone) end
 drop_blanks()
 publish()
 status = table.concat(status)
+if grouped then save_groups(true) end
 remember(status, true)
 return status

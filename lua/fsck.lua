@@ -1,7 +1,7 @@
 #!lua flags=no-writes,allow-oom
 -- fsck: check that records and indexes say the same, a page at a time.
 --
--- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled meta
+-- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled meta lines ring groups opens
 -- ARGV: now source cursor
 --   source  the name of the key whose entries are checked, or "totals"
 --   cursor  "0" for the first page, else what the page before gave
@@ -9,8 +9,9 @@
 -- Invariants: reads only; each page is one moment, so that a live queue can be checked.
 
 -- include: base
-local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, meta =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
+local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, meta, lines, ring, groups, opens =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12],
+  KEYS[13], KEYS[14], KEYS[15]
 local source, cursor = ARGV[2], ARGV[3]
 local caller = ''
 -- include: meta
@@ -27,6 +28,15 @@ local answer = { '0' }
 local function breach(id, text)
   answer[#answer + 1] = id
   answer[#answer + 1] = text
+end
+
+local function group_of(extras)
+  return byte(extras, 1) == 103 and sub(extras, 6, 5 + sunpack('>I4', extras, 2)) or nil
+end
+
+local function weight_of(extras)
+  local at = 6 + sunpack('>I4', extras, 2)
+  return byte(extras, at) == 119 and byte(extras, at + 5) or 1
 end
 
 local function in_list(position, element)
@@ -62,7 +72,11 @@ local function places(id, job, filed)
     set('failing', failing, seq_of(job) .. id)
     local element = spack('>I7', job.mark) .. id
     if job.state == 'Q' then
-      if priority_of(job) == 0 then
+      local group = group_of(job.extras)
+      if group then
+        set('ready', lines, spack('>I2I2', 32767 - priority_of(job), #group) .. group
+          .. spack('>I7', job.mark) .. string.char(weight_of(job.extras)) .. id)
+      elseif priority_of(job) == 0 then
         there.ready = in_list(job.mark, element) or nil
       else
         set('ready', prio, element)
@@ -105,15 +119,54 @@ local function check(id, filed)
   end
 end
 
+-- What is known of a group: how many of its jobs run, and where its lines stand.
+local runs -- by group
+local function check_group(name, data)
+  if name == '' then return end
+  if #data < 12 or (#data - 12) % 10 ~= 0 then return breach('', 'what is known of the group ' .. name .. ' cannot be read') end
+  if not runs then
+    runs = {}
+    for _, record in ipairs(call('HVALS', running)) do
+      local group = sound(record) and group_of(parse(record).extras)
+      if group then runs[group] = (runs[group] or 0) + 1 end
+    end
+  end
+  local count, _, parked = sunpack('>I4I7B', data)
+  if count ~= (runs[name] or 0) then
+    breach('', 'the group ' .. name .. ' counts ' .. count .. ' running jobs, and has ' .. (runs[name] or 0))
+  end
+  local score = call('ZSCORE', opens, name)
+  if parked == 1 and not score then breach('', 'the group ' .. name .. ' waits, and nothing says for what') end
+  for at = 13, #data, 10 do
+    local priority, turn = sunpack('>I2I7', data, at)
+    if (parked == 1) == (call('ZSCORE', ring, spack('>I2I7', priority, turn) .. name) and true or false) then
+      breach('', 'a turn of the group ' .. name .. (parked == 1 and ' is not to come yet' or ' is missing'))
+    end
+  end
+end
+
 if source == 'totals' then
   local indexed = ready_count() + call('HLEN', running)
   for _, key in ipairs({ scheduled, failing, failed, cancelled }) do indexed = indexed + call('ZCARD', key) end
   indexed = indexed + count_ids(call('ZCARD', completed))
   local records = call('HLEN', jobs)
   if indexed ~= records then breach('', indexed .. ' jobs are indexed, but there are ' .. records .. ' records') end
+  local first = call('ZRANGE', lines, 0, 0)[1]
+  if first and call('HLEN', groups) < 2 then breach('', 'jobs of groups are ready, but the groups are not known') end
   if call('ZCARD', prio) > 0 and call('LLEN', ready) + call('LLEN', staged) == 0 then
     breach('', 'prioritised jobs are ready, but nothing wakes a worker for them')
   end
+elseif source == 'lines' then
+  local page = call('ZSCAN', lines, cursor, 'COUNT', PAGE)
+  answer[1] = page[1]
+  for i = 1, #page[2], 2 do
+    local member = page[2][i]
+    check(sub(member, 13 + sunpack('>I2', member, 3)))
+  end
+elseif source == 'groups' then
+  local page = call('HSCAN', groups, cursor, 'COUNT', PAGE)
+  answer[1] = page[1]
+  for i = 1, #page[2], 2 do check_group(page[2][i], page[2][i + 1]) end
 elseif source == 'jobs' or source == 'running' then
   local page = call('HSCAN', source == 'jobs' and jobs or running, cursor, 'COUNT', PAGE)
   answer[1] = page[1]

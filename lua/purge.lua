@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- purge: delete expired records, and forget callers that are long gone; tell which workers share a name.
 --
--- KEYS: jobs completed failed cancelled workers meta
+-- KEYS: jobs completed failed cancelled workers meta groups opens
 -- ARGV: now limit
 -- Returns: {how many records, 1 if the queue holds nothing any more, then names of workers that two processes
 --   use at once}
@@ -9,7 +9,8 @@
 --   leaves no key but its rules.
 
 -- include: base
-local jobs, completed, failed, cancelled, workers, meta = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local jobs, completed, failed, cancelled, workers, meta, groups, opens =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local limit = tonumber(ARGV[2])
 -- include: packs
 -- include: seen
@@ -46,8 +47,15 @@ for i = 1, #fields, 2 do
     end
   end
 end
+-- Groups that are idle and whose rate has opened, and the queue's own.
+for _, name in ipairs(call('ZRANGEBYSCORE', opens, -now, '(0', 'LIMIT', 0, 1000)) do
+  call('ZREM', opens, name)
+  call('HDEL', groups, name)
+end
+local root = call('HLEN', groups) == 1 and call('HGET', groups, '')
+if root and (#root < 14 or sunpack('>I7', root, 8) <= now * 1000) then call('HDEL', groups, '') end
 -- Version 0.1.0 had its workers in a key of their own.
-local empty = left == 0 and call('EXISTS', jobs) == 0
+local empty = left == 0 and call('EXISTS', jobs) == 0 and call('EXISTS', groups) == 0
 if empty then
   local rules = call('HGET', meta, 'rules')
   call('DEL', meta, workers)

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- revive: make failed jobs run again, dead letters included.
 --
--- KEYS: jobs ready staged prio scheduled failing failed meta
+-- KEYS: jobs ready staged prio scheduled failing failed meta lines ring groups opens
 -- ARGV: now caller number delay payload, then ids
 --   delay    milliseconds until they are due
 --   payload  "=" and the new payload of each; "": theirs stay
@@ -10,8 +10,8 @@
 --   history: another seq, no attempts.
 
 -- include: base
-local jobs, ready, staged, prio, scheduled, failing, failed, meta =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local jobs, ready, staged, prio, scheduled, failing, failed, meta, lines, ring, groups, opens =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
 local caller, number = ARGV[2], ARGV[3]
 local due, payload = now + tonumber(ARGV[4]), ARGV[5]
 -- include: meta
@@ -20,6 +20,7 @@ local due, payload = now + tonumber(ARGV[4]), ARGV[5]
 -- include: record
 -- include: extras
 -- include: ready
+-- include: groups
 -- include: promote
 
 if ahead == 0 then return sub(noted, 19) end
@@ -54,5 +55,6 @@ for i = 6, #ARGV do
 end
 if planned and (not earliest or due < earliest) then wake() end
 status = table.concat(status)
+if grouped then save_groups(true) end
 remember(status)
 return status

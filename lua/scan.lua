@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- scan: one page of the jobs in one state.
 --
--- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled
+-- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled lines
 -- ARGV: now state limit cursor
 --   state   "Q" queued, "P" processing, "S" scheduled, "R" failing, "C", "F" or "X" ended
 --   cursor  "" for the first page, else what the page before gave
@@ -11,8 +11,8 @@
 --   job, and the cursor is the key of the last one listed. (`set_ttl` moves an ended job in this order.)
 
 -- include: base
-local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, lines =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
 local state, limit, cursor = ARGV[2], tonumber(ARGV[3]), ARGV[4]
 -- include: record
 -- include: extras
@@ -98,6 +98,23 @@ local function list_ready()
   end
 end
 
+-- Jobs of groups, by priority, group and place. Their scores are all 2^51 in a cursor, so that they follow all others.
+local LINES = 2251799813685248
+local function list_lines()
+  local low = from == LINES and '(' .. behind or '-'
+  while not full() do
+    local page = call('ZRANGEBYLEX', lines, low, '+', 'LIMIT', 0, 64)
+    if #page == 0 then return end
+    for _, member in ipairs(page) do
+      if full() then return end
+      local id = sub(member, 13 + sunpack('>I2', member, 3))
+      local record = call('HGET', jobs, id)
+      if record then add(id, record, LINES, member) end
+      low = '(' .. member
+    end
+  end
+end
+
 local function list_running()
   local list, all = {}, call('HGETALL', running)
   for i = 1, #all, 2 do
@@ -116,7 +133,8 @@ if state == 'Q' then
   while call('LMOVE', staged, ready, 'RIGHT', 'LEFT') do end
   if not from or from < 0 then list_set(prio, 8, nil, 0) end
   if not full() and (not from or from <= 0) then list_ready() end
-  if not full() then list_set(prio, 8, 1, math.huge) end
+  if not full() and (not from or from < LINES) then list_set(prio, 8, 1, math.huge) end
+  if not full() then list_lines() end
 elseif state == 'P' then
   list_running()
 elseif state == 'S' or state == 'R' then

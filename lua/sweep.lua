@@ -1,15 +1,16 @@
 #!lua flags=allow-oom
 -- sweep: take away those of the given jobs whose lease has expired.
 --
--- KEYS: jobs running ready staged prio completed failed cancelled meta
+-- KEYS: jobs running ready staged prio completed failed cancelled meta lines ring groups opens
 -- ARGV: now caller number channel queue stalled_error, then ids, oldest claim first
 -- Returns: {how many of the ids were looked at, from the last on; then for each job taken: id, state ("Q" recovered, "F" abandoned,
 --   "X" cancelled), attempts, stalls, worker}
 -- Invariants: idempotent; a swept job gets a new fence, so that its former holder's writes are refused.
 
 -- include: base
-local jobs, running, ready, staged, prio, completed, failed, cancelled, meta =
-  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local jobs, running, ready, staged, prio, completed, failed, cancelled, meta, lines, ring, groups, opens =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12],
+  KEYS[13]
 local caller, number = ARGV[2], ARGV[3]
 local channel, queue, stalled_error = ARGV[4], ARGV[5], ARGV[6]
 -- include: meta
@@ -18,6 +19,7 @@ local channel, queue, stalled_error = ARGV[4], ARGV[5], ARGV[6]
 -- include: record
 -- include: extras
 -- include: ready
+-- include: groups
 -- include: front
 -- include: ended
 
@@ -57,6 +59,7 @@ for i = #found, 1, -1 do
   local job = found[i]
   local id, worker = job.id, job.worker
   call('HDEL', running, id)
+  if grouped and group_of(job.extras) then end_run(group_of(job.extras)) end
   tick = tick + 1
   job.fence, job.stalls, job.updated = tick, job.stalls + 1, now
   add_attempt(job, stalled_error)
@@ -76,6 +79,9 @@ if #recovered > 0 then put_front(recovered) end
 for _, job in ipairs(found) do call('HSET', jobs, job.id, build(job)) end
 publish()
 if #found > 0 then
+  if grouped then save_groups(true) end
+  -- Who was told that nothing may start waits on this channel: more may now.
+  if counters[6] then announce() end
   local parts = {}
   for i, part in ipairs(answer) do parts[i] = spack('>I4', #part) .. part end
   remember(table.concat(parts))

@@ -1,5 +1,5 @@
 -- Creating jobs: not a function, but steps, since a function with so many upvalues costs a twentieth of insert. Needs:
--- base, meta, record, waiters, ready, packs, runs, KEYS jobs running ready prio scheduled failing completed failed
+-- base, meta, record, waiters, ready, groups, packs, runs, KEYS jobs running ready prio scheduled failing completed failed
 -- cancelled.
 --
 -- Given are `count` jobs, whose ids are list[from + 1] and so on, and whose bodies follow; their `runs` (see runs);
@@ -16,6 +16,7 @@ local first, created = tick + 1, 0
 local status, found, bytes = {}, {}, 0
 local fields, places, size = {}, {}, 0 -- what to HSET; where a job of this call stands in it
 local pushed, prioritised, planned, freed = {}, {}, {}, {}
+local placed, with_groups = {}, false -- ready jobs with a group, each with its id and group
 local unfiled = {} -- replaced completed jobs, by expiry
 local joined = {} -- running records that get a waiter
 local lapsed -- ids whose record cannot be read, as a set
@@ -64,7 +65,8 @@ local read, stride = 0, 8 -- how many records were read, and are read together: 
 local records
 for at = 1, #runs, RUN do
   local reuse, kind = sub(runs, at + 2, at + 2), byte(runs, at + 3)
-  local wait, extras = waiter ~= '' and kind % 2 == 1, kind % 4 >= 2
+  local wait, extras, named = waiter ~= '' and kind % 2 == 1, kind % 4 >= 2, kind % 8 >= 4
+  with_groups = with_groups or named
   local due, priority = sunpack('>I6h', runs, at + 5)
   local due_kind = byte(runs, at + 4)
   local debounce = due_kind == 98 or due_kind == 105
@@ -105,8 +107,10 @@ for at = 1, #runs, RUN do
       put(id, build(renewed))
       if back then
         created, room = created + 1, room + 1
-        local element = spack('>I7', renewed.mark) .. id
-        if priority == 0 then
+        local element, group = spack('>I7', renewed.mark) .. id, grouped and group_of(renewed.extras)
+        if group then
+          placed[#placed + 1] = { { core = renewed.core, mark = renewed.mark, extras = renewed.extras }, id, group }
+        elseif priority == 0 then
           pushed[#pushed + 1] = element
         else
           prioritised[#prioritised + 1] = -priority
@@ -146,6 +150,9 @@ for at = 1, #runs, RUN do
       if later then
         planned[#planned + 1] = due
         planned[#planned + 1] = seq .. id
+      elseif named then
+        local job = { core = sub(options, 2), mark = tick + created, extras = sub(body, 5, 4 + sunpack('>I4', body)) }
+        placed[#placed + 1] = { job, id, group_of(job.extras) }
       elseif priority == 0 then
         pushed[#pushed + 1] = seq .. id
       else
@@ -167,6 +174,8 @@ if created > 0 then
     local ids = lapsed
     -- include: leftovers
   end
+  if with_groups and not counters[7] then call('HSET', meta, 'grouped', '1') end
+  for _, one in ipairs(placed) do place_line(one[1], one[2], one[3]) end
   for key, gone in pairs(freed) do call('ZREM', key, unpack(gone)) end
   for expires, gone in pairs(unfiled) do unfile(expires, gone) end
   if #pushed > 0 then call('RPUSH', ready, unpack(pushed)) end

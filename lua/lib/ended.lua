@@ -45,6 +45,12 @@ local function post_cancel(worker, id, fence)
   post(mailbox, 'c' .. string.char(#queue) .. queue .. spack('>I2', #id) .. id .. spack('>I7', fence))
 end
 
+-- Tell who was told that nothing may start: it waits on this channel, see set_rules.
+local function announce()
+  local prefix = sub(channel, 1, -4)
+  redis.pcall(PUBLISH, byte(channel) == 123 and prefix .. 'resumed' or prefix .. queue .. ':resumed', '')
+end
+
 local function publish()
   for to, frames in pairs(outbox) do send(to, frames) end
 end

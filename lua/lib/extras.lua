@@ -1,6 +1,7 @@
 -- The fields that only some jobs have. Needs: base, record.
 --
--- A field is tag 1, size 4, data. The tags: "h" headers, "t" task, "g" group, "d" dead_letter_ttl (6; 0: it becomes no
+-- A field is tag 1, size 4, data. The tags: "g" group, always the first, "w" its weight (1; absent: 1), always behind
+-- it, "h" headers, "t" task, "d" dead_letter_ttl (6; 0: it becomes no
 -- letter; absent: WEEK), "l" until when a job that failed is kept (6), "s" saved by the last checkpoint, until the job
 -- ends, "a" a failed attempt or a stall, oldest first (at 6, attempt 4, size of worker 2, worker, error). A job without
 -- any has no extras, and costs no byte for them.

@@ -1,4 +1,5 @@
--- Taking a waiting job out of its index. Needs: base, meta, record, ready, search, KEYS ready prio scheduled failing.
+-- Taking a waiting job out of its index. Needs: base, meta, record, ready, groups, search, KEYS ready prio
+-- scheduled failing.
 
 -- Where the next job is looked for first: those of one call often stand behind each other.
 local next_place = 0
@@ -11,6 +12,8 @@ local function leave_index(job, id)
     call('ZREM', failing, seq_of(job) .. id)
   elseif job.state ~= 'Q' then
     return false
+  elseif grouped and group_of(job.extras) then
+    leave_line(job, id, group_of(job.extras))
   elseif priority_of(job) ~= 0 then
     call('ZREM', prio, spack('>I7', job.mark) .. id)
   else

@@ -1,4 +1,4 @@
--- Taking `ids`, a set, out of all indexes, wherever they are. Needs: base, meta, ready, packs,
+-- Taking `ids`, a set, out of all indexes, wherever they are. Needs: base, meta, ready, groups, packs,
 -- KEYS running ready prio scheduled failing completed failed cancelled.
 --
 -- For an id that is used again although its record could not be read: that does not tell where the id is indexed, and
@@ -23,6 +23,7 @@ for _, key in ipairs({ prio, scheduled, failing }) do
   end
   for _, member in ipairs(gone) do call('ZREM', key, member) end
 end
+if grouped then leave_lines(ids) end
 local filed = {} -- expiries
 for from = 0, call('ZCARD', completed) - 1, PAGE do
   local page = call('ZRANGE', completed, from, from + PAGE - 1, 'WITHSCORES')

@@ -9,13 +9,15 @@
 -- `named`: "1" if the queue was added to the set of queues. The answer of insert and exchange begins with it; there it
 -- is "new" when the queue does not know the caller: the queue may have been empty and dropped from the set since.
 -- `rules`: what the queue lets its workers claim, in the stored form of `jobqueue/storage/rules.py`; none as a rule.
+-- `grouped`: "1" if jobs with a group were ever created here: then there may be more to look at than plain lines.
 -- The other fields are callers: see calls.lua.
 local FLOOR = 1750000000000000
-local counters = call('HMGET', meta, 'tick', 'blanks', 'named', 'ended', caller, 'rules')
+local counters = call('HMGET', meta, 'tick', 'blanks', 'named', 'ended', caller, 'rules', 'grouped')
 local tick = math.max(tonumber(counters[1]) or 0, us, FLOOR)
 local blanks = tonumber(counters[2]) or 0
 local named = counters[3] or ''
 local ended_ever = tonumber(counters[4]) or 0
+local grouped = counters[6] or counters[7]
 
 -- With `note`, what is noted of the caller's call.
 local function save_meta(note)

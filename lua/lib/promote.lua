@@ -1,4 +1,4 @@
--- Scheduled jobs. Needs: base, record, ready, KEYS jobs scheduled failing.
+-- Scheduled jobs. Needs: base, record, ready, groups, KEYS jobs scheduled failing.
 --
 -- scheduled and failing hold seq (7 bytes) .. id, scored by the due time.
 
@@ -6,8 +6,10 @@
 local function put_back(job, id)
   tick = tick + 1
   job.state, job.mark = 'Q', tick
-  local element, priority = spack('>I7', job.mark) .. id, priority_of(job)
-  if priority == 0 then
+  local element, priority, group = spack('>I7', job.mark) .. id, priority_of(job), grouped and group_of(job.extras)
+  if group then
+    place_line(job, id, group)
+  elseif priority == 0 then
     call('RPUSH', ready, element)
   else
     call('ZADD', prio, -priority, element)

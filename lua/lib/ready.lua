@@ -1,8 +1,9 @@
--- The ready jobs. Needs: base, meta, record, KEYS ready staged prio.
+-- The ready jobs. Needs: base, meta, record, KEYS ready staged prio lines.
 --
 -- An element is position (7 bytes) .. id, so that elements of one priority sort by position: a tick at the
 -- back, FRONT - tick at the front, which is below every tick and falls. Priority 0
--- is the list staged + ready; the other priorities are the sorted set prio, scored by minus the priority.
+-- is the list staged + ready; the other priorities are the sorted set prio, scored by minus the priority. Jobs with a
+-- group are in neither: see groups.lua.
 -- An idle worker waits in BLMOVE ready -> staged. An empty element ("blank") in the list wakes one, or
 -- is left where a job was cancelled; it is skipped by whoever takes it.
 
@@ -22,5 +23,6 @@ local function wake()
 end
 
 local function ready_count()
-  return call('LLEN', ready) + call('LLEN', staged) - blanks + call('ZCARD', prio)
+  local count = call('LLEN', ready) + call('LLEN', staged) - blanks + call('ZCARD', prio)
+  return grouped and count + call('ZCARD', lines) or count
 end

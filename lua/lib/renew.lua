@@ -1,4 +1,4 @@
--- Replacing jobs that wait. Needs: base, meta, record, waiters, ready, search, leave, promote, names moved renew move, KEYS jobs running scheduled failing.
+-- Replacing jobs that wait. Needs: base, meta, record, waiters, ready, groups, search, leave, promote, names moved renew move, KEYS jobs running scheduled failing.
 moved = {} -- jobs that leave their place, each with its id and the record of before
 
 -- The fields of extras that stay with a job: its history.
@@ -29,8 +29,12 @@ function renew(id, record, options, due, debounce, extras, wait, body, position)
     .. '\0\0' .. seq_of(job)
   job.extras, job.payload, job.saving, job.updated = more .. history_of(job.extras), body, 0, now
   if wait then job.waiters = with_waiter(job.waiters, reply_to) end
-  local stays, back = job.state == 'Q' and due <= now and priority_of(job) == priority_of(old), false
-  if not stays then
+  local group, before = grouped and group_of(job.extras), grouped and group_of(old.extras)
+  local stays, back =
+    job.state == 'Q' and due <= now and priority_of(job) == priority_of(old) and group == before, false
+  if stays then
+    if group then reweigh(old, job, id, group) end
+  else
     moved[#moved + 1] = { id = id, old = old, job = job, due = due }
     if due <= now then
       job.state, job.mark, back = 'Q', position, true

@@ -1,7 +1,7 @@
 -- Runs of jobs to create with equal options. Needs: base.
 --
 -- A run is: how many 2, reuse 1 ("r" return, "f" rerun failed, "a" rerun), kind 1 (bits of its low half: 1 the caller
--- waits, 2 the jobs have extras, 8 they replace one that waits), due kind 1 ("d" delay, "a" instant; "b" and "i" the
+-- waits, 2 the jobs have extras, 4 these begin with a group, 8 they replace one that waits), due kind 1 ("d" delay, "a" instant; "b" and "i" the
 -- same, but not before the job that is replaced was due), due 6, priority 2, max_attempts 4, max_stalls 4,
 -- ttl 6. A body is the payload; where jobs have extras, size of extras 4, extras, payload.
 local RUN = 27
@@ -12,10 +12,12 @@ local function jobs_in(runs)
   return told
 end
 
--- Whether any of them replaces a job that waits.
-local function replaces(runs)
+-- Whether any of them replaces a job that waits; whether any has a group.
+local function looks_at(runs)
+  local replaces, named = false, false
   for at = 1, #runs, RUN do
-    if byte(runs, at + 3) % 16 >= 8 then return true end
+    local kind = byte(runs, at + 3)
+    replaces, named = replaces or kind % 16 >= 8, named or kind % 8 >= 4
   end
-  return false
+  return replaces, named
 end

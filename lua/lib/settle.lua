@@ -1,4 +1,4 @@
--- Ending a run in any way but the plain "completed". Needs: base, record, extras, ended,
+-- Ending a run in any way but the plain "completed". Needs: base, record, groups, extras, ended,
 -- packs, KEYS jobs running failing.
 --
 -- The data of "f" and "r" are size of summary 2, summary, error.
@@ -14,6 +14,7 @@ end
 local function settle(id, job, action, data, ttl, delay)
   if job.cancelling ~= 0 then action = 'x' end
   call('HDEL', running, id)
+  if grouped and group_of(job.extras) then end_run(group_of(job.extras)) end
   job.updated = now
   if action == 'c' then
     finish(job, id, 'C', data, now + ttl)

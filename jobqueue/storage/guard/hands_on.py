@@ -17,6 +17,7 @@ from jobqueue.storage.capabilities import (
     Finding,
     Hampered,
     HasSchema,
+    Limiting,
     Severity,
     Totals,
     require,
@@ -35,6 +36,7 @@ from jobqueue.storage.values import (
     LockInfo,
     Page,
     Rules,
+    Usage,
     WorkerInfo,
 )
 
@@ -113,6 +115,10 @@ class HandsOn(LoopBoundStorage[GuardSession]):
     async def get_rules(self, queue: str) -> AdmissionInfo:
         """Return the rules of a queue; see `jobqueue.storage.capabilities`."""
         return await self._admission().get_rules(queue)
+
+    async def usage(self, queue: str, groups: Sequence[str]) -> list[Usage]:
+        """Return where groups stand; see `jobqueue.storage.capabilities`."""
+        return await require(self._open_session().inner, Limiting, "limits").usage(queue, groups)
 
     def _admission(self) -> Admission:
         return require(self._open_session().inner, Admission, "pausing a queue")

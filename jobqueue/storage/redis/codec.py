@@ -90,9 +90,9 @@ def insert_args(jobs: Sequence[NewJob]) -> list[bytes]:
         if options != last:
             last = options
             # Jobs that differ in their extras only are one run: each has these in its body.
-            extras = pack_extras(job.headers, job.task, job.group, job.dead_letter_ttl)
+            extras = pack_extras(job.headers, job.task, job.group, job.dead_letter_ttl, job.weight)
             head = len(extras).to_bytes(4) + extras if extras else b""
-            alike = (*options[:_OPTIONS], bool(extras), job.conflict)
+            alike = (*options[:_OPTIONS], bool(extras), bool(job.group), job.conflict)
             if alike != run:
                 if run is not None:
                     runs.append(length.to_bytes(2) + _options(*run))
@@ -115,6 +115,7 @@ def _options(
     reuse: Reuse,
     wait: bool,  # noqa: FBT001
     extras: bool,  # noqa: FBT001
+    group: bool,  # noqa: FBT001
     conflict: Conflict,
 ) -> bytes:
     kind, due = (b"d", delay) if run_at is None else (b"a", run_at)
@@ -123,7 +124,7 @@ def _options(
     return b"".join(
         (
             _REUSE[reuse],
-            bytes((0x30 + wait + 2 * extras + 8 * (conflict is not Conflict.JOIN),)),
+            bytes((0x30 + wait + 2 * extras + 4 * group + 8 * (conflict is not Conflict.JOIN),)),
             kind,
             due.to_bytes(6),
             _CORE.pack(priority, max_attempts, max_stalls),

@@ -36,6 +36,8 @@ _SOURCES = (
     "completed",
     "failed",
     "cancelled",
+    "lines",
+    "groups",
 )
 
 

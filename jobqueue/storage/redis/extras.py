@@ -27,18 +27,25 @@ class Extras(NamedTuple):
 NO_EXTRAS = Extras()
 
 
-def pack_extras(headers: bytes, task: str, group: str, dead_letter_ttl: int | None) -> bytes:
+def pack_extras(headers: bytes, task: str, group: str, dead_letter_ttl: int | None, weight: int = 1) -> bytes:
     """Return the extras of a new job; nothing if it has none of these."""
     packed = b""
+    if group:  # first: there the scripts look for it
+        packed = _label(b"g", group)
+        if weight != 1:
+            packed += _FIELD.pack(b"w", 1) + bytes((weight,))
     if headers:
-        packed = _FIELD.pack(b"h", len(headers)) + headers
-    for tag, label in ((b"t", task), (b"g", group)):
-        if label:
-            text = label.encode()
-            packed += _FIELD.pack(tag, len(text)) + text
+        packed += _FIELD.pack(b"h", len(headers)) + headers
+    if task:
+        packed += _label(b"t", task)
     if dead_letter_ttl is not None:
         packed += _FIELD.pack(b"d", 6) + dead_letter_ttl.to_bytes(6)
     return packed
+
+
+def _label(tag: bytes, label: str) -> bytes:
+    text = label.encode()
+    return _FIELD.pack(tag, len(text)) + text
 
 
 def read_extras(data: bytes, at: int, end: int) -> Extras:

@@ -58,6 +58,10 @@ class QueueKeys(NamedTuple):
     cancelled: bytes
     workers: bytes
     meta: bytes
+    lines: bytes
+    ring: bytes
+    groups: bytes
+    opens: bytes
 
 
 class DocumentKeys(NamedTuple):

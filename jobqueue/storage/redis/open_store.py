@@ -235,7 +235,7 @@ class OpenStore(StoreSession):
             try:
                 answer = await asyncio.shield(claiming)
                 claimed = answer.jobs
-                signal.paused = answer.paused
+                signal.closed = answer.held
             except asyncio.CancelledError:
                 # The claim may happen all the same; its jobs would wait until their lease ends.
                 self.run(self._give_back(claiming, queue, worker, lease), "giving jobs back")
@@ -263,7 +263,7 @@ class OpenStore(StoreSession):
             self.run(self._give_back(claiming, queue, worker, lease), "giving jobs back")
             raise
         if answer is not None:
-            signal.paused = answer.paused
+            signal.closed = answer.held
         if answer is not None and (answer.mark or answer.jobs):
             self.names.used(queue, answer.mark)
         return answer

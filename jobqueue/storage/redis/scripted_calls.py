@@ -50,6 +50,7 @@ from jobqueue.storage.values import (
     SettleStatus,
     Swept,
     UpdateTtlStatus,
+    Usage,
     WorkerInfo,
 )
 
@@ -97,6 +98,8 @@ class ScriptExchanged(NamedTuple):
     next_due: int | None
     more: bool
     paused: bool
+    held: bool
+    """Jobs are ready, and the limit of the queue keeps them back."""
     jobs: list[Claimed]
 
 
@@ -360,9 +363,18 @@ class ScriptedCalls:
         rules, running, ready, due = await self._call("get_rules", queue)
         return AdmissionInfo(read_rules(queue, rules), running, ready, None if int(due) < 0 else int(due))
 
-    async def is_paused(self, queue: str) -> bool:
-        """Return whether nothing may be claimed, because of a rule of a later release, too."""
-        return bool((await self._call("get_rules", queue))[0])
+    async def usage(self, queue: str, groups: Sequence[str]) -> list[Usage]:
+        """Return where the first of these groups stand, one at least."""
+        reply = await self._call("usage", queue, *(group.encode() for group in groups))
+        return [
+            Usage(int(running), None if int(opens) < 0 else int(opens))
+            for running, opens in zip(reply[::2], reply[1::2], strict=True)
+        ]
+
+    async def is_closed(self, queue: str) -> bool:
+        """Return whether nothing may be claimed now, because of a rule of a later release, too."""
+        _, opens = await self._call("usage", queue, b"\n")
+        return int(opens) != 0
 
     async def _call_documents(self, name: str, space: str, *args: bytes) -> Any:
         code, keys = script(name), document_keys(self._prefix, space)
@@ -469,4 +481,6 @@ def _exchanged(reply: Any) -> ScriptExchanged:
     settled = [_SETTLED[status] for status in statuses.decode()]
     next_due = None if int(due) < 0 else int(due)
     jobs = codec.claimed(fences, reply, 5)
-    return ScriptExchanged(mark, settled, next_due, more == b"1", more == b"p", jobs)
+    return ScriptExchanged(
+        mark, settled, next_due, more == b"1", more == b"p", more in b"ph" and more != b"", jobs
+    )

@@ -32,7 +32,6 @@ from jobqueue.storage.redis.net.notices import warn_once
 from jobqueue.storage.redis.net.target import Target
 from jobqueue.storage.redis.net.url import parse_url
 from jobqueue.storage.redis.open_store import OpenStore, Settings
-from jobqueue.storage.rules import refuse_limits
 from jobqueue.storage.values import (
     AdmissionInfo,
     CancelStatus,
@@ -53,6 +52,7 @@ from jobqueue.storage.values import (
     SettleStatus,
     Swept,
     UpdateTtlStatus,
+    Usage,
     WorkerInfo,
 )
 
@@ -354,13 +354,18 @@ class RedisStorage(LoopBoundStorage[OpenStore]):
     async def set_rules(self, queue: str, rules: Rules | None, *, expected: Rules | None = None) -> bool:
         """Replace the rules of a queue; see `jobqueue.storage.capabilities`."""
         arguments.check_set_rules(queue, rules, expected)
-        refuse_limits(self, rules)
         return await self._open_session().steps.set_rules(queue, rules, expected)
 
     async def get_rules(self, queue: str) -> AdmissionInfo:
         """Return the rules of a queue; see `jobqueue.storage.capabilities`."""
         arguments.check_queue(queue)
         return await self._open_session().steps.get_rules(queue)
+
+    async def usage(self, queue: str, groups: Sequence[str]) -> list[Usage]:
+        """Return where groups stand; see `jobqueue.storage.capabilities.Limiting`."""
+        arguments.check_usage(queue, groups)
+        steps = self._open_session().steps
+        return await in_pieces(groups, [len(name) for name in groups], lambda some: steps.usage(queue, some))
 
     # -- documents --------------------------------------------------------------------------------
 

@@ -33,10 +33,10 @@ class Unlocks:
     async def wait_for_resume(self, queue: str, timeout: float) -> bool:
         """Wait until a queue is not paused; return False after ``timeout`` seconds."""
 
-        async def is_paused() -> bool:
-            return await self._steps.is_paused(queue)
+        async def is_closed() -> bool:
+            return await self._steps.is_closed(queue)
 
-        return await self._wait(self._steps.resumed_channel(queue), is_paused, timeout)
+        return await self._wait(self._steps.resumed_channel(queue), is_closed, timeout)
 
     async def _wait(self, channel: bytes, is_shut: Callable[[], Awaitable[bool]], timeout: float) -> bool:
         waiter = _Waiter()

@@ -95,8 +95,9 @@ class WorkSignal:
         self._give_back = give_back
         self._unblock = unblock
         self._until_resumed = until_resumed
-        self.paused = False
-        """Whether the last exchange found the queue paused: then jobs in the list are no reason to ask."""
+        self.closed = False
+        """Whether the last exchange found the queue paused or at its limit: then jobs in the list are no
+        reason to ask."""
         self._waiters: set[asyncio.Future[bool]] = set()
         self._connection: Connection | None = None
         self._client_id: int | None = None
@@ -118,7 +119,7 @@ class WorkSignal:
 
     async def wait(self, timeout: float) -> bool:
         """Return True early if there may be work, False after ``timeout`` seconds."""
-        if self.paused:
+        if self.closed:
             return await self._until_resumed(timeout)
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiters.add(future)
@@ -143,7 +144,7 @@ class WorkSignal:
         """
         if self._unheeded:
             return None
-        if self._claim is not None or self._polls() or self.paused:
+        if self._claim is not None or self._polls() or self.closed:
             await self.wait(timeout)
             return None
         claim = self._claim = _Claim(script, timeout)

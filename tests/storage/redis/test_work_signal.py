@@ -209,7 +209,7 @@ async def test_a_claimed_element_leaves_the_next_waiter_waiting(signal: WorkSign
 
 
 async def test_while_the_queue_is_paused_no_element_is_waited_for(signal: WorkSignal, server: Server) -> None:
-    signal.paused = True
+    signal.closed = True
     assert await signal.wait(30) is False
     assert await signal.claim([b"EVALSHA"], 30) is None
     server.resumed = True

@@ -1,0 +1,187 @@
+-- Groups. Needs: base, meta, record, ready, `grouped`, KEYS lines ring groups opens. Functions only where `grouped`.
+--
+-- A ready job with a group is not in ready or prio: its member of `lines` is priority 2 (32767 less it), size of
+-- group 2, group, position 7, weight 1, id; all have one score. Each line, of one group and priority, has a turn: its
+-- member of `ring` is priority 2 (as above), turn 7, group. A line that begins, and one that has taken its turn, gets
+-- the highest turn. `groups` is group -> running 4, tat 7, parked 1, and for each line priority 2, turn 7, left 1 (of
+-- the turn that it has begun; 0: it has not). The field '' is turn 7 (the last given), tat 7 (of the queue), and for
+-- each priority whose jobs without a group have taken a turn: priority 2, turn 7.
+-- A parked group, one that was found to be at its limit, has no member in ring; in `opens` it has the instant at
+-- which its rate opens, or inf: when a run of it ends. Its lines keep their turns. A group that is idle while its rate is
+-- not open has minus the instant at which it will be. Of others nothing is kept.
+-- What a call changes in `groups`, `ring` and `opens` is written at its end, by save_groups.
+local group_of, line_of, place_line, reweigh, leave_line, leave_lines, end_run, group_at, root, next_turn, save_groups
+if grouped then
+  local GROUP, NO_ROOT = 12, string.rep('\0', 14)
+  local touched, rooted, woken = {}, nil, false
+
+  -- The group of a job, nil without: extras begin with it.
+  function group_of(extras)
+    if byte(extras, 1) ~= 103 then return nil end
+    return sub(extras, 6, 5 + sunpack('>I4', extras, 2))
+  end
+
+  local function weight_of(extras)
+    local at = 6 + sunpack('>I4', extras, 2)
+    return byte(extras, at) == 119 and byte(extras, at + 5) or 1
+  end
+
+  -- What the members of a line begin with.
+  function line_of(priority, group) return spack('>I2I2', 32767 - priority, #group) .. group end
+
+  local function member_of(job, id, group)
+    return line_of(priority_of(job), group) .. spack('>I7', job.mark) .. string.char(weight_of(job.extras)) .. id
+  end
+
+  function root()
+    if not rooted then
+      local data = call('HGET', groups, '')
+      if not data or #data < 14 then data = NO_ROOT end
+      rooted = { turns = {} }
+      rooted.turn, rooted.tat = sunpack('>I7I7', data)
+      for at = 15, #data - 8, 9 do rooted.turns[sunpack('>I2', data, at)] = sunpack('>I7', data, at + 2) end
+    end
+    return rooted
+  end
+
+  function group_at(name)
+    local group = touched[name]
+    if not group then
+      local data = call('HGET', groups, name)
+      group = { name = name, running = 0, tat = 0, parked = false, lines = {}, was = {} }
+      if data and #data >= GROUP then
+        local parked
+        group.running, group.tat, parked = sunpack('>I4I7B', data)
+        group.parked = parked == 1
+        for at = GROUP + 1, #data - 9, 10 do
+          local priority, turn, left = sunpack('>I2I7B', data, at)
+          group.lines[priority] = { turn = turn, left = left }
+          if not group.parked then group.was[priority] = turn end
+        end
+      end
+      touched[name] = group
+    end
+    return group
+  end
+
+  function next_turn()
+    local all = root()
+    all.turn = all.turn + 1
+    return all.turn
+  end
+
+  -- Put a ready job, whose mark is its position, into the line of its group.
+  function place_line(job, id, name)
+    local group, priority = group_at(name), 32767 - priority_of(job)
+    call('ZADD', lines, 0, member_of(job, id, name))
+    if not group.lines[priority] then group.lines[priority] = { turn = next_turn(), left = 0 } end
+    if not group.parked then woken = true end
+  end
+
+  local function is_empty(priority, name)
+    local prefix = spack('>I2I2', priority, #name) .. name
+    return #call('ZRANGEBYLEX', lines, '[' .. prefix, '(' .. prefix .. '\255', 'LIMIT', 0, 1) == 0
+  end
+
+  -- What a job weighs has changed, and nothing else of its place.
+  function reweigh(old, job, id, name)
+    call('ZREM', lines, member_of(old, id, name))
+    call('ZADD', lines, 0, member_of(job, id, name))
+  end
+
+  local function leave_member(member, priority, name)
+    call('ZREM', lines, member)
+    if is_empty(priority, name) then group_at(name).lines[priority] = nil end
+  end
+
+  function leave_line(job, id, name) leave_member(member_of(job, id, name), 32767 - priority_of(job), name) end
+
+  -- Take a set of ids out of all lines, as leftovers does.
+  function leave_lines(ids)
+    local gone = {}
+    for from = 0, call('ZCARD', lines) - 1, 1000 do
+      for _, member in ipairs(call('ZRANGE', lines, from, from + 999)) do
+        local priority, size = sunpack('>I2I2', member)
+        if ids[sub(member, 13 + size)] then gone[#gone + 1] = { member, priority, sub(member, 5, 4 + size) } end
+      end
+    end
+    for _, one in ipairs(gone) do leave_member(one[1], one[2], one[3]) end
+  end
+
+  -- A run of a job of a group has ended.
+  function end_run(name)
+    local group = group_at(name)
+    group.running = math.max(0, group.running - 1)
+    group.ended = true
+  end
+
+  -- Write what has become of a group.
+  local function write(group)
+    local name, parts, removed, added = group.name, {}, {}, {}
+    for priority, line in pairs(group.lines) do
+      parts[#parts + 1] = spack('>I2I7B', priority, line.turn, line.left)
+    end
+    -- Parked because of its runs: one of them has ended.
+    if group.parked and group.ended and (call('ZSCORE', opens, name) or 'inf') == 'inf' then group.parked = false end
+    local idle = #parts == 0 and group.running == 0
+    if idle then group.parked = false end
+    for priority, turn in pairs(group.was) do
+      local line = group.lines[priority]
+      if group.parked or not line or line.turn ~= turn then
+        removed[#removed + 1] = spack('>I2I7', priority, turn) .. name
+      end
+    end
+    if #removed > 0 then call('ZREM', ring, unpack(removed)) end
+    if not group.parked then
+      for priority, line in pairs(group.lines) do
+        if group.was[priority] ~= line.turn then
+          added[#added + 1] = 0
+          added[#added + 1] = spack('>I2I7', priority, line.turn) .. name
+        end
+      end
+      if #added > 0 then
+        call('ZADD', ring, unpack(added))
+        woken = true
+      end
+    end
+    local lapse = math.ceil(group.tat / 1000)
+    if idle and lapse <= now then
+      call('HDEL', groups, name)
+      call('ZREM', opens, name)
+    else
+      call('HSET', groups, name, spack('>I4I7B', group.running, group.tat, group.parked and 1 or 0) .. table.concat(parts))
+      if idle then
+        call('ZADD', opens, string.format(WHOLE, -lapse), name)
+      elseif not group.parked then
+        call('ZREM', opens, name)
+      elseif group.until_ then
+        call('ZADD', opens, group.until_, name)
+      end
+    end
+    -- It may be looked at again in this call.
+    group.ended, group.until_, group.was = false, nil, {}
+    for priority, line in pairs(group.lines) do
+      if not group.parked then group.was[priority] = line.turn end
+    end
+  end
+
+  -- Write what has changed; whether it is the end of the call.
+  function save_groups(last)
+    for _, group in pairs(touched) do write(group) end
+    if not last then return end
+    if woken then wake() end
+    if next(touched) or rooted then
+      local left = call('HLEN', groups) - call('HEXISTS', groups, '')
+      rooted = root()
+      if left == 0 and rooted.tat <= now * 1000 then
+        call('HDEL', groups, '')
+      else
+        local parts = { spack('>I7I7', rooted.turn, rooted.tat) }
+        if left > 0 then
+          for priority, turn in pairs(rooted.turns) do parts[#parts + 1] = spack('>I2I7', priority, turn) end
+        end
+        call('HSET', groups, '', table.concat(parts))
+      end
+    end
+  end
+end

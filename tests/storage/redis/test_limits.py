@@ -1,0 +1,111 @@
+"""Limits and groups in Lua: the numbers are those of Python, and what is kept of groups fits together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jobqueue.model.limits import Limit
+from jobqueue.model.outcomes import Settlement
+from jobqueue.model.states import Action
+from jobqueue.storage.redis import RedisStorage
+from jobqueue.storage.rules import pack_rules
+from jobqueue.storage.values import NewJob, Rules
+from tests.model.limit_vectors import vectors
+from tests.services import Server
+from tests.storage.redis.support import run
+
+LIB = Path(__file__).parents[3] / "lua" / "lib"
+VECTORS, BATCH = 10_000, 1_000
+GOLDEN = """
+local stored = false
+{base}
+{limits}
+local answer = {{}}
+for i = 2, #ARGV do
+  local case = cjson.decode(ARGV[i])
+  now = case.now
+  local limit = limit_of(case.limit)
+  local granted, tat = admit(limit, case.running, case.tat, case.want)
+  local at = opens_at(limit, case.running, tat)
+  answer[#answer + 1] = string.format('%.0f %.0f %.0f', granted, tat, at or -1)
+end
+return answer
+"""
+RULES = Rules(queue=Limit(running=20), group=Limit(running=2))
+
+
+async def test_lua_comes_to_the_numbers_of_python(server: Server) -> None:
+    source = GOLDEN.format(base=(LIB / "base.lua").read_text(), limits=(LIB / "limits.lua").read_text())
+    cases = vectors(VECTORS)
+    for start in range(0, VECTORS, BATCH):
+        batch = cases[start : start + BATCH]
+        packed: list[str] = []
+        for limit, running, tat, now, want, *_ in batch:
+            stored: dict[str, Any] = json.loads(pack_rules(Rules(queue=limit)) or "{}").get("queue", {})
+            case = {"limit": stored, "running": running, "tat": tat, "now": now, "want": want}
+            packed.append(json.dumps(case))
+        answers = await run(server.url, "EVAL", source, "0", "0", *packed)
+        for case, answer in zip(batch, answers, strict=True):
+            granted, after, opens = (int(number) for number in answer.split())
+            assert (granted, after, None if opens < 0 else opens) == case[5:], case
+
+
+async def test_a_rule_that_a_script_does_not_know_closes_the_queue(
+    server: Server, storage: RedisStorage
+) -> None:
+    await storage.insert("q", [NewJob("a", b"")])
+    for rules in (
+        '{"later":1}',
+        '{"queue":{"later":1}}',
+        '{"group":3}',
+        '{"queue":{"rate":{"count":1}}}',
+        "nonsense",
+    ):
+        await run(server.url, "HSET", "{jq:q}:meta", "rules", rules)
+        answer = await storage.exchange("q", "w", [], 1, 1_000)
+        assert (answer.jobs, answer.paused) == ([], True), rules
+    await run(server.url, "HDEL", "{jq:q}:meta", "rules")
+    assert len((await storage.exchange("q", "w", [], 1, 1_000)).jobs) == 1
+
+
+async def breaches(storage: RedisStorage) -> list[str]:
+    other = storage.clone()
+    return [found.text for found in await other.check()]
+
+
+async def test_what_is_kept_of_groups_fits_together(server: Server, storage: RedisStorage) -> None:
+    assert await storage.set_rules("q", RULES)
+    jobs = [NewJob(f"{n}", b"", group=f"g{n % 7}", priority=n % 3, weight=1 + n % 2) for n in range(60)]
+    await storage.insert("q", jobs)
+    runs = (await storage.exchange("q", "w", [], 30, 60_000)).jobs
+    assert len(runs) == 14
+    await storage.cancel("q", [f"{n}" for n in range(20, 40)])
+    assert await breaches(storage) == []
+    await run(server.url, "HSET", "{jq:q}:groups", "g1", "short")
+    (found,) = await breaches(storage)
+    assert "g1 cannot be read" in found
+
+
+async def test_fsck_finds_what_does_not_fit(server: Server, storage: RedisStorage) -> None:
+    await storage.insert("q", [NewJob("a", b"", group="g"), NewJob("b", b"", group="g")])
+    (ring,) = await run(server.url, "ZRANGE", "{jq:q}:ring", "0", "-1")
+    await run(server.url, "ZREM", "{jq:q}:ring", ring)
+    assert any("is missing" in text for text in await breaches(storage))
+    await run(server.url, "ZADD", "{jq:q}:ring", "0", ring)
+    assert await breaches(storage) == []
+    member, _ = await run(server.url, "ZRANGE", "{jq:q}:lines", "0", "-1")
+    await run(server.url, "ZREM", "{jq:q}:lines", member)
+    assert any("not in the index ready" in text for text in await breaches(storage))
+
+
+async def test_no_key_is_left_of_groups_that_are_done(server: Server, storage: RedisStorage) -> None:
+    await storage.insert("q", [NewJob(f"{n}", b"", group=f"g{n}") for n in range(9)])
+    assert await run(server.url, "EXISTS", "{jq:q}:groups", "{jq:q}:ring", "{jq:q}:lines") == 3
+    claimed = (await storage.exchange("q", "w", [], 5, 60_000)).jobs
+    done = [Settlement(job.id, job.fence, Action.COMPLETE, b"") for job in claimed]
+    await storage.exchange("q", "w", done, 0, 60_000)
+    await storage.cancel("q", [f"{n}" for n in range(9)])
+    keys = ("groups", "ring", "lines", "opens")
+    assert await run(server.url, "EXISTS", *(f"{{jq:q}}:{key}" for key in keys)) == 0
