@@ -16,8 +16,9 @@ __all__ = ["Stream"]
 
 PING = 15.0
 """Seconds after which something is sent: so a proxy keeps the stream, and a peer that is gone is found."""
-LIFE = 600.0
-"""Seconds after which a stream ends. The browser opens another one, and is asked again who it is."""
+LIFE = 25.0
+"""Seconds after which a stream ends. The browser opens another one, and is asked again who it is. Short, since
+a server that is told to stop waits for its answers to end, and gets 30 seconds for that from most managers."""
 SEND = 10.0
 """Seconds that a peer may take to accept what is sent."""
 RETRY_AFTER = "60"
@@ -56,7 +57,7 @@ class Stream(Response):
             (b"x-accel-buffering", b"no"),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await self._write(send, "retry: 3000\n\n")
+        await self._write(send, "retry: 1000\n\n")
         until = self._clock.monotonic() + LIFE
         while not listener.over and self._clock.monotonic() < until:
             try:

@@ -61,7 +61,7 @@ def test_it_serves_a_store_until_it_is_told_to_stop(store: str) -> None:
         with urllib.request.urlopen(
             urllib.request.Request(f"{found[1]}/events?page=overview", headers=known), timeout=BOUND
         ) as stream:
-            assert stream.readline() == b"retry: 3000\n"
+            assert stream.readline() == b"retry: 1000\n"
             process.send_signal(signal.SIGTERM)  # it does not wait for the stream
             assert process.wait(BOUND) == 0
         assert "secret" not in process.stderr.read()

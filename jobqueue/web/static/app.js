@@ -3,7 +3,7 @@
 
 (() => {
   const POLL = 5000; // milliseconds between two polls, where there is no stream
-  const SELDOM = 30000; // between two refreshes that nothing asked for
+  const PATIENCE = 4000; // for a stream that ended to be open again: each ends now and then
   const TRY_STREAM = 60000; // until a stream that was refused is tried again
   const LEAST = 1000; // between two refreshes
   const body = document.body;
@@ -17,7 +17,7 @@
     if (!main || document.hidden) return true;
     if (main.querySelector("input[type=checkbox]:checked, [popover]:popover-open")) return true;
     const focused = document.activeElement;
-    if (focused && main.contains(focused) && focused.matches("input, textarea, select")) return true;
+    if (focused && main.contains(focused) && focused.matches("input:not([type=checkbox]), textarea, select")) return true;
     const selection = document.getSelection();
     return Boolean(selection && !selection.isCollapsed && main.contains(selection.anchorNode));
   }
@@ -50,6 +50,10 @@
   body.addEventListener("htmx:beforeSwap", (event) => {
     const text = event.detail.xhr.responseText;
     if (!text.includes('id="live"')) event.detail.shouldSwap = false; // not a page of ours: a proxy's, perhaps
+    if (isBusy()) { // since it was asked for
+      event.detail.shouldSwap = false;
+      wanted = true;
+    }
     open.clear();
     for (const each of live().querySelectorAll("details[open][id]")) open.add(each.id);
   });
@@ -90,8 +94,12 @@
     source.addEventListener("away", () => { show("away"); refresh(); });
     source.addEventListener("error", () => {
       // Closed: refused, so poll. Else the browser opens it again by itself.
-      if (source && source.readyState === EventSource.CLOSED) mute();
-      show("poll");
+      if (source && source.readyState === EventSource.CLOSED) {
+        mute();
+        show("poll");
+        return;
+      }
+      setTimeout(() => { if (source && source.readyState !== EventSource.OPEN) show("poll"); }, PATIENCE);
     });
   }
 
@@ -123,7 +131,6 @@
     listen();
     if (!body.dataset.stream) show("poll");
     setInterval(poll, POLL + Math.random() * 1000);
-    setInterval(refresh, SELDOM); // a listing may change although no count does
   }
 
   // -- times ----------------------------------------------------------------------------------------
