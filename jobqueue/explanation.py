@@ -15,6 +15,7 @@ from jobqueue.model.states import ENDED, JobState
 from jobqueue.model.worker_report import WorkerReport
 from jobqueue.runtime.text import one_line
 from jobqueue.stats import is_paused
+from jobqueue.storage.capabilities import Limiting
 from jobqueue.storage.contract import Storage
 from jobqueue.storage.values import Record, WorkerInfo
 from jobqueue.worker.self_report import read_reports
@@ -42,6 +43,12 @@ class ReasonKind(StrEnum):
     """Its last attempt failed; ``until``: when it is tried again."""
     PAUSED = "paused"
     """The queue is paused."""
+    QUEUE_LIMIT = "queue_limit"
+    """As many jobs of the queue run as may."""
+    GROUP_LIMIT = "group_limit"
+    """As many jobs of its group run as may."""
+    RATE = "rate"
+    """The rate of the queue, or of its group, is used up; ``until``: when one more job may start."""
     BEHIND = "behind"
     """It stands in line."""
     NO_WORKER = "no_worker"
@@ -102,10 +109,34 @@ async def _waiting(store: Storage, queue: str, record: Record) -> list[Reason]:
         if _none_handles(record.task, workers, reports or {}):
             reasons.append(Reason(ReasonKind.NO_HANDLER, _without_handler(record.task)))
     if not later:
+        reasons += await _limits(store, queue, record.group)
         behind = await _behind(store, queue, record)
         if behind or not reasons:
             reasons.append(Reason(ReasonKind.BEHIND, behind or _next(workers)))
     return reasons
+
+
+async def _limits(store: Storage, queue: str, group: str) -> list[Reason]:
+    """Return the limits that keep the jobs of a group, or those without, from starting now."""
+    if not isinstance(store, Limiting):
+        return []
+    names = ["", group] if group else [""]
+    usages = await store.usage(queue, names)
+    reasons: list[Reason] = []
+    for name, (running, opens_in) in zip(names, usages, strict=True):
+        whose = f"its group {name!r}" if name else f"queue {queue!r}"
+        if opens_in is None:
+            kind = ReasonKind.GROUP_LIMIT if name else ReasonKind.QUEUE_LIMIT
+            reasons.append(Reason(kind, f"{running} jobs of {whose} run, which is the limit"))
+        elif opens_in > 0:
+            until = instant(round(store.clock.time() * 1000) + opens_in)
+            text = f"{whose} has started as many jobs as its rate allows until {_precise(until)}"
+            reasons.append(Reason(ReasonKind.RATE, text, until))
+    return reasons
+
+
+def _precise(at: datetime) -> str:
+    return at.isoformat(timespec="milliseconds")
 
 
 def _ended(record: Record) -> Reason:
@@ -157,6 +188,7 @@ def _without_handler(task: str) -> str:
 
 async def _behind(store: Storage, queue: str, record: Record) -> str:
     """Say how many jobs are in front; empty if none is."""
+    takes_turns = bool(record.group) and isinstance(store, Limiting)
     counts = await store.counts(queue)
     if counts.queued > LINE:
         return f"up to {counts.queued - 1} jobs are in front of it"
@@ -164,14 +196,19 @@ async def _behind(store: Storage, queue: str, record: Record) -> str:
     cursor: str | None = None
     while read < LINE:
         page = await store.scan(queue, JobState.QUEUED, LINE - read, cursor)
-        front += sum((-other.priority, other.seq) < place for other in page.records)
+        front += sum(
+            (-other.priority, other.seq) < place
+            for other in page.records
+            if not takes_turns or other.group == record.group
+        )
         read += len(page.records)
         cursor = page.cursor
         if cursor is None:
             break
     if not front:
         return ""
-    return "1 job is in front of it" if front == 1 else f"{front} jobs are in front of it"
+    text = "1 job is in front of it" if front == 1 else f"{front} jobs are in front of it"
+    return f"{text} in its group {record.group!r}; groups take turns" if takes_turns else text
 
 
 def _next(workers: Sequence[WorkerInfo]) -> str:

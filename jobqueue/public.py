@@ -60,9 +60,11 @@ from jobqueue.events import (
 )
 from jobqueue.explanation import Explanation, Reason, ReasonKind
 from jobqueue.jobs import JobFilter, JobPage
+from jobqueue.limits import QueueLimits
 from jobqueue.maintenance.leadership import LeaderElection
 from jobqueue.maintenance.reaper import Reaper
 from jobqueue.model.backoff import Backoff
+from jobqueue.model.limits import Limits, Rate
 from jobqueue.model.outcomes import AbortedReason, FailureReason, Fatal, Retry
 from jobqueue.model.serde import JsonSerde, MsgpackSerde, Serde
 from jobqueue.model.states import JobState
@@ -144,6 +146,7 @@ __all__ = [
     "LeadershipAcquired",
     "LeadershipLost",
     "LeaseLostError",
+    "Limits",
     "MaxRetriesError",
     "MemoryStorage",
     "MsgpackSerde",
@@ -155,9 +158,11 @@ __all__ = [
     "Processed",
     "Queue",
     "QueueFullError",
+    "QueueLimits",
     "QueueStarted",
     "QueueStats",
     "QueueStopped",
+    "Rate",
     "Reaper",
     "ReaperStats",
     "Reason",

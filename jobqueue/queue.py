@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, Self, get_args
 
 from jobqueue.client.explain import stored_or_not
+from jobqueue.client.group_weight import GroupWeight, check_group_weight
 from jobqueue.client.new_jobs import JobBuilder
 from jobqueue.client.results import EnqueueRequest, EnqueueResult, answers_of
 from jobqueue.client.room import OnFull, check_on_full
@@ -28,6 +29,7 @@ from jobqueue.emitter import Emitter
 from jobqueue.errors import InvalidArgumentError, JobQueueError
 from jobqueue.events import JobEnqueued, QueueEvent, QueueStarted, QueueStopped
 from jobqueue.jobs import QueueJobs, QueueView
+from jobqueue.limits import QueueLimits, check_limits
 from jobqueue.model.backoff import Backoff
 from jobqueue.model.checks import (
     check_bool,
@@ -39,6 +41,7 @@ from jobqueue.model.checks import (
     millis,
 )
 from jobqueue.model.generics import P, R
+from jobqueue.model.limits import Limits
 from jobqueue.model.serde import Serde, check_serde
 from jobqueue.model.states import ENDED
 from jobqueue.observe.logs import EventLog
@@ -95,6 +98,12 @@ class Queue(Operations[P, R], Serverless[P, R]):
             by ``queue.jobs``; its id is free after ``result_ttl``. 0: none. Travels with the job.
         handler_patience: seconds for which a job may meet workers without the handler of its task before it
             fails as ``no_handler``.
+        limits: how many jobs may run and start, on all workers together; kept in the store when the queue
+        starts,
+            unless an operator has set others there: see `QueueLimits`. ``None``: what is there stays.
+        group_weight: how many jobs a group may start in its turn, 1 to 100: a function of the group's name,
+        or a
+            mapping, in which groups that are missing have 1. Travels with the job.
 
     Raises `InvalidArgumentError` for a value out of range.
     """
@@ -122,6 +131,8 @@ class Queue(Operations[P, R], Serverless[P, R]):
         lifespan: Callable[[Queue[Any, Any]], AbstractAsyncContextManager[Any]] | None = None,
         handler_patience: float = 60.0,
         dead_letter_ttl: float = 604_800.0,
+        limits: Limits | None = None,
+        group_weight: GroupWeight | None = None,
     ) -> None:
         self.name = check_queue_name(name)
         super().__init__(f"queue {name!r}", "Queue")
@@ -140,6 +151,7 @@ class Queue(Operations[P, R], Serverless[P, R]):
             check_serde("payload_serde", payload_serde),
             check_count("max_payload_bytes", max_payload_bytes, high=512 * 1024 * 1024),
             _dead_letter_ttl(dead_letter_ttl),
+            check_group_weight(group_weight),
         )
         self._result_serde: Serde[Any] = check_serde("result_serde", result_serde)
         self._backoff = Backoff.exponential(1.0) if backoff is None else backoff
@@ -170,6 +182,8 @@ class Queue(Operations[P, R], Serverless[P, R]):
             )
         )
         """The schedules of this queue: see `QueueSchedules`."""
+        self.limits = QueueLimits(self.name, self._open_store, check_limits(limits))
+        """The limits of this queue: see `QueueLimits`."""
         self.schedule = self.schedules.of_task
         """Declares a schedule of a task: a decorator, see `QueueSchedules.of_task`."""
         self._set_parts()
@@ -301,6 +315,7 @@ class Queue(Operations[P, R], Serverless[P, R]):
         )  # fmt: skip
         try:
             await session.start()
+            await self.limits.declare(self._storage)
             await self.schedules.declare(self._storage)
             if self._works:
                 await session.work(self._execution(session), self._options)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from jobqueue.model.checks import instant
+from jobqueue.model.limits import Limits
 from jobqueue.model.names import REAPER_LOCK, REAPERS, place_of
 from jobqueue.model.states import JobState
 from jobqueue.model.worker_report import SPAN, merged, quantile
-from jobqueue.storage.capabilities import Admission
+from jobqueue.storage.capabilities import Admission, Limiting
 from jobqueue.storage.contract import Storage
-from jobqueue.storage.values import Counts, WorkerInfo
+from jobqueue.storage.values import Counts, Rules, WorkerInfo
 from jobqueue.worker.self_report import read_reports
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "age",
     "counts_by_state",
     "is_paused",
+    "limits_of",
     "queue_stats",
     "reapers",
 ]
@@ -82,12 +84,14 @@ class QueueStats:
     ``None`` without any."""
     wait_p95: float | None
     """The same for 95 % of them."""
+    limits: Limits | None = None
+    """What holds for the queue and its groups; ``None`` if the store has no limits."""
 
 
 async def queue_stats(store: Storage, name: str) -> QueueStats:
     """Read the figures of a queue."""
-    counts, workers, sweeping, paused = await asyncio.gather(
-        store.counts(name), store.workers(name), reapers(store), is_paused(store, name)
+    counts, workers, sweeping, rules = await asyncio.gather(
+        store.counts(name), store.workers(name), reapers(store), _rules(store, name)
     )
     reports = await read_reports(store, name, [known.worker for known in workers])
     by_name = reports or {}
@@ -96,7 +100,7 @@ async def queue_stats(store: Storage, name: str) -> QueueStats:
     places = {known.worker: _place(known, by_name) for known in workers}
     return QueueStats(
         name=name,
-        paused=paused,
+        paused=rules.paused,
         counts=by_state,
         total=sum(by_state.values()),
         oldest_age=None if counts.oldest is None else age(store, counts.oldest),
@@ -114,12 +118,23 @@ async def queue_stats(store: Storage, name: str) -> QueueStats:
         rate=None if reports is None else round(sum(one.ended for one in by_name.values()) / SPAN, 3),
         wait_p50=quantile(waits, 0.5),
         wait_p95=quantile(waits, 0.95),
+        limits=limits_of(rules) if isinstance(store, Limiting) else None,
     )
 
 
 async def is_paused(store: Storage, name: str) -> bool:
     """Return whether a queue is paused; one of a store that cannot pause is not."""
-    return isinstance(store, Admission) and (await store.get_rules(name)).rules.paused
+    return (await _rules(store, name)).paused
+
+
+async def _rules(store: Storage, name: str) -> Rules:
+    return (await store.get_rules(name)).rules if isinstance(store, Admission) else Rules()
+
+
+def limits_of(rules: Rules) -> Limits:
+    """Return the limits in the rules of a queue."""
+    queue, group = rules.queue, rules.group
+    return Limits(running=queue.running, rate=queue.rate, group_running=group.running, group_rate=group.rate)
 
 
 async def reapers(store: Storage) -> list[ReaperStats]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from jobqueue.client.group_weight import GroupWeight, weight_of
 from jobqueue.client.results import EnqueueRequest
 from jobqueue.client.room import OnFull, check_on_full
 from jobqueue.errors import InvalidArgumentError, TooLargeError
@@ -45,6 +46,7 @@ class JobBuilder:
     max_bytes: int
     dead_letter_ttl: int | None = None
     """Milliseconds; ``None``: as stores do by themselves."""
+    group_weight: GroupWeight | None = None
 
     def build(
         self,
@@ -92,6 +94,7 @@ class JobBuilder:
                 reuse if type(reuse) is Reuse else check_member("reuse", Reuse, reuse),
                 wait,
                 group=check_label("group", group),
+                weight=weight_of(group, self.group_weight),
                 dead_letter_ttl=self.dead_letter_ttl,
                 conflict=_JOIN if conflict is _JOIN else _check_conflict(conflict, delay),
             )

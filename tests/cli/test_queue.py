@@ -111,3 +111,32 @@ def test_clear_asks_on_a_terminal(made, data):
     narrow = shown("queue", "ls", "-s", made, columns=40)
     assert all(len(re.sub(r"\x1b\[[\d;]*m", "", line)) <= 40 for line in narrow.splitlines())
     assert "queued" in narrow
+
+
+def test_limits_are_shown_set_and_given_back(made, cli, data):
+    data("enqueue", "a", "{}", "-s", made, "-q", "mail")
+    none = {"running": None, "rate": None, "group_running": None, "group_rate": None}
+    assert data("queue", "limits", "mail", "-s", made) == {"queue": "mail", "limits": none, "set_by": None}
+    options = ("--running", "5", "--rate", "100/60+20", "--group-rate", "3")
+    found = data("queue", "limits", "mail", "-s", made, *options)
+    rate, group_rate = {"count": 100, "per": 60.0, "burst": 20}, {"count": 3, "per": 1.0, "burst": 1}
+    assert found["limits"] == none | {"running": 5, "rate": rate, "group_rate": group_rate}
+    assert found["set_by"] == "operator"
+    assert data("queue", "show", "mail", "-s", made)["limits"] == found["limits"]
+    table = cli("queue", "limits", "mail", "-s", made).stdout
+    assert re.search(r"^rate +100 in 60 s, 20 at once$", table, re.MULTILINE)
+    assert data("queue", "limits", "mail", "-s", made, "--reset")["set_by"] == "program"
+    assert data("queue", "limits", "mail", "-s", made, "--none")["limits"] == none
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--running", "0"), ("--running", "x"), ("--rate", "0"), ("--rate", "1/0"), ("--rate", "fast"),
+        ("--rate", "nan/1"), ("--group-rate", "-1"), ("--none", "--reset"), ("--none", "--running", "3"),
+    ],
+)  # fmt: skip
+def test_bad_limits_are_refused(options, made, data, cli):
+    data("enqueue", "a", "{}", "-s", made, "-q", "mail")
+    cli("queue", "limits", "mail", "-s", made, *options, code=2)
+    assert data("queue", "limits", "mail", "-s", made)["set_by"] is None

@@ -47,6 +47,7 @@ OWNERS: dict[str, Any] = {
     "clock": jobqueue.testing.FakeClock,
     "queue.jobs": jobs.QueueJobs,
     "queue.sync": jobqueue.SyncQueue,
+    "queue.limits": jobqueue.QueueLimits,
     "queue.schedules": schedules.QueueSchedules,
     "queue.schedule": schedules.QueueSchedules.of_task,
     "queue.task": registry.Tasks.__call__,

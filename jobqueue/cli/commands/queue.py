@@ -11,6 +11,7 @@ import click
 
 from jobqueue.cli.choosing import confirm, confirm_options
 from jobqueue.cli.client import client, is_used, opened, require_queues, shared_storage
+from jobqueue.cli.commands.limits import limits
 from jobqueue.cli.exits import Exit, Failure
 from jobqueue.cli.options import (
     QUEUE_VARIABLE,
@@ -37,6 +38,9 @@ T = TypeVar("T")
 @click.group()
 def queue() -> None:
     """Look at queues as a whole; pause, resume, drain and clear one."""
+
+
+queue.add_command(limits)
 
 
 def _name() -> Callable[[F], F]:
