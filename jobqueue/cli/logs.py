@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import click
 
 from jobqueue.cli.options import option
+from jobqueue.observe.json_logs import JobFields, JsonFormatter
 from jobqueue.runtime.text import printable
 
 __all__ = ["configure_logging", "log_options"]
@@ -31,7 +30,8 @@ def log_options() -> Callable[[F], F]:
 def configure_logging(level: str, form: str) -> None:
     """Log to stderr from now on, whatever was configured before."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json() if form == "json" else _Text())
+    handler.setFormatter(JsonFormatter() if form == "json" else _Text())
+    handler.addFilter(JobFields())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
@@ -42,22 +42,3 @@ class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         # What handlers raise ends up here: it must not steer the terminal, nor pass for a line of the log.
         return printable(super().format(record)).replace("\n", "\n    ")
-
-
-_FIELDS = ("job_id", "queue", "task", "attempt", "worker_id", "reason", "duration")
-"""Attributes of a log record that identify its job."""
-
-
-class _Json(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, object] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "process": record.process,
-            "message": record.getMessage(),
-        }
-        line |= {name: value for name in _FIELDS if (value := getattr(record, name, None)) is not None}
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)

@@ -24,6 +24,7 @@ from jobqueue.cli.commands.reaper import reaper
 from jobqueue.cli.commands.schedule import schedule
 from jobqueue.cli.commands.schema import schema
 from jobqueue.cli.commands.stats import stats
+from jobqueue.cli.commands.top import top
 from jobqueue.cli.commands.watch import watch
 from jobqueue.cli.commands.web import web
 from jobqueue.cli.commands.worker import worker
@@ -126,6 +127,6 @@ def main(*, debug: bool) -> None:  # noqa: ARG001 - read from the context where 
 job.add_command(explain)
 for _command in (
     demo, worker, reaper, web, enqueue, wait, watch, status, cancel, job, dead, queue, schedule,
-    stats, guard, schema, doctor, fsck, completion,
+    stats, top, guard, schema, doctor, fsck, completion,
 ):  # fmt: skip
     main.add_command(_command)

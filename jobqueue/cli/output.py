@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "as_json",
+    "cell",
     "console",
     "emit_json",
     "fields_table",
@@ -43,7 +44,7 @@ def styled(text: str, style: str) -> Text:
     """Return a cell with a style of rich, for terminals."""
     from rich.text import Text
 
-    return Text(_cell(text), style=style)
+    return Text(cell(text), style=style)
 
 
 def as_json(value: Any) -> str:
@@ -74,8 +75,8 @@ def write_line(cells: Iterable[object]) -> None:
     out = console()
     with _writing():
         with out.capture() as captured:
-            for place, cell in enumerate(cells):
-                out.print("  " if place else "", _as_cell(cell), sep="", end="", soft_wrap=True)
+            for place, value in enumerate(cells):
+                out.print("  " if place else "", _as_cell(value), sep="", end="", soft_wrap=True)
         click.echo(captured.get(), color=True)
 
 
@@ -159,7 +160,7 @@ def fitted(
         return [table]
     if last_may_be_cut:
         last = table.columns[-1]
-        widest = max(out.measure(cell).maximum for cell in last.cells)
+        widest = max(out.measure(each).maximum for each in last.cells)
         if widest - excess >= LEAST_CUT:
             last.overflow, last.no_wrap, last.max_width = "ellipsis", True, widest - excess
             return [table]
@@ -169,8 +170,9 @@ def fitted(
 def _as_cell(value: object) -> str | Text:
     from rich.text import Text
 
-    return value if isinstance(value, Text) else _cell(value)
+    return value if isinstance(value, Text) else cell(value)
 
 
-def _cell(value: object) -> str:
+def cell(value: object) -> str:
+    """Return the text of a cell, on one line and safe to print; ``-`` for ``None``."""
     return "-" if value is None else printable(str(value)).replace("\n", "\\n").replace("\t", "\\t")

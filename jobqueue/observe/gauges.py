@@ -12,7 +12,7 @@ from jobqueue.model.states import JobState
 from jobqueue.stats import age, counts_by_state, is_paused, reapers
 from jobqueue.storage.contract import Storage
 
-__all__ = ["GuardGauges", "QueueGauges", "StoreGauges", "read_gauges"]
+__all__ = ["GuardGauges", "QueueGauges", "StoreGauges", "guard_gauges", "read_gauges"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +75,17 @@ async def read_gauges(store: Storage, names: Collection[str], more: int = 0) -> 
         up = False
     found = await asyncio.gather(*(_queue_gauges(store, name) for name in chosen))
     queues = tuple(gauges for gauges in found if gauges is not None)
-    guard = None
-    if isinstance(store, _Guarded):
-        known = store.guard
-        guard = GuardGauges(breaker=known.breaker, buffered=known.buffered, lost=known.lost)
-    return StoreGauges(up=up and len(queues) == len(chosen), queues=queues, reapers=sweeping, guard=guard)
+    return StoreGauges(
+        up=up and len(queues) == len(chosen), queues=queues, reapers=sweeping, guard=guard_gauges(store)
+    )
+
+
+def guard_gauges(store: Storage) -> GuardGauges | None:
+    """Return how the guard of an open store does; ``None`` if it has none."""
+    if not isinstance(store, _Guarded):
+        return None
+    guard = store.guard
+    return GuardGauges(breaker=guard.breaker, buffered=guard.buffered, lost=guard.lost)
 
 
 async def _queue_gauges(store: Storage, name: str) -> QueueGauges | None:

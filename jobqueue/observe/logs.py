@@ -71,6 +71,11 @@ def log_event(event: Event) -> None:
             _log_job(event)
         case JobFailing() | JobFailed():
             _log_failure(event)
+        case JobStalled(id, queue, worker_id, stalls=stalls, failed=True):
+            log.error(
+                "job %r of %s failed (stalled): worker %s lost its lease, the %s. that was lost",
+                id, queue, worker_id, stalls, extra={**_fields(event), "reason": "stalled"},
+            )  # fmt: skip
         case JobStalled(id, queue, worker_id):
             log.warning("job %r of %s: worker %s lost its lease", id, queue, worker_id, extra=_fields(event))
         case JobRequeued(id, queue) | JobCancelled(id, queue):
@@ -78,9 +83,10 @@ def log_event(event: Event) -> None:
         case QueueStarted(queue, worker_id) | QueueStopped(queue, worker_id):
             log.info("queue %s %s, worker %s", queue, event.name, worker_id, extra=_fields(event))
         case LeadershipAcquired(id, term):
-            log.info("reaper %s leads, term %d", id, term)
+            log.info("reaper %s leads, term %d", id, term, extra={"reaper_id": id, "term": term})
         case LeadershipLost(id, term, why):
-            log.info("reaper %s no longer leads term %d: %s", id, term, why)
+            fields = {"reaper_id": id, "term": term, "reason": why}
+            log.info("reaper %s no longer leads term %d: %s", id, term, why, extra=fields)
         case ErrorOccurred(error, doing):
             log.error("%s: %s: %s", doing, type(error).__name__, error, extra=_fields(event))
         case _:
@@ -127,6 +133,7 @@ _FIELDS = {
     "worker_id": "worker_id",
     "reason": "reason",
     "seconds": "duration",
+    "delay": "delay",
 }
 """Attributes of events, and their names in a log record."""
 

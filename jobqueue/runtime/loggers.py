@@ -12,13 +12,15 @@ from types import TracebackType
 from typing import Any
 
 from jobqueue.errors import user_code
-from jobqueue.runtime.text import printable
+from jobqueue.runtime.text import printable, shortened
 
 __all__ = ["get_logger"]
 
 _HERE = str(Path(__file__).parents[1])
 _LONGEST = 32_768
 """Characters of a traceback that are logged: a message in it may be of any size."""
+_LONGEST_PART = 8_192
+"""Characters of one part of a message, such as the text of an exception."""
 _PLAIN = (int, float, type(None))
 
 
@@ -49,10 +51,10 @@ class _Shown:
         self._value = value
 
     def __str__(self) -> str:
-        return _indented(str(self._value))
+        return _indented(shortened(str(self._value), _LONGEST_PART))
 
     def __repr__(self) -> str:
-        return _indented(repr(self._value))
+        return _indented(shortened(repr(self._value), _LONGEST_PART))
 
 
 def _indented(text: str) -> str:
@@ -64,9 +66,7 @@ def _traceback(error: BaseException) -> str:
         lambda: "".join(traceback.format_exception(type(error), error, _outside(error.__traceback__))),
         lambda bad: f"<formatting the traceback raised {type(bad).__name__}>",
     )
-    if len(text) > _LONGEST:
-        return f"{text[: _LONGEST // 2]}\n...\n{text[-_LONGEST // 2 :]}"
-    return text
+    return shortened(text, _LONGEST)
 
 
 def _outside(frames: TracebackType | None) -> TracebackType | None:

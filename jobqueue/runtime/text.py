@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["one_line", "printable", "printable_json"]
+__all__ = ["one_line", "printable", "printable_json", "shortened"]
 
 _CONTROL = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]|[\ud800-\udfff]"
@@ -24,3 +24,11 @@ def printable_json(text: str) -> str:
 def one_line(text: str) -> str:
     """Return printable text on one line."""
     return printable(" ".join(text.split()))
+
+
+def shortened(text: str, longest: int) -> str:
+    """Return the text, or its first and last part if it has more than ``longest`` characters."""
+    if len(text) <= longest:
+        return text
+    half = longest // 2
+    return f"{text[:half]}\n... {len(text)} characters in all ...\n{text[-half:]}"

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -41,6 +42,10 @@ class Terminal:
 
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
+
+    def interrupt(self) -> None:
+        """Send what Ctrl-C sends to the processes of a terminal."""
+        self._process.send_signal(signal.SIGINT)
 
     def wait(self) -> int:
         """Read to the end; return the exit code."""

@@ -14,7 +14,7 @@ from rich.console import Console
 from jobqueue import Queue
 from jobqueue.cli import output
 from jobqueue.cli.exits import Exit, Failure, failure
-from jobqueue.cli.logs import _Json, _Text
+from jobqueue.cli.logs import _Text
 from jobqueue.cli.output import as_json, fitted, rows_table
 from jobqueue.errors import (
     ErrorInfo,
@@ -29,6 +29,7 @@ from jobqueue.errors import (
     StorageUnavailableError,
     WaitTimeoutError,
 )
+from jobqueue.observe.json_logs import JsonFormatter
 from jobqueue.runtime.text import one_line, printable
 
 INFO = ErrorInfo("ValueError", "no")
@@ -138,7 +139,7 @@ def test_json_logs_are_one_line_with_the_traceback():
     try:
         raise ValueError("two\nlines")
     except ValueError as error:
-        line = _Json().format(record("it failed", exc_info=(type(error), error, error.__traceback__)))
+        line = JsonFormatter().format(record("it failed", exc_info=(type(error), error, error.__traceback__)))
     assert "\n" not in line
     parsed = json.loads(line)
     assert parsed["level"] == "error"
@@ -146,7 +147,9 @@ def test_json_logs_are_one_line_with_the_traceback():
 
 
 def test_json_logs_say_which_job_a_line_is_about():
-    line = json.loads(_Json().format(record("it failed", job_id="a", queue="mail", attempt=2, duration=0.5)))
+    line = json.loads(
+        JsonFormatter().format(record("it failed", job_id="a", queue="mail", attempt=2, duration=0.5))
+    )
     assert (line["job_id"], line["queue"], line["attempt"], line["duration"]) == ("a", "mail", 2, 0.5)
     assert "task" not in line
 
