@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import signal
 import subprocess
@@ -124,3 +125,26 @@ def test_the_web_application_answers_with_results_and_states(start: Start) -> No
         with urllib.request.urlopen(request, timeout=BOUND) as answer:
             assert (answer.status, answer.read()) == (200, b'{"words":%d}' % words)
     assert get(port, "/texts/hamlet") == (200, '{"state":"completed","words":2}')
+
+
+def test_what_waits_is_run_without_a_worker(start: Start, tmp_path: Path) -> None:
+    enqueue = start("-m", "jobqueue", "enqueue", "text:1", '"to be or not"', "-q", "words")
+    assert enqueue.wait(BOUND) == 0, enqueue.communicate()
+    for expected in ("1 completed, 0 failed, 0 recovered\n", "0 completed, 0 failed, 0 recovered\n"):
+        assert start("serverless.py").communicate(timeout=BOUND) == (expected, "")
+
+
+def test_a_program_of_its_own_shows_metrics_and_logs(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("prometheus_client")
+    port = free_port()
+    monkeypatch.setenv("METRICS_PORT", str(port))
+    worker = start("observed.py")
+    asked = start("-m", "jobqueue", "enqueue", "text:1", '"to be or not"', "-q", "words", "--wait")
+    assert asked.wait(BOUND) == 0, asked.communicate()
+    deadline = time.monotonic() + BOUND
+    while 'jobqueue_jobs_ended_total{queue="words",' not in get(port, "/metrics")[1]:
+        assert time.monotonic() < deadline
+    worker.send_signal(signal.SIGTERM)
+    printed, errors = worker.communicate(timeout=BOUND)
+    assert (worker.returncode, errors) == (0, "")
+    assert any(json.loads(line).get("queue") == "words" for line in printed.splitlines())
