@@ -145,26 +145,25 @@ def rendered(found: Overview, trends: Trends, width: int, lines: int | None = No
 
 
 def _queues(queues: Sequence[QueueStats], trends: Trends, width: int) -> Table:
-    table: list[list[object]] = [
-        ["queue", *(name for _, name in _SHOWN), "oldest", "rate", "wait p95", "trend"],
-        *(
-            [
-                f"{queue.name} (paused)" if queue.paused else queue.name,
-                *(queue.counts[state] for state, _ in _SHOWN),
-                _seconds(queue.oldest_age), None if queue.rate is None else f"{queue.rate:g}/s",
-                _seconds(queue.wait_p95), trends.bars(queue.name),
-            ]
-            for queue in queues
-        ),
+    head: list[object] = ["queue", *(name for _, name in _SHOWN), "oldest", "rate", "wait p95", "trend"]
+    rows: list[list[object]] = [
+        [
+            f"{queue.name} (paused)" if queue.paused else queue.name,
+            *(queue.counts[state] for state, _ in _SHOWN),
+            _seconds(queue.oldest_age), None if queue.rate is None else f"{queue.rate:g}/s",
+            _seconds(queue.wait_p95), trends.bars(queue.name),
+        ]
+        for queue in queues
     ]  # fmt: skip
+    table = [head, *rows]
     for name in _SPARED:
         widths = [max(len(cell(value)) for value in column) for column in zip(*table, strict=True)]
         if sum(widths) + 2 * len(widths) <= width:
             break
-        place = table[0].index(name)
+        place = head.index(name)
         for row in table:
             del row[place]
-    return _table([str(name) for name in table[0]], table[1:])
+    return _table([str(name) for name in head], rows)
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
