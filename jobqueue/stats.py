@@ -26,6 +26,7 @@ __all__ = [
     "is_paused",
     "limits_of",
     "queue_stats",
+    "read_rules",
     "reapers",
 ]
 
@@ -91,7 +92,7 @@ class QueueStats:
 async def queue_stats(store: Storage, name: str) -> QueueStats:
     """Read the figures of a queue."""
     counts, workers, sweeping, rules = await asyncio.gather(
-        store.counts(name), store.workers(name), reapers(store), _rules(store, name)
+        store.counts(name), store.workers(name), reapers(store), read_rules(store, name)
     )
     reports = await read_reports(store, name, [known.worker for known in workers])
     by_name = reports or {}
@@ -124,10 +125,11 @@ async def queue_stats(store: Storage, name: str) -> QueueStats:
 
 async def is_paused(store: Storage, name: str) -> bool:
     """Return whether a queue is paused; one of a store that cannot pause is not."""
-    return (await _rules(store, name)).paused
+    return (await read_rules(store, name)).paused
 
 
-async def _rules(store: Storage, name: str) -> Rules:
+async def read_rules(store: Storage, name: str) -> Rules:
+    """Return the rules of a queue; one of a store that keeps none has none."""
     return (await store.get_rules(name)).rules if isinstance(store, Admission) else Rules()
 
 

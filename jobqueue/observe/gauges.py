@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from jobqueue.errors import JobQueueError
+from jobqueue.model.limits import Limits
 from jobqueue.model.states import JobState
-from jobqueue.stats import age, counts_by_state, is_paused, reapers
+from jobqueue.stats import age, counts_by_state, limits_of, read_rules, reapers
 from jobqueue.storage.contract import Storage
 
 __all__ = ["GuardGauges", "QueueGauges", "StoreGauges", "guard_gauges", "read_gauges"]
@@ -24,6 +25,7 @@ class QueueGauges:
     oldest_age: float | None
     workers: int
     paused: bool
+    limits: Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +93,8 @@ def guard_gauges(store: Storage) -> GuardGauges | None:
 async def _queue_gauges(store: Storage, name: str) -> QueueGauges | None:
     """Return the figures of a queue; ``None`` if the store does not answer."""
     try:
-        counts, workers, paused = await asyncio.gather(
-            store.counts(name), store.workers(name), is_paused(store, name)
+        counts, workers, rules = await asyncio.gather(
+            store.counts(name), store.workers(name), read_rules(store, name)
         )
     except JobQueueError:
         return None
@@ -101,5 +103,6 @@ async def _queue_gauges(store: Storage, name: str) -> QueueGauges | None:
         counts=counts_by_state(counts),
         oldest_age=None if counts.oldest is None else age(store, counts.oldest),
         workers=len(workers),
-        paused=paused,
+        paused=rules.paused,
+        limits=limits_of(rules),
     )

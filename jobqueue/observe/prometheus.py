@@ -28,6 +28,7 @@ from prometheus_client.registry import Collector
 
 from jobqueue.errors import InvalidArgumentError
 from jobqueue.maintenance.reaper import Reaper
+from jobqueue.model.limits import Limits, Rate
 from jobqueue.observe.gauges import StoreGauges
 from jobqueue.observe.looks import Look, looks_at, wait_for, wait_in_loop
 from jobqueue.observe.metrics import COUNTERS, TIMES, Metric, QueueLabels, watch
@@ -49,6 +50,10 @@ _OLDEST = Metric(
 )
 _WORKERS = Metric("jobqueue_workers", ("queue",), "Workers that were seen within the last minute.")
 _PAUSED = Metric("jobqueue_queue_paused", ("queue",), "Whether the queue is paused.")
+_LIMIT = Metric(
+    "jobqueue_limit", ("queue", "limit"),
+    "Limits of a queue, and of each of its groups: jobs at once, and starts per second.",
+)  # fmt: skip
 _UP = Metric("jobqueue_store_up", (), "Whether the store has answered all that it was asked for this.")
 _REAPERS = Metric("jobqueue_reapers", (), "Reapers that sweep the store.")
 _LEADER = Metric("jobqueue_reaper_leader", (), "Whether a reaper of this process sweeps.")
@@ -63,7 +68,7 @@ _UNWRITTEN = Metric(
 )
 
 GAUGES = (
-    _JOBS, _OLDEST, _WORKERS, _PAUSED, _UP, _REAPERS, _LEADER, _LAG, _BREAKER, _BUFFERED, _UNWRITTEN,
+    _JOBS, _OLDEST, _WORKERS, _PAUSED, _LIMIT, _UP, _REAPERS, _LEADER, _LAG, _BREAKER, _BUFFERED, _UNWRITTEN,
 )  # fmt: skip
 """What is read from the store, or from this process, when it is asked for."""
 _known: WeakSet[Metrics] = WeakSet()
@@ -164,6 +169,11 @@ def _store_families(found: Sequence[StoreGauges]) -> Iterator[Family]:
         yield _gauge(_OLDEST, {(name,): queue.oldest_age or 0.0 for name, queue in queues.items()})
         yield _gauge(_WORKERS, {(name,): queue.workers for name, queue in queues.items()})
         yield _gauge(_PAUSED, {(name,): queue.paused for name, queue in queues.items()})
+        limits: dict[tuple[str, ...], float] = {
+            (name, limit): value for name, queue in queues.items() for limit, value in _limits(queue.limits)
+        }
+        if limits:
+            yield _gauge(_LIMIT, limits)
     for gauges in found[:1]:
         if gauges.reapers is not None:
             yield _gauge(_REAPERS, {(): gauges.reapers})
@@ -172,6 +182,14 @@ def _store_families(found: Sequence[StoreGauges]) -> Iterator[Family]:
             yield _gauge(_BREAKER, {(state,): state == guard.breaker for state in _BREAKER_STATES})
             yield _gauge(_BUFFERED, {(): guard.buffered})
             yield CounterMetricFamily(_UNWRITTEN.name, _UNWRITTEN.help, guard.lost)
+
+
+def _limits(limits: Limits) -> Iterator[tuple[str, float]]:
+    """Yield those limits that there are, by name: numbers of jobs, and starts per second."""
+    for name in ("running", "rate", "group_running", "group_rate"):
+        limit: int | Rate | None = getattr(limits, name)
+        if limit is not None:
+            yield name, limit.count / limit.per if isinstance(limit, Rate) else limit
 
 
 class _Collector(Collector):

@@ -148,3 +148,31 @@ def test_a_program_of_its_own_shows_metrics_and_logs(start: Start, monkeypatch: 
     printed, errors = worker.communicate(timeout=BOUND)
     assert (worker.returncode, errors) == (0, "")
     assert any(json.loads(line).get("queue") == "words" for line in printed.splitlines())
+
+
+def test_a_tenant_with_two_jobs_does_not_wait_for_one_with_twenty(start: Start) -> None:
+    printed, errors = start("tenants.py").communicate(timeout=BOUND)
+    assert errors == ""
+    order = printed.split()
+    assert sorted(order) == sorted([*(f"a{number}" for number in range(20)), "b0", "b1"])
+    assert max(order.index("b0"), order.index("b1")) < 8
+
+
+def test_a_web_application_shows_its_jobs_in_a_dashboard(start: Start) -> None:
+    if any(importlib.util.find_spec(name) is None for name in ("uvicorn", "fastapi", "jinja2")):
+        unavailable("uvicorn, fastapi, jinja2")
+    port = free_port()
+    start("-m", "uvicorn", "shop:app", "--port", str(port), "--log-level", "warning")
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/texts/hamlet", method="POST")
+    deadline = time.monotonic() + BOUND
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=BOUND) as answer:
+                assert answer.status == 202
+            break
+        except urllib.error.URLError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    status, page = get(port, "/jobs/")
+    assert status == 200
+    assert "words" in page

@@ -14,7 +14,17 @@ pytest.importorskip("prometheus_client")
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from jobqueue import App, InvalidArgumentError, Job, MemoryStorage, Queue, Reaper, StorageUnavailableError
+from jobqueue import (
+    App,
+    InvalidArgumentError,
+    Job,
+    Limits,
+    MemoryStorage,
+    Queue,
+    Rate,
+    Reaper,
+    StorageUnavailableError,
+)  # fmt: skip
 from jobqueue.observe import looks
 from jobqueue.observe.gauges import read_gauges
 from jobqueue.observe.prometheus import Metrics, instrument
@@ -108,6 +118,16 @@ async def test_a_reaper_shows_all_queues_its_leadership_and_late_schedules(
     assert found["jobqueue_reaper_leader",] == 1
     assert found["jobqueue_schedule_lag_seconds",] == 0
     assert "jobqueue_reapers" in {name for name, *_ in found}
+
+
+async def test_the_limits_that_there_are_are_shown(registry: CollectorRegistry) -> None:
+    limits = Limits(running=5, group_rate=Rate(30, per=60.0))
+    async with Queue("memory://", "mail", limits=limits) as queue:
+        found = values(await instrument(queue, registry=registry).render())
+    assert {key: value for key, value in found.items() if key[0] == "jobqueue_limit"} == {
+        ("jobqueue_limit", "running", "mail"): 5,
+        ("jobqueue_limit", "group_rate", "mail"): 0.5,
+    }
 
 
 @pytest.mark.parametrize("fault", ["silent", "refuses"])
