@@ -94,7 +94,7 @@ def _tell_tasks() -> None:
 
 
 async def _worker(spec: dict[str, Any], recorder: Recorder) -> None:
-    storage = open_storage(spec["url"])
+    storage = open_storage(spec["url"], spec["ledger"])
     _time_claims(storage, recorder)
     queue: Queue[Any, Any] = Queue(
         storage,
@@ -174,7 +174,7 @@ def expected(id: str) -> str:
 async def _reaper(spec: dict[str, Any], recorder: Recorder) -> None:
     del recorder
     election = LeaderElection(lock_ttl=LEASE, renewal_interval=0.5, acquire_retry_interval=0.5)
-    reaper = Reaper(spec["url"], sweep_interval=0.3, leader_election=election)
+    reaper = Reaper(open_storage(spec["url"], spec["ledger"]), sweep_interval=0.3, leader_election=election)
     await _serve(reaper)
 
 
@@ -184,7 +184,7 @@ async def _producer(spec: dict[str, Any], recorder: Recorder) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     draw = random.Random(spec["seed"])
     queue: Queue[Any, Any] = Queue(
-        open_storage(spec["url"]),
+        open_storage(spec["url"], spec["ledger"]),
         QUEUE,
         max_stalls=MAX_STALLS,
         backoff=Backoff.fixed(0.1),

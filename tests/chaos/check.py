@@ -39,6 +39,8 @@ class Model(NamedTuple):
     lease: float
     """Seconds."""
     max_attempts: int = 3
+    guarded: bool = False
+    """Whether the store may forget outcomes, and no job."""
 
 
 @dataclass
@@ -102,7 +104,7 @@ class _Judge:
                 self._wrong("nobody looked how it ended")
             elif final.state in OUTCOMES or (final.state is None and story.cancelled):
                 self._verdict.ended += 1
-            elif final.state is None and forgettable:
+            elif final.state is None and forgettable and not self._model.guarded:
                 self._verdict.forgotten += 1
             else:
                 self._verdict.lost += 1

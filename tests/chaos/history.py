@@ -113,7 +113,7 @@ class Fault(Line):
 
     event: ClassVar[str] = "fault"
     kind: str
-    """``kill``, ``stop``, ``freeze``, ``cut``, ``slow``, ``starved``, ``restart``, ``rollback``,
+    """``kill``, ``stop``, ``freeze``, ``cut``, ``slow``, ``starved``, ``restart``, ``rollback``, ``wipe``,
     ``failover``, ``clock``."""
     target: int | None = None
     """The process that it hit; ``None``: all of them."""

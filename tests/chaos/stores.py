@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jobqueue import PostgresStorage
+from jobqueue import PostgresLedger, PostgresStorage
 from tests.services import BINARIES, Server
 from tests.storage.postgres.server import PostgresServer
 from tests.storage.redis.proxy import ChaosProxy
@@ -23,6 +23,7 @@ class Files:
 
     faults: tuple[str, ...] = ()
     proxy: ChaosProxy | None = None
+    ledger: str | None = None
 
     def __init__(self, directory: Path) -> None:
         self.url = self.direct = (directory / "store").as_uri()
@@ -39,6 +40,8 @@ class Served:
     """A server behind a proxy."""
 
     faults: tuple[str, ...] = ("cut", "slow", "restart", "rollback")
+    ledger: str | None = None
+    """URL of the ledger of a guarded store."""
 
     def __init__(self, server: Any) -> None:
         self.server = server
@@ -114,6 +117,34 @@ class RedisLike(Served):
         super().__init__(Server(BINARIES[flavour](), "--appendonly", "yes", "--appendfsync", "everysec"))
 
 
+class Guarded(Served):
+    """Redis without persistence, guarded by PostgreSQL: its data go with its process, and no job does."""
+
+    faults = ("cut", "slow", "wipe")
+
+    def __init__(self) -> None:
+        super().__init__(Server(BINARIES["redis"]()))
+        self._postgres = PostgresServer(settings={"synchronous_commit": "on", "full_page_writes": "on"})
+
+    async def open(self) -> None:
+        """Start both, with the tables of the ledger."""
+        await super().open()
+        await asyncio.to_thread(self._postgres.start)
+        self.ledger = self._postgres.url
+        await PostgresLedger(self.ledger).apply_schema()
+
+    async def close(self) -> None:
+        """End both and delete their data."""
+        await super().close()
+        self._postgres.remove()
+
+    async def wipe(self) -> None:
+        """Kill the server; it comes back empty."""
+        self.server.kill()
+        await asyncio.sleep(AWAY)
+        await self._start()
+
+
 class Postgres(Served):
     """PostgreSQL that answers when the log is written: that survives the end of its processes."""
 
@@ -131,4 +162,5 @@ STORES: dict[str, Callable[[Path], Any]] = {
     "redis": lambda _directory: RedisLike("redis"),
     "valkey": lambda _directory: RedisLike("valkey"),
     "postgres": lambda _directory: Postgres(),
+    "guard": lambda _directory: Guarded(),
 }

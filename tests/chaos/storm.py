@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobqueue import JobQueueError, JobState, Storage, open_storage
+from jobqueue import GuardedStorage, JobQueueError, JobState, Storage, open_storage
 from jobqueue.model.states import ENDED
 from tests.chaos.actors import LATE, LEASE, QUEUE
 from tests.chaos.check import Model, Verdict, judge
@@ -24,7 +24,7 @@ from tests.chaos.history import Recorder, read
 
 ROOT = Path(__file__).parents[2]
 CAST = ("producer", "producer", "worker", "worker", "worker", "reaper", "reaper")
-WEIGHTS = {"kill": 6, "freeze": 2, "cut": 2, "slow": 1, "restart": 1, "rollback": 1}
+WEIGHTS = {"kill": 6, "freeze": 2, "cut": 2, "slow": 1, "restart": 1, "rollback": 1, "wipe": 2}
 VICTIMS = {"worker": 6, "reaper": 2, "producer": 1}
 PROBE = 0.2
 """Seconds in which a store answers unless a frozen process holds its lock."""
@@ -33,6 +33,8 @@ SLOW = 100_000
 HEALS_WITHIN = 90.0
 """Seconds in which all jobs end and all calls are answered when nothing is done any more."""
 BATCH = 500
+UNTOLD = 2.0
+"""Seconds before a wipe in which outcomes may not be in the ledger: then a job runs again."""
 
 
 @dataclass
@@ -66,9 +68,10 @@ class Report:
 class Mother:
     """The process that forks the actors."""
 
-    def __init__(self, directory: Path, url: str) -> None:
+    def __init__(self, directory: Path, url: str, ledger: str | None = None) -> None:
         self._directory = directory
         self._url = url
+        self._ledger = ledger
         self._process: asyncio.subprocess.Process | None = None
         self._forked = 0
 
@@ -95,6 +98,7 @@ class Mother:
             "pause": plan.pause,
             "result_ttl": plan.result_ttl,
             "url": self._url,
+            "ledger": self._ledger,
             "history": str(self._directory / "history"),
             "log": str(self._directory / "log"),
         }
@@ -118,7 +122,7 @@ class Storm:
         self._draw = random.Random(f"storm {plan.seed}")
         self._history = directory / "history"
         self._recorder = Recorder(self._history)
-        self._mother = Mother(directory, store.url)
+        self._mother = Mother(directory, store.url, store.ledger)
         self.actors: dict[int, str] = {}
         """The roles of the processes that live."""
         self._gone: list[str] = []
@@ -133,7 +137,7 @@ class Storm:
 
     async def run(self) -> Report:
         """Do it and judge it."""
-        storage = open_storage(self._store.direct)
+        storage = open_storage(self._store.direct, self._store.ledger)
         await storage.open()
         try:
             async with self.cast():
@@ -145,7 +149,7 @@ class Storm:
                     probing.cancel()
         finally:
             await storage.close()
-        verdict = judge(read(self._history), Model(LEASE))
+        verdict = judge(read(self._history), Model(LEASE, guarded=self._store.ledger is not None))
         verdict.problems += self._gone
         return Report(verdict, self.done)
 
@@ -199,6 +203,9 @@ class Storm:
                     store.proxy.rate = SLOW
                     await asyncio.sleep(self._draw.uniform(0.2, 1.0))
                     store.proxy.rate = 0
+            case "wipe":
+                with self._recorder.fault("wipe", lost=UNTOLD):
+                    await store.wipe()
             case "restart":
                 with self._recorder.fault("restart"):
                     await store.restart()
@@ -281,6 +288,10 @@ class Storm:
     async def _over(self, storage: Storage) -> bool:
         if any(role == "producer" and _lives(pid) for pid, role in self.actors.items()):
             return False
+        if isinstance(storage, GuardedStorage):
+            known = await storage.guard.stats(QUEUE)
+            if known.pending or known.processing or known.failed:
+                return False
         counts = (await storage.counts(QUEUE))._asdict()
         return not any(counts[state] for state in JobState if state not in ENDED)
 

@@ -19,7 +19,7 @@ FEWEST = 20
 """Jobs that even a busy machine gets through."""
 
 
-@pytest.mark.parametrize("name", ["file", "redis", "valkey", "postgres"])
+@pytest.mark.parametrize("name", ["file", "redis", "valkey", "guard", "postgres"])
 async def test_processes_under_random_faults_leave_a_history_that_fits(name: str, tmp_path: Path) -> None:
     report = await storm(name, tmp_path, Plan(SECONDS, SEED, every=0.4))
     assert report.verdict.problems == [], report
