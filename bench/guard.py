@@ -3,7 +3,8 @@
     python -m bench guard [--quick]
 
 ``enqueue``: callers in a loop of single enqueues, on Redis alone and on Redis with a guard, in turns.
-``added`` is the difference of the medians. ``memory``: what Python holds for 10,000 jobs that were enqueued
+``added`` is the difference of the medians; beside it, what PostgreSQL needs to commit one small row, which is
+the least that it can be. ``memory``: what Python holds for 10,000 jobs that were enqueued
 and claimed, by tracemalloc. ``compared``: `guard.reconcile` with 10,000 live jobs of which none is lost, then
 with Redis wiped. Private servers: Redis without persistence, PostgreSQL with fsync on.
 """
@@ -20,6 +21,8 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
+
+import asyncpg
 
 from bench.measure import Series, machine, run, table
 from bench.postgres_server import Database, Server
@@ -82,8 +85,21 @@ class Bench:
                 seconds = time.perf_counter() - began
             return percentile(taken, 0.5) * 1e3, len(taken) / seconds
 
+    async def commit(self) -> float:
+        """Return the milliseconds of the median commit of one small row, without anything of ours."""
+        connection = await asyncpg.connect(self.ledger)
+        taken: list[float] = []
+        await connection.execute("create table if not exists bare (at float8)")
+        for _ in range(self.jobs[1]):
+            began = time.perf_counter()
+            await connection.execute("insert into bare values ($1)", began)
+            taken.append(time.perf_counter() - began)
+        await connection.close()
+        return percentile(taken, 0.5) * 1e3
+
     async def round(self) -> None:
         """Measure enqueues once, of both."""
+        self.note("a commit of PostgreSQL alone, p50", "ms", await self.commit())
         for in_flight in (1, 100):
             alone, rate = await self.enqueue(RedisStorage(self.redis.url), in_flight)
             with_guard, guarded_rate = await self.enqueue(self.guarded(), in_flight)

@@ -86,7 +86,14 @@ from jobqueue.worker.once import Processed
 
 if TYPE_CHECKING:
     from jobqueue.storage.file import FileStorage
-    from jobqueue.storage.guard import GuardedStorage, GuardEvent, GuardStats, PostgresLedger, Reconciled
+    from jobqueue.storage.guard import (
+        GuardedStorage,
+        GuardEvent,
+        GuardNotice,
+        GuardStats,
+        PostgresLedger,
+        Reconciled,
+    )
     from jobqueue.storage.postgres import PostgresStorage
     from jobqueue.storage.redis import Confirm, RedisStorage
     from jobqueue.tasks.task import SyncTask, Task
@@ -116,6 +123,7 @@ __all__ = [
     "Fatal",
     "FileStorage",
     "GuardEvent",
+    "GuardNotice",
     "GuardStats",
     "GuardedStorage",
     "Handler",
@@ -200,6 +208,7 @@ _ON_DEMAND = {
     "Confirm": "jobqueue.storage.redis",
     "FileStorage": "jobqueue.storage.file",
     "GuardEvent": "jobqueue.storage.guard",
+    "GuardNotice": "jobqueue.storage.guard",
     "GuardStats": "jobqueue.storage.guard",
     "GuardedStorage": "jobqueue.storage.guard",
     "PostgresLedger": "jobqueue.storage.guard",

@@ -3,6 +3,14 @@
 from jobqueue.storage.guard.control import Guard
 from jobqueue.storage.guard.ledger import PostgresLedger
 from jobqueue.storage.guard.store import GuardedStorage
-from jobqueue.storage.guard.values import GuardEvent, GuardStats, Reconciled
+from jobqueue.storage.guard.values import GuardEvent, GuardNotice, GuardStats, Reconciled
 
-__all__ = ["Guard", "GuardEvent", "GuardStats", "GuardedStorage", "PostgresLedger", "Reconciled"]
+__all__ = [
+    "Guard",
+    "GuardEvent",
+    "GuardNotice",
+    "GuardStats",
+    "GuardedStorage",
+    "PostgresLedger",
+    "Reconciled",
+]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from jobqueue.model.checks import check_count, check_id, check_queue_name
+from jobqueue.model.checks import check_callable, check_count, check_id, check_queue_name
 from jobqueue.model.states import JobState
 from jobqueue.storage.guard.ledger import PostgresLedger
+from jobqueue.storage.guard.notices import Notices
 from jobqueue.storage.guard.session import GuardSession
-from jobqueue.storage.guard.values import CODES, GuardEvent, GuardStats, Reconciled
+from jobqueue.storage.guard.values import CODES, GuardEvent, GuardNotice, GuardStats, Reconciled
 
 __all__ = ["Guard"]
 
@@ -16,12 +17,21 @@ __all__ = ["Guard"]
 class Guard:
     """The operator's view of a `GuardedStorage`. Its calls need an open store.
 
-    They raise `StorageUnavailableError` while PostgreSQL is away; `breaker` and `buffered` always answer.
+    They raise `StorageUnavailableError` while PostgreSQL is away; the properties always answer.
     """
 
-    def __init__(self, session: Callable[[], GuardSession], ledger: PostgresLedger) -> None:
+    def __init__(self, session: Callable[[], GuardSession], ledger: PostgresLedger, notices: Notices) -> None:
         self._session = session
         self._ledger = ledger
+        self._notices = notices
+
+    def listen(self, listener: Callable[[GuardNotice], None]) -> None:
+        """Call a function with what befalls the guard of this process, also before the store is opened.
+
+        In the event loop: it must not block. What it raises is logged.
+        """
+        check_callable("listener", listener)
+        self._notices.add(listener)
 
     @property
     def breaker(self) -> str:
@@ -35,8 +45,23 @@ class Guard:
 
     @property
     def lost(self) -> int:
-        """Number of writes of this process that found no room while the ledger was away."""
+        """Number of writes of this process that found no room while the ledger was away, or were refused."""
         return self._session().outbox.lost
+
+    @property
+    def waited(self) -> float:
+        """Seconds that callers in this process have waited for the ledger to catch up, all together."""
+        return self._session().outbox.waited
+
+    @property
+    def brought_back(self) -> int:
+        """Number of jobs that this process has given back to the store."""
+        return self._session().reconciler.brought_back
+
+    @property
+    def losses(self) -> int:
+        """How often this process has found the store wiped or set back."""
+        return self._session().losses
 
     async def stats(self, queue: str | None = None) -> GuardStats:
         """Count the jobs of the ledger, or those of one queue in it."""

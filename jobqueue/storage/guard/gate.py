@@ -8,6 +8,7 @@ from typing import ParamSpec, TypeVar
 from jobqueue.errors import JobQueueError, QueueFullError, StorageUnavailableError
 from jobqueue.runtime.clock import SYSTEM_CLOCK
 from jobqueue.runtime.loggers import get_logger
+from jobqueue.storage.guard.notices import Notices
 from jobqueue.storage.guard.policy import Breaker, BreakerState
 
 __all__ = ["Gate", "LedgerAwayError", "LedgerRefusedError"]
@@ -29,8 +30,9 @@ class LedgerRefusedError(LedgerAwayError):
 class Gate:
     """Makes the calls to a ledger, unless it has failed lately."""
 
-    def __init__(self, failures: int, reset: float) -> None:
+    def __init__(self, failures: int, reset: float, notices: Notices | None = None) -> None:
         self._breaker = Breaker(failures, reset)
+        self._notices = notices or Notices()
         self._away = False
 
     @property
@@ -55,6 +57,7 @@ class Gate:
             if not self._away:
                 self._away = True
                 log.warning("the ledger does not take what the store takes: %s", error)
+                self._notices.tell("ledger_away", str(error))
             raise (LedgerRefusedError if refused else LedgerAwayError)(f"the ledger: {error}") from error
         except BaseException:  # cancelled: nothing is known of the ledger
             self._breaker.trying = False
@@ -63,4 +66,5 @@ class Gate:
         if self._away:
             self._away = False
             log.info("the ledger answers again")
+            self._notices.tell("ledger_back", "the ledger answers again")
         return answer

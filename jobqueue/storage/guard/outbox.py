@@ -20,6 +20,7 @@ from jobqueue.runtime.loggers import get_logger
 from jobqueue.runtime.text import printable
 from jobqueue.storage.guard.gate import Gate, LedgerAwayError, LedgerRefusedError
 from jobqueue.storage.guard.ledger import PostgresLedger
+from jobqueue.storage.guard.notices import Notices
 from jobqueue.storage.guard.policy import BreakerState
 from jobqueue.storage.guard.values import Change, Written
 
@@ -43,9 +44,10 @@ log = get_logger("jobqueue.storage.guard")
 class Outbox:
     """Writes to the ledger, behind the store."""
 
-    def __init__(self, ledger: PostgresLedger, gate: Gate) -> None:
+    def __init__(self, ledger: PostgresLedger, gate: Gate, notices: Notices | None = None) -> None:
         self._ledger = ledger
         self._gate = gate
+        self._notices = notices or Notices()
         self._jobs: dict[str, Written] = {}
         self._changes: dict[str, Change] = {}
         self._sending = 0
@@ -101,11 +103,16 @@ class Outbox:
         if not self.lost:
             log.error("the ledger has been away for too long: %d writes are kept, more are not", len(self))
         self.lost += 1
+        self._notices.tell("dropped", "a write has no room while the ledger is away")
         return False
 
     async def wait_for_room(self) -> None:
         """Wait while half of the room is taken and the ledger answers: it is slower than the store."""
         if self._bytes * 2 > MOST_BYTES and self._gate.state is BreakerState.CLOSED and not self._closing:
+            if self._room.is_set():
+                text = f"the ledger is slower than the store: callers wait, as {len(self)} writes do"
+                log.warning(text)
+                self._notices.tell("ledger_slow", text)
             self._room.clear()
             self._filled.set()
             began = SYSTEM_CLOCK.monotonic()
@@ -222,6 +229,7 @@ class Outbox:
             self.lost += 1
             text = "the ledger refuses what is in a write of job %s: %s"
             log.error(text, one.token, printable(str(error)))  # noqa: TRY400 - it says what is wrong
+            self._notices.tell("dropped", f"the ledger refuses what is in a write of job {one.token}")
 
     async def _write(self, writes: Sequence[Written | Change]) -> None:
         jobs = [one for one in writes if isinstance(one, Written)]

@@ -23,6 +23,7 @@ from jobqueue.storage import arguments
 from jobqueue.storage.contract import Storage
 from jobqueue.storage.guard.gate import Gate, LedgerAwayError
 from jobqueue.storage.guard.ledger import PostgresLedger
+from jobqueue.storage.guard.notices import Notices
 from jobqueue.storage.guard.policy import Pace
 from jobqueue.storage.guard.statements import GRACE
 from jobqueue.storage.guard.tags import number_of, tagged_job, untag
@@ -76,8 +77,15 @@ class Reconciler:
     """Compares, once or for ever."""
 
     def __init__(
-        self, store: Storage, ledger: PostgresLedger, gate: Gate, options: Reconciling, now: Callable[[], int]
+        self,
+        store: Storage,
+        ledger: PostgresLedger,
+        gate: Gate,
+        options: Reconciling,
+        now: Callable[[], int],
+        notices: Notices,
     ) -> None:
+        self._notices = notices
         self._store = store
         self._ledger = ledger
         self._gate = gate
@@ -166,6 +174,8 @@ class Reconciler:
             if SYSTEM_CLOCK.monotonic() >= tell_at:
                 tell_at = SYSTEM_CLOCK.monotonic() + TOLD_EVERY
                 log.info("compared %d jobs so far: %d brought back", total.compared, total.requeued)
+        if total.requeued:
+            self._notices.tell("brought_back", f"{total.requeued} jobs that the store had lost")
         return total._replace(set_aside=self._left - left)
 
     async def _compare(self, queue: str, rows: Sequence[Row], lost_at: int, *, loss: bool) -> Reconciled:

@@ -18,6 +18,7 @@ from jobqueue.storage.contract import Storage
 from jobqueue.storage.guard.epoch import Epoch
 from jobqueue.storage.guard.gate import Gate, LedgerAwayError, LedgerRefusedError
 from jobqueue.storage.guard.ledger import PostgresLedger
+from jobqueue.storage.guard.notices import Notices
 from jobqueue.storage.guard.outbox import Outbox
 from jobqueue.storage.guard.reconcile import Reconciler, Reconciling
 from jobqueue.storage.guard.replies import GuardedSink, Numbers
@@ -65,6 +66,7 @@ class GuardSession(StoreSession):
         ledger: PostgresLedger,
         options: GuardOptions,
         numbers: Numbers,
+        notices: Notices,
         *,
         watches: bool,
     ) -> None:
@@ -73,9 +75,10 @@ class GuardSession(StoreSession):
         self.ledger = ledger
         self._options = options
         self._watches = watches
-        self.gate = Gate(options.breaker_failures, options.breaker_reset)
-        self.outbox = Outbox(ledger, self.gate)
-        self.reconciler = Reconciler(inner, ledger, self.gate, options.reconciling, self.now)
+        self._notices = notices
+        self.gate = Gate(options.breaker_failures, options.breaker_reset, notices)
+        self.outbox = Outbox(ledger, self.gate, notices)
+        self.reconciler = Reconciler(inner, ledger, self.gate, options.reconciling, self.now, notices)
         self.epoch = Epoch(
             require(inner, Documents, "a guard"), ledger, self.gate, self._has_lost, self._loss_is_noted
         )
@@ -143,6 +146,7 @@ class GuardSession(StoreSession):
     def _has_lost(self) -> None:
         self._doubt_until = max(self._doubt_until, self.now() + LEAST_DOUBT)
         self.losses += 1
+        self._notices.tell("store_lost", "the store was wiped or set back: its jobs are compared now")
         self.reconciler.lost()
 
     def _loss_is_noted(self) -> None:

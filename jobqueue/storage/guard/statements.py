@@ -48,16 +48,16 @@ _SHARED = {
 
 WRITE = """
 insert into {s}.job (token, queue, id, state, priority, due, max_attempts, max_stalls, ttl,
-                     dead_letter_ttl, payload, headers, task, group_name, created, updated)
+                     dead_letter_ttl, payload, headers, task, group_name, weight, created, updated)
 select u.token, u.queue, u.id, case when d.due > n.now then 1 else 2 end, u.priority, d.due, u.max_attempts,
-       u.max_stalls, u.ttl, u.dead_letter_ttl, u.payload, u.headers, u.task, u.group_name, n.now - u.ago,
-       n.now
+       u.max_stalls, u.ttl, u.dead_letter_ttl, u.payload, u.headers, u.task, u.group_name, u.weight,
+       n.now - u.ago, n.now
 from (select {now} as now) n,
      unnest($1::uuid[], $2::text[], $3::text[], $4::int[], $5::bigint[], $6::bigint[], $7::int[], $8::int[],
             $9::bigint[], $10::bigint[], $11::bytea[], $12::bytea[], $13::text[], $14::text[],
-            $15::bigint[])
+            $15::int[], $16::bigint[])
          u (token, queue, id, priority, run_at, delay, max_attempts, max_stalls, ttl, dead_letter_ttl,
-            payload, headers, task, group_name, ago),
+            payload, headers, task, group_name, weight, ago),
      lateral (select coalesce(u.run_at, n.now - u.ago + u.delay) as due) d
 on conflict (token) do nothing
 """
@@ -126,7 +126,7 @@ order by token limit $3
 
 JOBS = """
 select token, id, payload, priority, due, max_attempts, max_stalls, ttl, headers, task, group_name,
-       dead_letter_ttl
+       dead_letter_ttl, weight
 from {s}.job where token = any($1::uuid[])
 """
 

@@ -10,6 +10,7 @@ from jobqueue.storage.capabilities import ClaimsOnArrival, Documents, Revival, r
 from jobqueue.storage.contract import Storage
 from jobqueue.storage.guard.control import Guard
 from jobqueue.storage.guard.ledger import PostgresLedger
+from jobqueue.storage.guard.notices import Notices
 from jobqueue.storage.guard.reconcile import Reconciling
 from jobqueue.storage.guard.replies import Numbers
 from jobqueue.storage.guard.session import GuardOptions, GuardSession
@@ -76,6 +77,7 @@ class GuardedStorage(Working):
         self._inner = inner
         self._ledger = ledger
         self._watches = True
+        self._notices = Notices()
         self._numbers = Numbers()  # that of all clones: what one has inserted another may be told of
         self.clock = inner.clock
         self.batched = True
@@ -89,10 +91,12 @@ class GuardedStorage(Working):
     @property
     def guard(self) -> Guard:
         """What an operator asks the guard: counts, a comparison now, the history of a job."""
-        return Guard(self._open_session, self._ledger)
+        return Guard(self._open_session, self._ledger, self._notices)
 
     def _make_session(self) -> GuardSession:
-        return GuardSession(self._inner, self._ledger, self._options, self._numbers, watches=self._watches)
+        return GuardSession(
+            self._inner, self._ledger, self._options, self._numbers, self._notices, watches=self._watches
+        )
 
     def clone(self) -> Self:
         twin = super().clone()

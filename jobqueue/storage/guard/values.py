@@ -14,6 +14,7 @@ __all__ = [
     "REPLACED",
     "Change",
     "GuardEvent",
+    "GuardNotice",
     "GuardStats",
     "History",
     "Known",
@@ -162,6 +163,17 @@ class GuardEvent(NamedTuple):
     attempt: int
     error: str
     """At most 5,000 characters, control characters escaped."""
+
+
+class GuardNotice(NamedTuple):
+    """Something that befell the guard of this process."""
+
+    kind: str
+    """``ledger_away``, ``ledger_back``, ``ledger_slow`` (callers wait for it: it is slower than the store),
+    ``dropped`` (a write that found no room, or was refused), ``store_lost`` (it was wiped or set back) or
+    ``brought_back`` (jobs that the store had lost)."""
+    detail: str
+    """The same for people."""
 
 
 class Reconciled(NamedTuple):

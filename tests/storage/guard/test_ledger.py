@@ -99,6 +99,20 @@ async def test_jobs_that_follow_are_guarded_too(redis: Server, store: GuardedSto
     assert (job.id, job.payload) == ("second", b"2")
 
 
+async def test_every_field_of_a_job_comes_back(store: GuardedStorage, schema: str) -> None:
+    job = NewJob(
+        "a", b"p", priority=7, run_at=2_000_000_000_000, max_attempts=9, max_stalls=8, ttl=77, headers=b"h",
+        task="t", group="g", dead_letter_ttl=66, weight=5,
+    )  # fmt: skip
+    await store.insert("q", [job])
+    ((token,),) = await rows(schema, "token")
+    back = (await store._open_session().ledger.jobs([token.hex]))[token.hex]
+    assert back == job
+    plain = NewJob("a", b"p")._asdict()
+    same = {name for name, value in plain.items() if value == getattr(job, name)}
+    assert same - {"id", "payload"} == {"delay", "reuse", "wait", "conflict"}, "a new field belongs in here"
+
+
 async def test_an_outcome_that_the_ledger_has_not_heard_of_is_found_by_comparing(
     redis: Server, store: GuardedStorage, schema: str
 ) -> None:

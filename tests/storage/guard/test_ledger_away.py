@@ -253,3 +253,43 @@ def test_what_cannot_be_guarded() -> None:
         GuardedStorage(WireStorage(MemoryStorage()), PostgresLedger("postgresql://localhost/x"))
     shown = repr(GuardedStorage(MemoryStorage(), PostgresLedger("postgresql://me:secret@localhost/x")))
     assert "secret" not in shown
+
+
+async def test_listeners_hear_what_befalls_the_guard(
+    redis: Server, postgres: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[str] = []
+    async with guarded(redis, postgres) as store:
+
+        def fails(_notice: Any) -> None:
+            raise ValueError("as it must")
+
+        store.guard.listen(fails)
+        store.guard.listen(lambda notice: heard.append(notice.kind))
+        await store.insert("q", [NewJob("a", b"")])
+        postgres.kill()
+        await store.insert("q", [NewJob("b", b"")])
+        postgres.start()
+        await until(lambda: store.guard.buffered == 0)
+        redis.command("FLUSHALL")
+        await until(lambda: store.guard.losses == 1)
+        assert (await store.guard.reconcile()).requeued == 2
+        assert (store.guard.brought_back, store.guard.waited) == (2, 0.0)
+    assert heard == ["ledger_away", "ledger_back", "store_lost", "brought_back"]
+    assert "a listener of the guard has raised" in caplog.text
+    with pytest.raises(InvalidArgumentError, match="listener"):
+        store.guard.listen(5)  # type: ignore[arg-type]
+
+
+async def test_back_pressure_is_said_and_measured(
+    redis: Server, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "MOST_BYTES", 4_000)
+    heard: list[str] = []
+    async with guarded(redis, postgres) as store:
+        store.guard.listen(lambda notice: heard.append(notice.kind))
+        await store.insert("q", [NewJob(f"job-{n}", b"") for n in range(50)])
+        for _ in range(10):
+            await store.exchange("q", "w", [], 5, 60_000)
+        assert store.guard.waited > 0.0
+        assert "ledger_slow" in heard

@@ -25,7 +25,7 @@ CALLERS = 50
 PROCESSES = 4
 RUN_SECONDS = 0.05
 """How long a job takes."""
-KILL_AT = 0.3
+KILL_AT = 0.12
 """Part of the jobs that have run when Redis is killed, while others are still enqueued."""
 AWAY = 0.5
 """Seconds until it is started again, empty."""

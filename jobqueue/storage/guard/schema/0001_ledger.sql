@@ -36,7 +36,8 @@ create table jobqueue.job (
     expires bigint,
     history jsonb not null default '[]' check (jsonb_typeof(history) = 'array'),
     past_seq bigint not null default 0,
-    fence bigint not null default 0
+    fence bigint not null default 0,
+    weight int not null default 1
 );
 comment on column jobqueue.job.token is 'Names the job in the store, too; rises with the time';
 comment on column jobqueue.job.requeued is 'How often it was brought back to the store';

@@ -1,0 +1,238 @@
+"""Guards a queue of another library: its jobs are recorded first, followed, and enqueued again when lost.
+
+All that is asked of that queue are the three calls of `ForeignQueue`. It tells nothing by itself, so the
+guard looks: every ``interval`` seconds at all jobs that it knows as live. A job that is gone without a loss
+has ended between two looks; what became of it nobody knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from jobqueue.errors import InvalidArgumentError, JobQueueError, StorageError
+from jobqueue.model.checks import check_seconds
+from jobqueue.model.new_job import NewJob
+from jobqueue.model.states import ENDED, JobState
+from jobqueue.runtime.batching import Batcher
+from jobqueue.runtime.clock import SYSTEM_CLOCK
+from jobqueue.runtime.loggers import get_logger
+from jobqueue.storage.guard import GuardEvent, PostgresLedger, Reconciled
+from jobqueue.storage.guard.gate import Gate, LedgerAwayError, LedgerRefusedError
+from jobqueue.storage.guard.outbox import Outbox
+from jobqueue.storage.guard.statements import GRACE
+from jobqueue.storage.guard.tags import new_token
+from jobqueue.storage.guard.values import CODES, Change, History, Row, Written
+from jobqueue.storage.pieces import chunks
+
+__all__ = ["ForeignGuard", "ForeignQueue", "Kept", "check_options"]
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks whether the server was wiped or set back."""
+PAGE = 500
+HISTORY_DAYS = 7
+CLEAN_EVERY = 3600.0
+KEPT_FOR = 86_400_000 * HISTORY_DAYS
+
+log = get_logger("jobqueue.guard")
+
+
+class Kept(NamedTuple):
+    """A job as its queue can have it again."""
+
+    id: str
+    data: bytes
+    """What the adapter has made of it; nobody else reads it, and nothing in it is ever executed here."""
+    due: int
+    """Milliseconds since 1970; 0: at once."""
+
+
+class ForeignQueue(Protocol):
+    """What the guard asks of a queue of another library."""
+
+    name: str
+    """Name of the queue in the ledger."""
+
+    async def mark(self) -> tuple[bytes, int]:
+        """Return a random value that the server keeps, and how often this was asked of it.
+
+        A server that was wiped has another value; one that was set back was asked less often.
+        """
+        ...
+
+    async def look(self, ids: Sequence[str]) -> list[JobState | None]:
+        """Return the states of jobs; ``None`` where the queue has none."""
+        ...
+
+    async def put(self, jobs: Sequence[Kept]) -> None:
+        """Enqueue jobs again, under their ids; one that is there stays as it is."""
+        ...
+
+
+def check_options(ledger: object, interval: object) -> float:
+    """Check what a guard is given; return the interval."""
+    if not isinstance(ledger, PostgresLedger):
+        raise InvalidArgumentError("ledger", f"must be a PostgresLedger, not {type(ledger).__name__}")
+    return check_seconds("interval", interval)
+
+
+class ForeignGuard:
+    """The guard of one queue, in one event loop.
+
+    While PostgreSQL is away the queue goes on; what the ledger lacks is kept in memory, within bounds.
+    """
+
+    def __init__(self, queue: ForeignQueue, ledger: PostgresLedger, *, interval: float = 5.0) -> None:
+        self._interval = check_options(ledger, interval)
+        self._queue = queue
+        self._ledger = ledger.clone()
+        self._gate = Gate(5, 60.0)
+        self._outbox = Outbox(self._ledger, self._gate)
+        self._writes: Batcher[Written, LedgerAwayError | None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._starting = asyncio.Lock()
+        self._seen: tuple[bytes, int] | None = None
+        self._lost = False
+
+    async def start(self) -> None:
+        """Look after the queue until closed; once is enough. Raises `StorageError` without the tables."""
+        async with self._starting:
+            if self._writes is not None:
+                return
+            self._ledger.open()
+            try:
+                await self._gate.ask(self._ledger.check)
+            except LedgerRefusedError as error:
+                await self._ledger.close()
+                raise StorageError(str(error)) from error
+            except LedgerAwayError:
+                pass  # the queue goes on
+            self._outbox.start()
+            self._task = asyncio.create_task(self._run(), name="jobqueue-foreign-guard")
+            self._writes = Batcher(self._write, sizes=lambda jobs: [one.size for one in jobs])
+
+    async def close(self) -> None:
+        """Write what the ledger does not have yet, and let go of it."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        await self._outbox.close()
+        await self._ledger.close()
+
+    # -- jobs -----------------------------------------------------------------------------------------
+
+    async def record(self, id: str, data: bytes, due: int = 0) -> str:
+        """Write a job into the ledger before its queue has it; return what `confirm` and `drop` take."""
+        await self.start()
+        assert self._writes is not None
+        job = NewJob(id, data, run_at=due or None, ttl=KEPT_FOR)
+        token = new_token(SYSTEM_CLOCK.time())
+        written = Written(token, self._queue.name, job, SYSTEM_CLOCK.monotonic())
+        if await self._writes.call(written) is not None:
+            self._outbox.add_jobs([written])
+        return token
+
+    async def _write(self, jobs: Sequence[Written]) -> Sequence[LedgerAwayError | None]:
+        try:
+            await self._gate.ask(self._ledger.write, jobs, SYSTEM_CLOCK.monotonic())
+        except LedgerAwayError as error:
+            return [error] * len(jobs)
+        return [None] * len(jobs)
+
+    def confirm(self, token: str) -> None:
+        """Say that the queue has the job."""
+        self._outbox.add(Change(token, attempts=1))
+
+    def drop(self, token: str) -> None:
+        """Say that the job was not made: its id was taken."""
+        self._outbox.add(Change(token, drops=True))
+
+    async def history(self, id: str, *, limit: int = 10) -> list[GuardEvent]:
+        """Return what happened to the last ``limit`` jobs of an id, oldest first."""
+        return await self._ledger.history(self._queue.name, id, limit)
+
+    # -- looking --------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        compare_at, clean_at = 0.0, 0.0
+        while True:
+            try:
+                await self._look_for_loss()
+                now = SYSTEM_CLOCK.monotonic()
+                if self._lost or now >= compare_at:
+                    await self.reconcile()
+                    compare_at = SYSTEM_CLOCK.monotonic() + self._interval
+                if now >= clean_at:
+                    await self._gate.ask(self._ledger.clean, KEPT_FOR, 1000)
+                    clean_at = now + CLEAN_EVERY
+            except LedgerAwayError:
+                pass  # the gate has told it
+            except JobQueueError as error:
+                log.warning("looking after %s failed: %s", self._queue.name, error)
+            await SYSTEM_CLOCK.sleep(min(LOOK_EVERY, self._interval))
+
+    async def _look_for_loss(self) -> None:
+        now, seen = await self._queue.mark(), self._seen
+        if seen is not None and (now[0] != seen[0] or now[1] <= seen[1]):
+            log.warning("the server of %s has lost data: its jobs are enqueued again", self._queue.name)
+            self._lost = True
+        self._seen = now
+
+    async def reconcile(self) -> Reconciled:
+        """Compare the ledger with the queue now; return what was done. Raises `StorageUnavailableError`."""
+        await self._look_for_loss()
+        loss, after, total = self._lost, "0" * 32, Reconciled(0, 0, 0, 0)
+        while True:
+            rows = await self._gate.ask(self._ledger.page, after, 0, PAGE, self._queue.name)
+            if rows:
+                found = await self._compare(rows, loss=loss)
+                total = Reconciled(*(one + other for one, other in zip(total, found, strict=True)))
+            if len(rows) < PAGE:
+                self._lost = self._lost and not loss
+                return total
+            after = rows[-1].token
+
+    async def _compare(self, rows: Sequence[Row], *, loss: bool) -> Reconciled:
+        states = await self._queue.look([row.id for row in rows])
+        grown = int(SYSTEM_CLOCK.time() * 1000) - GRACE
+        lost: list[str] = []
+        changes: list[Change] = []
+        for row, state in zip(rows, states, strict=True):
+            if state is None:
+                confirmed = row.attempts > 0
+                if loss or (not confirmed and row.created < grown):
+                    lost.append(row.token)
+                elif confirmed:
+                    changes.append(self._change(row, JobState.COMPLETED, "gone"))
+            elif state is not row.state:
+                changes.append(self._change(row, state, state.value))
+            elif not row.attempts:
+                changes.append(Change(row.token, attempts=1))
+        if changes:
+            await self._gate.ask(self._ledger.record, changes)
+        return Reconciled(len(rows), await self._put(lost), len(changes), 0)
+
+    @staticmethod
+    def _change(row: Row, state: JobState, event: str) -> Change:
+        history = [History(int(SYSTEM_CLOCK.time() * 1000), event)]
+        return Change(row.token, CODES[state], 1, ttl=0 if state in ENDED else None, history=history)
+
+    async def _put(self, tokens: Sequence[str]) -> int:
+        if not tokens:
+            return 0
+        sizes = await self._gate.ask(self._ledger.requeue, tokens)
+        live = sorted(sizes)
+        for piece in chunks(live, [sizes[token] for token in live]):
+            jobs = await self._gate.ask(self._ledger.jobs, piece)
+            now = int(SYSTEM_CLOCK.time() * 1000)
+            back = [_kept(job, now) for _, job in sorted(jobs.items())]
+            await self._queue.put(back)
+            for token in piece:
+                self.confirm(token)
+        return len(live)
+
+
+def _kept(job: NewJob, now: int) -> Kept:
+    due = job.run_at or 0
+    return Kept(job.id, job.payload, due if due > now else 0)

@@ -1,0 +1,147 @@
+"""An RQ queue that is guarded, with RQ's own worker."""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from jobqueue import InvalidArgumentError, PostgresLedger, StorageError
+from jobqueue.guard.rq import guard, packed, unpacked
+from jobqueue.runtime.ids import unique_id
+from tests.guard.jobs import double, fail
+from tests.services import Server
+from tests.storage.postgres.server import postgres_url
+
+rq: Any = pytest.importorskip("rq")
+
+
+@pytest.fixture
+def connection(redis: Server) -> Iterator[Any]:
+    import redis as redis_py
+
+    made = redis_py.Redis(port=redis.port)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def queue(connection: Any, schema: str) -> Iterator[Any]:
+    guarded = guard(rq.Queue(connection=connection), PostgresLedger(postgres_url(), schema), interval=0.1)
+    yield guarded
+    guarded.guard.close()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def work(queue: Any) -> None:
+    rq.SimpleWorker([queue], connection=queue.connection).work(burst=True)
+
+
+def events(queue: Any, id: str) -> list[str]:
+    return [event.event for event in queue.guard.history(id)]
+
+
+def test_lost_jobs_are_enqueued_again_under_their_ids_and_run(queue: Any, redis: Server) -> None:
+    done = queue.enqueue(double, 1)
+    work(queue)
+    assert done.return_value() == 2
+    until(lambda: events(queue, done.id)[-1] == "completed")
+    waits = queue.enqueue(double, 21, job_id="waits", meta={"a": "b"}, result_ttl=60)
+    later = queue.enqueue_in(timedelta(hours=1), double, 4, job_id="later")
+    until(lambda: queue.guard.reconcile().compared == 2)
+    redis.command("FLUSHALL")
+    until(lambda: queue.count == 1)
+    back = queue.fetch_job("waits")
+    assert (back.func_name, back.args, back.meta, back.result_ttl) == (
+        waits.func_name, (21,), {"a": "b"}, 60,
+    )  # fmt: skip
+    until(lambda: queue.scheduled_job_registry.get_job_ids() == ["later"])
+    assert abs(queue.scheduled_job_registry.get_scheduled_time(later).timestamp() - time.time() - 3600) < 60
+    assert queue.fetch_job(done.id) is None, "what had ended does not come back"
+    work(queue)
+    assert queue.fetch_job("waits").return_value() == 42
+    until(lambda: events(queue, "waits")[-1] == "completed")
+    assert "requeued" in events(queue, "waits")
+
+
+def test_outcomes_are_followed(queue: Any) -> None:
+    failed = queue.enqueue(fail)
+    gone = queue.enqueue(double, 1, result_ttl=0)
+    until(lambda: queue.guard.reconcile().updated == 0)  # both were seen
+    work(queue)
+    until(lambda: events(queue, failed.id)[-1] == "failed")
+    until(lambda: events(queue, gone.id)[-1] == "gone")
+    assert queue.count == 0
+
+
+def test_a_job_that_is_in_the_ledger_alone_is_enqueued(
+    queue: Any, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobqueue.guard.foreign.GRACE", -60_000)
+
+    def die(*_args: Any, **_options: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rq.Queue, "enqueue_job", die)
+        with pytest.raises(KeyboardInterrupt):
+            queue.enqueue(double, 5, job_id="a")
+    until(lambda: queue.count == 1)
+    work(queue)
+    assert queue.fetch_job("a").return_value() == 10
+
+
+def test_what_cannot_be_guarded_is_refused(queue: Any, connection: Any, schema: str) -> None:
+    first = queue.enqueue(double, 1)
+    with pytest.raises(InvalidArgumentError, match="depends_on"):
+        queue.enqueue(double, 1, depends_on=first)
+    with pytest.raises(InvalidArgumentError, match="pipeline"):
+        queue.enqueue(double, 1, pipeline=connection.pipeline())
+    with pytest.raises(InvalidArgumentError, match="one by one"):
+        queue.enqueue_many([])
+    ledger: Any = PostgresLedger(postgres_url(), schema)
+    with pytest.raises(InvalidArgumentError, match="asynchronous"):
+        guard(rq.Queue(connection=connection, is_async=False), ledger)
+    with pytest.raises(InvalidArgumentError, match="ledger"):
+        guard(rq.Queue(connection=connection), "postgresql://localhost")  # type: ignore[arg-type]
+    missing = guard(rq.Queue(connection=connection), PostgresLedger(postgres_url(), f"missing {unique_id()}"))
+    with pytest.raises(StorageError, match="schema apply"):
+        missing.enqueue(double, 1)
+
+
+def test_a_forked_process_has_a_guard_of_its_own(queue: Any) -> None:
+    queue.enqueue(double, 1)
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            queue.connection.connection_pool.disconnect()
+            queue.enqueue(double, 2, job_id="of-the-child")
+            queue.guard.close()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert events(queue, "of-the-child")[0] == "enqueued"
+    assert queue.count == 2
+
+
+def test_fields_are_kept_as_they_are() -> None:
+    fields = {"data": b"\x80\x04\x00\xff", "timeout": 180, "description": "ü"}
+    assert unpacked(packed(fields, None)) == (
+        {b"data": b"\x80\x04\x00\xff", b"timeout": b"180", b"description": "ü".encode()}, 0,
+    )  # fmt: skip
