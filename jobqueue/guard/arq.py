@@ -40,7 +40,8 @@ def guard(pool: Any, ledger: PostgresLedger, *, interval: float = 5.0) -> Any:
     """
     if not hasattr(pool, "enqueue_job") or not hasattr(pool, "default_queue_name"):
         raise InvalidArgumentError("pool", "must be an arq.ArqRedis, as arq.create_pool returns")
-    guarded: Any = object.__new__(_guarded(type(pool)))
+    kind: Any = pool.__class__
+    guarded: Any = object.__new__(_guarded(kind))
     guarded.__dict__ = {**pool.__dict__, "guard": ForeignGuard(_Arq(pool), ledger, interval=interval)}
     return guarded
 
@@ -123,7 +124,8 @@ def _guarded(kind: type[Any]) -> type[Any]:
             serialize = importlib.import_module("arq.jobs").serialize_job
             data = serialize(function, args, kwargs, _job_try, now, serializer=self.job_serializer)
             token = await self.guard.record(id, _HEAD.pack(due, expires) + data, due if due > now else 0)
-            made = await super().enqueue_job(
+            base: Any = super()
+            made: Any = await base.enqueue_job(
                 function, *args, _job_id=id, _defer_until=_defer_until, _defer_by=_defer_by,
                 _expires=_expires, _job_try=_job_try, **kwargs,
             )  # fmt: skip

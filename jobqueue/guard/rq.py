@@ -51,7 +51,8 @@ def guard(queue: Any, ledger: PostgresLedger, *, interval: float = 5.0) -> Any:
     """
     if not getattr(queue, "is_async", False) or not hasattr(queue, "enqueue_job"):
         raise InvalidArgumentError("queue", "must be an rq.Queue that is asynchronous")
-    guarded: Any = object.__new__(_guarded(type(queue)))
+    kind: Any = queue.__class__
+    guarded: Any = object.__new__(_guarded(kind))
     guarded.__dict__ = {**queue.__dict__, "guard": RqGuard(queue, ledger, interval)}
     return guarded
 
@@ -190,7 +191,8 @@ def _guarded(kind: type[Any]) -> type[Any]:
         def enqueue_job(self, job: Any, pipeline: Any = None, *args: Any, **options: Any) -> Any:
             """Enqueue a job as RQ does, after the ledger has it."""
             token = self._record(job, pipeline, 0)
-            made = super().enqueue_job(job, None, *args, **options)
+            base: Any = super()
+            made: Any = base.enqueue_job(job, None, *args, **options)
             self.guard.confirm(token)
             return made
 
@@ -199,7 +201,8 @@ def _guarded(kind: type[Any]) -> type[Any]:
         ) -> Any:
             """Schedule a job as RQ does, after the ledger has it."""
             token = self._record(job, pipeline, int(datetime.timestamp() * 1000))
-            made = super().schedule_job(job, datetime, None, *args, **options)
+            base: Any = super()
+            made: Any = base.schedule_job(job, datetime, None, *args, **options)
             self.guard.confirm(token)
             return made
 
