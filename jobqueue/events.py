@@ -109,7 +109,7 @@ class JobCompleted(Event):
 
 @dataclass(frozen=True, slots=True)
 class JobFailed(Event):
-    """A job failed for good."""
+    """A job failed for good: after its last attempt, or before its first, as it had not started in time."""
 
     name: ClassVar[str] = "failed"
     id: str
@@ -132,8 +132,8 @@ class JobFailed(Event):
 class JobDeadLettered(Event):
     """A job has ended as failed, whatever the reason, and is a dead letter from now on.
 
-    Told once for each such end, by whoever wrote it: the queue whose worker ran the job, and the reaper that
-    found its lease lost once too often.
+    Told once for each such end, by whoever wrote it: the queue whose worker ran the job, or met it too late,
+    and the reaper that found its lease lost once too often, or its time to start over.
     """
 
     name: ClassVar[str] = "dead_lettered"

@@ -55,6 +55,8 @@ class ReasonKind(StrEnum):
     """No worker of the queue has been seen within the last minute."""
     NO_HANDLER = "no_handler"
     """No worker that is seen has its task; ``until``: when the next one looks at it."""
+    EXPIRED = "expired"
+    """Its time to start is over: it fails as soon as a claim or a reaper meets it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,10 @@ async def explain(store: Storage, queue: str, id: str) -> Explanation:
     state = record.state
     if state in ENDED:
         return Explanation(id, state, (_ended(record),))
+    if record.expires is not None and not record.fence:
+        before = record.run_at + record.expires
+        if before / 1000 <= store.clock.time():
+            return Explanation(id, state, (_late(before),))
     if state is JobState.PROCESSING:
         workers = await store.workers(queue)
         return Explanation(id, state, (_running(record, workers, store.clock.time()),))
@@ -142,8 +148,15 @@ def _precise(at: datetime) -> str:
 def _ended(record: Record) -> Reason:
     detail = f"it has {record.state.value}" if record.state is not JobState.CANCELLED else "it was cancelled"
     if record.state is JobState.FAILED and record.error is not None:
-        detail += f" after {record.attempts} attempts: {_error(record.error)}"
+        after = f" after {record.attempts} attempts" if record.attempts else " without an attempt"
+        detail += f"{after}: {_error(record.error)}"
     return Reason(ReasonKind.ENDED, detail, _instant(record.expires_at))
+
+
+def _late(before: int) -> Reason:
+    until = instant(before).isoformat(timespec="seconds")
+    detail = f"it had to start by {until}: it never will, and fails as expired with the next claim or sweep"
+    return Reason(ReasonKind.EXPIRED, detail)
 
 
 def _running(record: Record, workers: Sequence[WorkerInfo], now: float) -> Reason:

@@ -355,6 +355,7 @@ class Queue(Operations[P, R], Serverless[P, R]):
         group: str = "",
         conflict: Conflict | str = Conflict.JOIN,
         on_full: OnFull | str = OnFull.RAISE,
+        expires: float | None = None,
         connection: object | None = None,
     ) -> EnqueueResult[R]:
         """Create a job, or find the one that has this id.
@@ -374,6 +375,8 @@ class Queue(Operations[P, R], Serverless[P, R]):
                 is always joined.
             on_full: what to do when there is no room (``max_length``, a full disk or server): ``"raise"``
                 `QueueFullError`, or ``"wait"`` for some, however long it takes.
+            expires: seconds after it is due within which it has to start; if it has not, it never does and
+                fails as ``expired``. A job that has started once does not expire.
             connection: create the job in the open transaction of this connection (PostgreSQL; of asyncpg or
                 psycopg 3): it exists if and only if that commits.
 
@@ -383,11 +386,11 @@ class Queue(Operations[P, R], Serverless[P, R]):
         if self._around_enqueue is not None:
             request = EnqueueRequest(
                 id, payload, max_attempts, result_ttl, delay, run_at, priority, reuse, group=group,
-                conflict=conflict, on_full=on_full,
+                conflict=conflict, on_full=on_full, expires=expires,
             )  # fmt: skip
             return await self._around_enqueue.send_one(partial(session.inserting, connection), request)
         new = self._builder.build(
-            id, payload, max_attempts, result_ttl, delay, run_at, priority, reuse, group, conflict
+            id, payload, max_attempts, result_ttl, delay, run_at, priority, reuse, group, conflict, expires
         )
         if connection is not None or on_full is not _RAISE:
             (inserted,) = await session.inserting(connection, (check_on_full(on_full),))((new,))
@@ -457,6 +460,7 @@ class Queue(Operations[P, R], Serverless[P, R]):
         group: str = "",
         conflict: Conflict | str = Conflict.JOIN,
         on_full: OnFull | str = OnFull.RAISE,
+        expires: float | None = None,
     ) -> R:
         """Create the job, join the live one, or replay the ended one; return the result.
 
@@ -473,13 +477,14 @@ class Queue(Operations[P, R], Serverless[P, R]):
         if self._around_enqueue is not None:
             request = EnqueueRequest(
                 id, payload, max_attempts, result_ttl, delay, run_at, priority, reuse, group=group,
-                conflict=conflict, on_full=on_full,
+                conflict=conflict, on_full=on_full, expires=expires,
             )  # fmt: skip
             result: R = await self._around_enqueue.send_and_wait(session, request, timeout)
             return result
         new = self._builder.build(
-            id, payload, max_attempts, result_ttl, delay, run_at, priority, reuse, group, conflict, wait=True
-        )
+            id, payload, max_attempts, result_ttl, delay, run_at, priority, reuse, group, conflict, expires,
+            wait=True,
+        )  # fmt: skip
         patience = on_full if on_full is _RAISE else check_on_full(on_full)  # to call an enum takes 1 µs
         return await self._insert_and_wait(session, new, timeout, patience)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from jobqueue.events import Event, JobStalled
+from jobqueue.events import Event, JobDeadLettered, JobFailed, JobStalled
+from jobqueue.model.outcomes import EXPIRED_ERROR, decode_error
 from jobqueue.model.states import ENDED, JobState
 from jobqueue.runtime.batching import MOST_ITEMS
 from jobqueue.runtime.ids import unique_id
@@ -22,11 +23,16 @@ _READING = 10_000
 
 
 async def reclaim(storage: Storage, queue: str, emit: Callable[[Event], None]) -> int:
-    """Recover the jobs whose leases have expired; return how many."""
+    """Recover the jobs whose leases have expired; return how many. Fail those that did not start in time."""
     stalled = 0
     while swept := await storage.sweep(queue, MOST_ITEMS):
-        stalled += len(swept)
+        stalled += sum(not job.expired for job in swept)
         for job in swept:
+            if job.expired:
+                error, reason = decode_error(EXPIRED_ERROR)
+                emit(JobFailed(job.id, queue, error, 0, reason))
+                emit(JobDeadLettered(job.id, queue, error, 0, reason))
+                continue
             failed = job.state is JobState.FAILED
             emit(JobStalled(job.id, queue, job.worker, job.stalls, failed))
     return stalled

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- cancel: end waiting jobs as cancelled; ask the workers of running ones to end them.
 --
--- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled meta lines ring groups opens
+-- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled meta lines ring groups opens expiring
 -- ARGV: now caller number running channel queue, then ids
 --   running  "1" to ask for running jobs too
 -- Returns: one status per id, of the first at least: "X" cancelled, "N" not found, "P" processing, "A" asked,
@@ -10,9 +10,9 @@
 --   and blanks are never most of the list.
 
 -- include: base
-local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, meta, lines, ring, groups, opens =
+local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, meta, lines, ring, groups, opens, expiring =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12],
-  KEYS[13], KEYS[14], KEYS[15]
+  KEYS[13], KEYS[14], KEYS[15], KEYS[16]
 local caller, number = ARGV[2], ARGV[3]
 local ask, channel, queue = ARGV[4] == '1', ARGV[5], ARGV[6]
 -- include: meta

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- exchange: hand in finished runs, promote what is due, claim jobs. Never blocks.
+-- exchange: hand in finished runs, promote what is due, fail what has not started in time, claim jobs. Never blocks.
 --
--- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled meta lines ring groups opens
+-- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled meta lines ring groups opens expiring
 -- ARGV: now caller number lost worker limit lease_ms channel queue runs fences thens, then the ids, then the data
 --   lost     number of the first of the caller's last calls whose answers never came: what they have claimed
 --            goes back, since nobody runs it; 0: the last answer came
@@ -12,19 +12,21 @@
 --   thens    for each piece of the jobs to insert after a settlement, by their places: place of the settlement 2,
 --            size of runs 4, runs (see lib/runs.lua), then for each id and each body: size 4, it
 -- Returns: {mark, one status per settlement, ms until the next due job or -1, "1" if jobs are left although more
---   could not be claimed in one call, "p" if the queue is paused, "h" if its limit keeps jobs back, fences of the claimed jobs (7 bytes each), then for each of them: id, its
+--   could not be claimed in one call, "p" if the queue is paused, "h" if its limit keeps jobs back; if jobs have failed that
+--   had not started in time, "x", "1", "h" or " ", and their ids, each after its size (2); fences of the claimed jobs (7 bytes each), then for each of them: id, its
 --   record before the claim}
 --   status   "A" accepted, "X" ended as cancelled, "L" lost
 -- Invariants: a settlement writes only if its fence is that of the running record; a settled job leaves
 --   running first, a write that needs no memory; what is claimed gets a new, larger fence and is in
 --   running when it has left ready; nothing is claimed against the rules of the queue (see meta.lua), or at all where it has
---   one that this script does not know; no step touches more than PROMOTE + MOST + settlements jobs, and none
+--   one that this script does not know; nothing is claimed whose time to start is over: while more such jobs are left than
+--   one step fails, it claims none; no step touches more than PROMOTE + EXPIRE + MOST + settlements jobs, and none
 --   claims more than one job beyond BUDGET bytes.
 
 -- include: base
-local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, meta, lines, ring, groups, opens =
+local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, meta, lines, ring, groups, opens, expiring =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12],
-  KEYS[13], KEYS[14], KEYS[15]
+  KEYS[13], KEYS[14], KEYS[15], KEYS[16]
 local caller, number = ARGV[2], ARGV[3]
 local lost, worker, limit, lease_ms, channel, queue =
   ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8], ARGV[9]
@@ -47,7 +49,7 @@ grouped = grouped or thens ~= ''
 local stored = counters[6]
 local held, stops = false, false
 
-local SETTLEMENT, FIXED, PROMOTE, CHUNK, MOST = 15, 12, 1000, 128, 2000
+local SETTLEMENT, FIXED, PROMOTE, EXPIRE, CHUNK, MOST = 15, 12, 1000, 1000, 128, 2000
 local count = (#ARGV - FIXED) / 2
 if #runs % SETTLEMENT ~= 0 or #fences ~= 7 * count then
   return redis.error_reply('ERR exchange: bad arguments')
@@ -224,9 +226,23 @@ if limit > 0 and due and due <= now then
   due = next_due()
 end
 
--- 3. Claims, highest priority first.
+-- 3. Jobs that have not started in time.
+local late, later = '', false
+if counters[8] and limit > 0 then
+  -- include: limits
+  -- include: search
+  -- include: leave
+  -- include: expire
+  if not paused and are_late() then
+    late = expire(EXPIRE)
+    drop_blanks()
+    later, due = are_late(), next_due()
+  end
+end
+
+-- 4. Claims, highest priority first.
 local answer = { '', '', -1, '', '' }
-local given, first_fence, claimed, most, bytes = {}, tick + 1, 0, math.min(limit, MOST), 0
+local given, first_fence, claimed, most, bytes = {}, tick + 1, 0, later and 0 or math.min(limit, MOST), 0
 local stride = 1 -- how many records are read together: few until it is known how large they are
 local until_ = now + lease_ms
 local opening = { [113] = 'P' .. spack('>BI6I7I4I4', 0, now, until_, 1, 0) }
@@ -322,10 +338,19 @@ else
 end
 if retried and due and due >= retried then wake() end
 
+if counters[8] and claimed > 0 then -- they have started
+  local started = {}
+  for i = 6, #answer, 2 do
+    local at = SHORT[sub(answer[i + 1], 1, 1)] and SHORT_SEQ or SEQ
+    started[#started + 1] = sub(answer[i + 1], at, at + 6) .. answer[i]
+  end
+  call('ZREM', expiring, unpack(started))
+end
 publish()
 if grouped then save_groups(true) end
 if due then answer[3] = string.format(WHOLE, math.max(0, due - now)) end
 if claimed > 0 and (claimed == most or bytes >= BUDGET) and ready_count() > 0 then answer[4] = '1' end
+if late ~= '' then answer[4] = 'x' .. (later and '1' or answer[4] ~= '' and answer[4] or ' ') .. late end
 answer[2], answer[5] = table.concat(status), table.concat(given)
 remember(spack('>I7I2', first_fence, claimed) .. answer[2])
 answer[1] = named

@@ -1,15 +1,15 @@
 #!lua flags=allow-oom
 -- forget: delete ended jobs, dead letters included, and waiting ones.
 --
--- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled meta lines ring groups opens
+-- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled meta lines ring groups opens expiring
 -- ARGV: now caller number channel queue, then ids
 -- Returns: one status per id, of the first at least: "1" deleted, "0" not: it runs, or is not there
 -- Invariants: what is deleted is in no index; the waiters of a waiting job are told that it was cancelled.
 
 -- include: base
-local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, meta, lines, ring, groups, opens =
+local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, meta, lines, ring, groups, opens, expiring =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12],
-  KEYS[13], KEYS[14], KEYS[15]
+  KEYS[13], KEYS[14], KEYS[15], KEYS[16]
 local caller, number = ARGV[2], ARGV[3]
 local channel, queue = ARGV[4], ARGV[5]
 -- include: meta

@@ -1,7 +1,7 @@
 #!lua flags=no-writes,allow-oom
 -- fsck: check that records and indexes say the same, a page at a time.
 --
--- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled meta lines ring groups opens
+-- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled meta lines ring groups opens expiring
 -- ARGV: now source cursor
 --   source  the name of the key whose entries are checked, or "totals"
 --   cursor  "0" for the first page, else what the page before gave
@@ -9,9 +9,9 @@
 -- Invariants: reads only; each page is one moment, so that a live queue can be checked.
 
 -- include: base
-local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, meta, lines, ring, groups, opens =
+local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, meta, lines, ring, groups, opens, expiring =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12],
-  KEYS[13], KEYS[14], KEYS[15]
+  KEYS[13], KEYS[14], KEYS[15], KEYS[16]
 local source, cursor = ARGV[2], ARGV[3]
 local caller = ''
 -- include: meta
@@ -114,6 +114,14 @@ local function check(id, filed)
     local right = (name == 'scheduled' or name == 'failing') and due or kept_until(job)
     if scores[name] ~= right then breach(id, 'has another time in its record than in the index ' .. name) end
   end
+  local time, timed = start_before(job), tonumber(call('ZSCORE', expiring, seq_of(job) .. id) or nil)
+  if time and not timed then
+    breach(id, 'has to start in time and is not in the index expiring')
+  elseif timed and not time then
+    breach(id, 'is in the index expiring, and need not start in time')
+  elseif time ~= timed then
+    breach(id, 'has another time in its record than in the index expiring')
+  end
   if job.fence > tick or sunpack('>I7', job.core, CORE_SEQ) > tick then
     breach(id, 'has a fence or seq that was not given yet')
   end
@@ -188,7 +196,7 @@ elseif source == 'completed' then
 else
   local sets = {
     failed = { failed, 1 }, cancelled = { cancelled, 1 },
-    prio = { prio, 8 }, scheduled = { scheduled, 8 }, failing = { failing, 8 },
+    prio = { prio, 8 }, scheduled = { scheduled, 8 }, failing = { failing, 8 }, expiring = { expiring, 8 },
   }
   local key, from = sets[source][1], sets[source][2]
   local page = call('ZSCAN', key, cursor, 'COUNT', PAGE)

@@ -1,7 +1,7 @@
 #!lua
 -- insert: create the jobs whose id is absent or may be replaced; describe the others.
 --
--- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled meta lines ring groups opens
+-- KEYS: jobs running ready staged prio scheduled failing completed failed cancelled meta lines ring groups opens expiring
 -- ARGV: now caller number reply_to max_length confirm runs, then the ids, then the bodies
 --   reply_to    address to register for the jobs that wait; "" for none
 --   max_length  most jobs that may wait, "" for no limit
@@ -16,9 +16,9 @@
 -- Invariants: nothing is written unless every argument was read; see lib/create.lua for what is.
 
 -- include: base
-local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, meta, lines, ring, groups, opens =
+local jobs, running, ready, staged, prio, scheduled, failing, completed, failed, cancelled, meta, lines, ring, groups, opens, expiring =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12],
-  KEYS[13], KEYS[14], KEYS[15]
+  KEYS[13], KEYS[14], KEYS[15], KEYS[16]
 local caller, number = ARGV[2], ARGV[3]
 local reply_to, max_length, confirm, runs = ARGV[4], tonumber(ARGV[5]), ARGV[6] == '1', ARGV[7]
 -- include: meta

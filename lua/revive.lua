@@ -39,6 +39,7 @@ for i = 6, #ARGV do
     tick = tick + 1
     job.attempts, job.stalls, job.updated, job.data, job.progress = 0, 0, now, nil, nil
     keep_letter(job, nil)
+    job.extras = split(job.extras, 'x', 1) -- whoever asks for it wants it to run, however late
     set_seq(job, tick)
     set_due(job, due)
     if due > now then

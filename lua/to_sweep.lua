@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- to_sweep: find the queues in which a sweep or a purge would find something.
 --
--- KEYS: running staged completed failed cancelled
+-- KEYS: running staged completed failed cancelled expiring
 --   of each queue in turn; only where all queues are on one node
 -- ARGV: now
 -- Returns: the places of those queues among the given ones, from 1
@@ -15,10 +15,10 @@ local function expired(key)
 end
 
 local found = {}
-for i = 1, #KEYS, 5 do
+for i = 1, #KEYS, 6 do
   if call('HLEN', KEYS[i]) > 0 or call('LLEN', KEYS[i + 1]) > 0
-      or expired(KEYS[i + 2]) or expired(KEYS[i + 3]) or expired(KEYS[i + 4]) then
-    found[#found + 1] = (i + 4) / 5
+      or expired(KEYS[i + 2]) or expired(KEYS[i + 3]) or expired(KEYS[i + 4]) or expired(KEYS[i + 5]) then
+    found[#found + 1] = (i + 5) / 6
   end
 end
 return found

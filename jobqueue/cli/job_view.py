@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from jobqueue.cli.output import as_json, fitted, styled
@@ -69,6 +69,7 @@ def details(known: JobStatus[Any]) -> dict[str, object]:
         "stalls": known.stalls,
         "max_stalls": known.max_stalls,
         "payload": known.payload,
+        "expires": known.expires,
         "history": [
             {
                 "attempt": failed.attempt,
@@ -101,6 +102,7 @@ def shown_details(known: JobStatus[Any], now: datetime) -> dict[str, object]:
         "priority": known.priority or None,
         "created": _when(known.created_at, now),
         "due": None if ended else _when(known.run_at, now),
+        "expires": _when(_start_before(known), now),
         "changed": _when(known.updated_at, now),
         "forgotten": _when(known.expires_at, now),
         "attempts": f"{known.attempts} of {known.max_attempts}",
@@ -116,6 +118,13 @@ def shown_details(known: JobStatus[Any], now: datetime) -> dict[str, object]:
     if known.state is JobState.COMPLETED:
         shown["result"] = as_json(known.result)  # `null` is one
     return shown
+
+
+def _start_before(known: JobStatus[Any]) -> datetime | None:
+    """Return until when a job has to start that never did."""
+    if known.expires is None or known.attempts or known.state not in WAITING:
+        return None
+    return known.run_at + timedelta(seconds=known.expires)
 
 
 def _when(instant: datetime | None, now: datetime) -> str | None:

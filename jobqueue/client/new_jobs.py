@@ -60,6 +60,7 @@ class JobBuilder:
         reuse: Reuse | str,
         group: str = "",
         conflict: Conflict | str = Conflict.JOIN,
+        expires: float | None = None,
         *,
         wait: bool = False,
     ) -> NewJob:
@@ -74,12 +75,13 @@ class JobBuilder:
                 and result_ttl is None
                 and delay is None
                 and run_at is None
+                and expires is None
             ):  # what most calls are: a third of the time
                 fields = (
                     unique_id() if id is None else check_id(id),
                     dump(self.serde, payload, "the payload", self.max_bytes),
                     0, 0, None, self.max_attempts, self.max_stalls, self.ttl, _RETURN, wait,
-                    b"", "", "", self.dead_letter_ttl, _JOIN, 1,
+                    b"", "", "", self.dead_letter_ttl, _JOIN, 1, None,
                 )  # fmt: skip
                 return make_tuple(CheckedJob, fields)
             return CheckedJob(
@@ -97,6 +99,7 @@ class JobBuilder:
                 weight=weight_of(group, self.group_weight),
                 dead_letter_ttl=self.dead_letter_ttl,
                 conflict=_JOIN if conflict is _JOIN else _check_conflict(conflict, delay),
+                expires=None if expires is None else millis(check_seconds("expires", expires)),
             )
         except TooLargeError as error:
             raise InvalidArgumentError("payload", str(error).removeprefix("the payload ")) from None
@@ -115,7 +118,7 @@ class JobBuilder:
             new = self.build(
                 request.id, request.payload, request.max_attempts, request.result_ttl,
                 request.delay, request.run_at, request.priority, request.reuse, request.group,
-                request.conflict, wait=wait,
+                request.conflict, request.expires, wait=wait,
             )  # fmt: skip
             if request.on_full is not OnFull.RAISE:
                 check_on_full(request.on_full)

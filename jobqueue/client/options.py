@@ -23,6 +23,7 @@ class JobOptions(TypedDict, total=False):
     group: str
     conflict: Conflict | str
     on_full: OnFull | str
+    expires: float | None
 
 
 class EnqueueOptions(JobOptions, total=False):

@@ -154,6 +154,8 @@ class EnqueueRequest:
     """What the id means if its job waits: ``"join"``, ``"replace"`` or ``"debounce"``."""
     on_full: OnFull | str = OnFull.RAISE
     """What to do when there is no room: ``"raise"`` or ``"wait"``."""
+    expires: float | None = None
+    """Seconds after it is due within which it has to start, or fails; ``None``: whenever it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +210,8 @@ class JobStatus(Generic[R]):
     max_stalls: int = 0
     payload: Any = None
     """Only from `QueueJobs.get`, and not of completed and cancelled jobs, whose payload is dropped."""
+    expires: float | None = None
+    """Seconds after ``run_at`` within which it has to start for the first time; ``None``: whenever it can."""
 
 
 def job_status(record: Record, result: Any, progress: Any, payload: Any = None) -> JobStatus[Any]:
@@ -235,6 +239,7 @@ def job_status(record: Record, result: Any, progress: Any, payload: Any = None) 
         stalls=record.stalls,
         max_stalls=record.max_stalls,
         payload=payload,
+        expires=None if record.expires is None else record.expires / 1000,
     )
 
 

@@ -1,5 +1,6 @@
 """The reaper: recovers the jobs of dead workers, deletes expired records, enqueues what schedules are due.
 
+It also fails the jobs that have not started in time.
 It looks at leases, not at workers: a lease that has run out is recovered, whoever held it. Its steps
 are idempotent and fenced, so any number of reapers may run; a leader election only saves work.
 """
@@ -26,7 +27,7 @@ from jobqueue.maintenance.leadership import LeaderElection, Leadership
 from jobqueue.maintenance.session import ReaperSession
 from jobqueue.model.checks import check_queue_name, check_seconds, fitting_lock_name
 from jobqueue.model.names import REAPER_LOCK
-from jobqueue.model.outcomes import STALLED_ERROR, decode_error
+from jobqueue.model.outcomes import EXPIRED_ERROR, STALLED_ERROR, decode_error
 from jobqueue.model.states import JobState
 from jobqueue.observe.logs import EventLog
 from jobqueue.runtime.batching import MOST_ITEMS
@@ -222,12 +223,13 @@ class Reaper(Service[ReaperSession]):
     async def _sweep(self, queue: str) -> int:
         stalled = 0
         while swept := await self._storage.sweep(queue, MOST_ITEMS):
-            stalled += len(swept)
+            stalled += sum(not job.expired for job in swept)
             for job in swept:
                 failed = job.state is JobState.FAILED
-                self._emitter.emit(JobStalled(job.id, queue, job.worker, job.stalls, failed))
+                if not job.expired:
+                    self._emitter.emit(JobStalled(job.id, queue, job.worker, job.stalls, failed))
                 if failed:
-                    error, reason = decode_error(STALLED_ERROR)
+                    error, reason = decode_error(EXPIRED_ERROR if job.expired else STALLED_ERROR)
                     self._emitter.emit(
                         JobDeadLettered(job.id, queue, error, job.attempts, reason, worker_id=job.worker)
                     )

@@ -81,6 +81,9 @@ class NewJob(NamedTuple):
     weight: int = 1
     """How many jobs its ``group`` may start in one turn, where groups take turns: 1 to `MAX_WEIGHT`. What the
     next job of the group says counts."""
+    expires: int | None = None
+    """Milliseconds from its due time within which it has to start; ``None``: whenever a worker has time.
+    Judged until its first claim only: one that has started once, or is revived, does not expire."""
 
 
 class CheckedJob(NewJob):

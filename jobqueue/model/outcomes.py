@@ -14,6 +14,7 @@ from jobqueue.model.new_job import NewJob
 from jobqueue.model.states import Action
 
 __all__ = [
+    "EXPIRED_ERROR",
     "MAX_SUMMARY",
     "STALLED_ERROR",
     "Aborted",
@@ -64,6 +65,8 @@ class FailureReason(StrEnum):
     """The payload could not be read, or the result not be written."""
     NO_HANDLER = "no_handler"
     """No worker that met it for ``handler_patience`` seconds had the handler of its task."""
+    EXPIRED = "expired"
+    """It had not started within ``expires`` seconds after it was due, and so never does."""
     UNKNOWN = "unknown"
     """The job failed, and its error expired before it was read, or the stored bytes are no error."""
 
@@ -311,3 +314,9 @@ STALLED_ERROR = encode_error(
     FailureReason.STALLED,
 )
 """The error that a sweep stores when it abandons a job."""
+
+EXPIRED_ERROR = encode_error(
+    ErrorInfo("Expired", "it had not started within `expires` seconds after it was due, so it never will"),
+    FailureReason.EXPIRED,
+)
+"""The error that a store writes into a job whose time to start has passed."""

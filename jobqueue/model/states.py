@@ -45,6 +45,8 @@ class Action(StrEnum):
     """The lease expired: to the front, and the stall is counted."""
     ABANDON = "abandon"
     """The lease expired more often than ``max_stalls`` allows."""
+    EXPIRE = "expire"
+    """The job had not started in time, and never does."""
     CANCEL = "cancel"
 
 
@@ -61,6 +63,8 @@ TRANSITIONS: dict[tuple[JobState | None, Action], JobState] = {
     (JobState.PROCESSING, Action.RECOVER): JobState.QUEUED,
     (JobState.PROCESSING, Action.ABANDON): JobState.FAILED,
     (JobState.PROCESSING, Action.CANCEL): JobState.CANCELLED,
+    (JobState.SCHEDULED, Action.EXPIRE): JobState.FAILED,
+    (JobState.QUEUED, Action.EXPIRE): JobState.FAILED,
     (JobState.SCHEDULED, Action.CANCEL): JobState.CANCELLED,
     (JobState.QUEUED, Action.CANCEL): JobState.CANCELLED,
     (JobState.FAILING, Action.CANCEL): JobState.CANCELLED,

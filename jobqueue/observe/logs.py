@@ -16,6 +16,7 @@ from jobqueue.events import (
     Event,
     JobCancelled,
     JobCompleted,
+    JobDeadLettered,
     JobEnqueued,
     JobFailed,
     JobFailing,
@@ -51,6 +52,8 @@ class EventLog:
         self._emitter = emitter
         self._jobs: list[Callable[[], None]] = []
         self._listen(_NOTABLE)
+        if not emitter.has(JobFailed):  # a reaper tells of those that it has failed by this event alone
+            self._listen((JobDeadLettered,))
 
     def log_jobs(self) -> None:
         """Log every job from now on, if the level is debug; else, do so no more."""
@@ -69,7 +72,7 @@ def log_event(event: Event) -> None:
     match event:
         case JobEnqueued() | JobProcessing() | JobProgress() | JobCompleted():
             _log_job(event)
-        case JobFailing() | JobFailed():
+        case JobFailing() | JobFailed() | JobDeadLettered():
             _log_failure(event)
         case JobStalled(id, queue, worker_id, stalls=stalls, failed=True):
             log.error(
@@ -93,13 +96,13 @@ def log_event(event: Event) -> None:
             pass
 
 
-def _log_failure(event: JobFailing | JobFailed) -> None:
+def _log_failure(event: JobFailing | JobFailed | JobDeadLettered) -> None:
     error = f"{event.error.type}: {one_line(event.error.message)}"
-    if isinstance(event, JobFailed):
+    if not isinstance(event, JobFailing):
         log.error(
             "job %r of %s failed (%s) after %d attempts: %s",
             event.id, event.queue, event.reason, event.attempts, error,
-            exc_info=event.exception, extra=_fields(event),
+            exc_info=event.exception if isinstance(event, JobFailed) else None, extra=_fields(event),
         )  # fmt: skip
     else:
         where = place(event.exception) if event.exception is not None else ""

@@ -17,6 +17,7 @@ from jobqueue.events import (
     ErrorOccurred,
     JobCancelled,
     JobCompleted,
+    JobDeadLettered,
     JobEnqueued,
     JobFailed,
     JobFailing,
@@ -129,7 +130,11 @@ def watch(part: Part, sink: Sink, labels: QueueLabels) -> list[Callable[[], None
     """Tell a sink the figures of a queue or reaper; return functions that end this."""
     if isinstance(part, Reaper):
         meter = _ReaperMeter(sink, labels)
-        return [part.on(JobStalled, meter.stalled), part.on(ErrorOccurred, meter.error)]
+        return [
+            part.on(JobStalled, meter.stalled),
+            part.on(JobDeadLettered, meter.failed),
+            part.on(ErrorOccurred, meter.error),
+        ]
     labels.know(part.name)
     of_queue = _QueueMeter(sink, part)
     return [
@@ -170,7 +175,8 @@ class _QueueMeter:
 
     def failed(self, event: JobFailed) -> None:
         labels = self._labels(event.task)
-        self._sink.observe(_DURATION.name, event.seconds, labels)
+        if event.reason is not FailureReason.EXPIRED:  # such a job never ran
+            self._sink.observe(_DURATION.name, event.seconds, labels)
         ended = {**labels, "state": JobState.FAILED.value, "reason": event.reason.value}
         self._sink.increment(_ENDED.name, ended)
 
@@ -203,11 +209,11 @@ class _ReaperMeter:
         self._labels = labels
 
     def stalled(self, event: JobStalled) -> None:
-        queue = self._labels.of(event.queue)
-        self._sink.increment(_STALLED.name, {"queue": queue})
-        if event.failed:
-            ended = {"state": JobState.FAILED.value, "reason": FailureReason.STALLED.value}
-            self._sink.increment(_ENDED.name, {"queue": queue, "task": "", **ended})
+        self._sink.increment(_STALLED.name, {"queue": self._labels.of(event.queue)})
+
+    def failed(self, event: JobDeadLettered) -> None:
+        ended = {"state": JobState.FAILED.value, "reason": event.reason.value}
+        self._sink.increment(_ENDED.name, {"queue": self._labels.of(event.queue), "task": "", **ended})
 
     def error(self, event: ErrorOccurred) -> None:
         self._sink.increment(

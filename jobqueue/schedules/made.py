@@ -30,6 +30,7 @@ class ScheduleOptions(TypedDict, total=False):
     max_attempts: int | None
     result_ttl: float | None
     group: str
+    expires: float | None
 
 
 _OPTIONS = frozenset(ScheduleOptions.__annotations__)

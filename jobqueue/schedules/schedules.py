@@ -77,7 +77,8 @@ class QueueSchedules:
             catch_up: what becomes of ticks that nobody enqueued for more than a minute: ``"skip"``,
                 ``"last"`` of them, or ``"all"``.
             paused: have no ticks until `resume`.
-            options: ``priority``, ``max_attempts``, ``result_ttl`` and ``group`` of `Queue.enqueue`.
+            options: ``priority``, ``max_attempts``, ``result_ttl``, ``group`` and ``expires`` of
+                `Queue.enqueue`.
 
         Raises `InvalidArgumentError`, `TypeError` for arguments that do not fit the task,
         `SerializationError`, `UnsupportedError` if the store keeps no documents, `StorageError`.

@@ -326,6 +326,8 @@ def _check_job(job: NewJob) -> None:
         check_millis("dead_letter_ttl", job.dead_letter_ttl)
     _check_type("conflict", job.conflict, Conflict)
     check_count("weight", job.weight, high=MAX_WEIGHT)
+    if job.expires is not None:
+        check_millis("expires", job.expires, low=1)
 
 
 def _check_settlement(settlement: Settlement) -> None:

@@ -187,9 +187,11 @@ class Work(Protocol):
         its ``then`` right after it is written, before the next one, as `insert` would without ``reply_to``
         and ``max_length``; one that is lost, cancelled, or accepted again by a repeat inserts nothing.
         (2) Unless ``limit`` is 0, up to `PROMOTE_LIMIT` due jobs move from scheduled to the back of
-        ready, by due time, then by ``seq``. (3) Up to ``limit`` jobs are claimed in ready order:
-        attempts + 1, a new fence (rising in that order), progress cleared, the worker and a lease of
-        ``lease`` ms. A store whose answers travel may claim fewer, at least one, so that the answer
+        ready, by due time, then by ``seq``. (3) Unless ``limit`` is 0 or the queue is ``paused``, jobs that
+        have not started in time fail, as `sweep` says: at most `EXPIRE_LIMIT`; when there are more, none is
+        claimed, and there is ``more``. So what is claimed is in time. (4) Up to ``limit`` jobs are claimed in
+        ready order: attempts + 1, a new fence (rising in that order), progress cleared, the worker and a
+        lease of ``lease`` ms. A store whose answers travel may claim fewer, at least one, so that the answer
         stays small; it then says that there may be ``more``. None is claimed while the queue is ``paused``
         by `jobqueue.storage.capabilities.Admission`; (1) and (2) are done all the same.
 
@@ -222,12 +224,18 @@ class Upkeep(Protocol):
     """Recovering jobs of dead workers and deleting expired records."""
 
     async def sweep(self, queue: str, limit: int) -> list[Swept]:
-        """Recover up to ``limit`` jobs with an expired lease, oldest claim first; idempotent.
+        """Recover jobs with an expired lease, and fail those that have not started in time; idempotent.
+
+        Up to ``limit``: first those with a lease, oldest claim first.
 
         Stalls + 1, a new fence, and an `AttemptRecord` in the history, with `STALLED_ERROR` of
         `jobqueue.model.outcomes`. A job whose cancellation was requested ends as cancelled; one with more
         stalls than ``max_stalls`` fails with that error; any other goes to the front of ready. Waiters of
         ended jobs are sent a `Reply`.
+
+        Then those that were never claimed, and whose time to start (``expires`` ms after they were due) has
+        passed, by that instant, then by ``seq``: each fails with `EXPIRED_ERROR` of
+        `jobqueue.model.outcomes`, for its own ``ttl``, and is a dead letter like any failed job.
         """
         ...
 

@@ -23,6 +23,7 @@ from jobqueue.model.states import JobState
 
 __all__ = [
     "DEAD_LETTER_TTL",
+    "EXPIRE_LIMIT",
     "MAX_CHANGES",
     "MAX_DOCUMENT",
     "MAX_DOCUMENT_PAGE",
@@ -68,6 +69,8 @@ __all__ = [
 
 PROMOTE_LIMIT = 1000
 """Largest number of due jobs that one `Storage.exchange` moves to ready, so that no step takes long."""
+EXPIRE_LIMIT = 1000
+"""Largest number of jobs that one `Storage.exchange` fails since they have not started in time."""
 WORKER_SEEN_FOR = 60_000
 """Milliseconds that a worker is listed after its last `exchange` or `extend`."""
 MAX_WAITERS = 1_000
@@ -194,6 +197,8 @@ class Record(NamedTuple):
     group: str = ""
     history: tuple[AttemptRecord, ...] = ()
     """The last `MAX_HISTORY` failed attempts and stalls, oldest first. Not in listings."""
+    expires: int | None = None
+    """Milliseconds after ``run_at`` within which it has to start for the first time; ``None``: no limit."""
 
 
 class Claimed(NamedTuple):
@@ -230,9 +235,11 @@ class Exchanged(NamedTuple):
     than ``limit`` were claimed: or until a rate that keeps others back opens, if that is earlier."""
     more: bool = False
     """Jobs may be ready although fewer than ``limit`` were claimed, since a store may keep an answer small:
-    ask again at once. Then at least one job was claimed, unless ``limit`` is 0."""
+    ask again at once. Then at least one job was claimed, or has ``expired``, unless ``limit`` is 0."""
     paused: bool = False
     """The queue is paused: nothing was claimed, and nothing will be until it is resumed."""
+    expired: tuple[str, ...] = ()
+    """Ids of the jobs that this call has failed, since they had not started in time: earliest first."""
 
 
 class Renewal(NamedTuple):
@@ -248,7 +255,7 @@ class Renewal(NamedTuple):
 
 
 class Swept(NamedTuple):
-    """A job whose lease had expired."""
+    """A job whose lease had expired, or that had not started in time."""
 
     id: str
     state: JobState
@@ -256,7 +263,9 @@ class Swept(NamedTuple):
     attempts: int
     stalls: int
     worker: str
-    """Name of the worker that lost the lease."""
+    """Name of the worker that lost the lease; empty if none had it."""
+    expired: bool = False
+    """It had not started in time: it has ``failed``, and no lease was lost."""
 
 
 class Counts(NamedTuple):

@@ -49,6 +49,7 @@ class TaskOptions:
     result_ttl: float | None = None
     timeout: float | None = None
     backoff: Backoff | None = None
+    expires: float | None = None
 
 
 OPTIONS = frozenset(Options.__annotations__)

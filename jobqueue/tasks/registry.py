@@ -85,6 +85,7 @@ class Tasks(Mapping[str, "Task[..., Any]"]):
         timeout: float | None = None,
         priority: int = 0,
         result_ttl: float | None = None,
+        expires: float | None = None,
     ) -> TaskDecorator: ...
     def __call__(
         self,
@@ -98,6 +99,7 @@ class Tasks(Mapping[str, "Task[..., Any]"]):
         timeout: float | None = None,
         priority: int = 0,
         result_ttl: float | None = None,
+        expires: float | None = None,
     ) -> Any:
         """Make a function a task of this queue; a decorator, with or without arguments.
 
@@ -115,11 +117,12 @@ class Tasks(Mapping[str, "Task[..., Any]"]):
             max_attempts, result_ttl, priority: as for `Queue.enqueue`; default: the queue's.
             backoff: the pause before the next attempt; default: the queue's.
             timeout: seconds that one attempt may take; default: the queue's ``job_timeout``.
+            expires: as for `Queue.enqueue`; default: its jobs start whenever a worker has time.
 
         Raises `InvalidArgumentError`, also for an annotation that cannot be stored, and `JobQueueError` if
         the queue has a task of that name.
         """
-        options = _checked(id, group, max_attempts, backoff, timeout, priority, result_ttl)
+        options = _checked(id, group, max_attempts, backoff, timeout, priority, result_ttl, expires)
         if function is None:
             return partial(self._add, name=name, options=options)
         return self._add(function, name, options)
@@ -155,6 +158,7 @@ def _checked(
     timeout: float | None,
     priority: int,
     result_ttl: float | None,
+    expires: float | None,
 ) -> TaskOptions:
     """Refuse what each job would be refused for."""
     for argument, text in (("id", id), ("group", group)):
@@ -172,4 +176,5 @@ def _checked(
         result_ttl=None if result_ttl is None else check_seconds("result_ttl", result_ttl),
         timeout=None if timeout is None else check_seconds("timeout", timeout),
         backoff=backoff,
+        expires=None if expires is None else check_seconds("expires", expires),
     )

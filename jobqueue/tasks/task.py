@@ -107,6 +107,7 @@ class Task(Generic[A, R]):
             declared.result_ttl,
             priority=declared.priority,
             task=self.name,
+            expires=declared.expires,
         )
         if declared.id is not None and options.get("id") is None:
             request = replace(request, id=signature.text(declared.id, args, kwargs))

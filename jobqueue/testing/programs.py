@@ -83,6 +83,7 @@ new_jobs = st.builds(
     dead_letter_ttl=st.sampled_from((None, None, 0, 3_000, 9_000)),
     conflict=st.sampled_from((*3 * (Conflict.JOIN,), *Conflict)),
     weight=st.sampled_from((1, 1, 2)),
+    expires=st.sampled_from((None, None, None, 1, 1_000, 3_000)),
 )
 rules = st.sampled_from((None, Rules(), Rules(paused=True)))
 _limits = st.sampled_from(

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jobqueue.model.limits import admit, opens_at
-from jobqueue.model.outcomes import STALLED_ERROR, Settlement
+from jobqueue.model.outcomes import EXPIRED_ERROR, STALLED_ERROR, Settlement
 from jobqueue.model.states import Action, JobState
 from jobqueue.storage.values import (
     DEAD_LETTER_TTL,
+    EXPIRE_LIMIT,
     MAX_HISTORY,
     PROMOTE_LIMIT,
     WORKER_SEEN_FOR,
@@ -200,8 +201,11 @@ class Reference(LocksAndDocuments):
         self.to_front(self.released)
         rules = self.rules_of(queue)
         claimed: list[Claimed] = []
+        expired: list[str] = []
         if limit:
             self.promote(queue, now)
+        if limit and not rules.paused:
+            expired = [job.new.id for job in self.expire(queue, EXPIRE_LIMIT, now)]
         while len(claimed) < limit and not rules.paused:
             job = self.next_job(queue, now)
             if job is None:
@@ -211,7 +215,19 @@ class Reference(LocksAndDocuments):
         if len(claimed) < limit and not rules.paused:
             opening = self.opens_in(queue, now)
             due = opening if due is None or (opening is not None and opening < due) else due
-        return Exchanged(settled, claimed, due, paused=rules.paused)
+        return Exchanged(settled, claimed, due, paused=rules.paused, expired=tuple(expired))
+
+    def expire(self, queue: str, limit: int, now: int) -> list[Entry]:
+        waiting = [
+            (job.due + job.new.expires, job.seq, job)
+            for job in self.in_state(queue, now, *WAIT_STATES)
+            if job.new.expires is not None and not job.fence
+        ]
+        late = [job for before, _, job in sorted(waiting, key=lambda one: one[:2]) if before <= now][:limit]
+        for job in late:
+            job.error = EXPIRED_ERROR
+            self.end(job, S.FAILED, now, job.new.ttl)
+        return late
 
     def next_job(self, queue: str, now: int) -> Entry | None:
         """Return the job that is claimed next, and count its start."""
@@ -352,7 +368,8 @@ class Reference(LocksAndDocuments):
             swept.append(Swept(job.new.id, job.state, job.attempts, job.stalls, worker or ""))
         self.released = [job for job in expired if job.state is S.QUEUED]
         self.to_front(self.released)
-        return swept
+        late = self.expire(queue, limit - len(swept), now)
+        return swept + [Swept(job.new.id, S.FAILED, 0, 0, "", expired=True) for job in late]
 
     # -- ending -----------------------------------------------------------------------------------
 
@@ -415,6 +432,7 @@ class Reference(LocksAndDocuments):
         job.attempts = job.stalls = job.letter_until = 0
         job.error = job.progress = job.expires_at = None
         job.payload = job.payload if payload is None else payload
+        job.new = job.new._replace(expires=None)
         if not delay:
             self.to_back(job)
         return True

@@ -51,5 +51,5 @@ def record(job: Entry) -> Record:
         new.id, job.seq, job.state, new.priority, job.due, job.created_at, 0, job.attempts,
         new.max_attempts, job.stalls, new.max_stalls, new.ttl, job.fence, job.worker, job.lease_until,
         job.cancelling, job.result, job.error, job.progress, job.expires_at, job.payload,
-        new.headers, new.task, new.group, tuple(job.history),
+        new.headers, new.task, new.group, tuple(job.history), new.expires,
     )  # fmt: skip

@@ -22,7 +22,8 @@ class Arrivals:
     and not only for the next look of another worker. So it is done only by an idle worker that has just been
     busy, with as many jobs: it might as well have frozen a moment before, with those in its hands.
 
-    ``runs`` are the worker's, ``launch(jobs, started)`` starts more, which were claimed after ``started``.
+    ``runs`` are the worker's, ``launch(jobs, started)`` starts more, which were claimed after ``started``,
+    ``expired(ids)`` tells of jobs that have failed since they had not started in time.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Arrivals:
         lease: int,
         runs: Sized,
         launch: Callable[[Sequence[Claimed], float], None],
+        expired: Callable[[Sequence[str]], None],
     ) -> None:
         self._storage = storage
         self._queue = queue
@@ -40,6 +42,7 @@ class Arrivals:
         self._lease = lease
         self._runs = runs
         self._launch = launch
+        self._expired = expired
         self._together = 1
         """Jobs that ran together after the last claim."""
         self._until = 0.0
@@ -62,4 +65,6 @@ class Arrivals:
         )
         if answer is not None and answer.jobs:
             self._launch(answer.jobs, now)
+        if answer is not None and answer.expired:
+            self._expired(answer.expired)
         return answer

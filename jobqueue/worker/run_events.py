@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from jobqueue.emitter import Emitter
@@ -17,7 +18,7 @@ from jobqueue.events import (
     JobRequeued,
     JobStalled,
 )
-from jobqueue.model.outcomes import decode_error
+from jobqueue.model.outcomes import EXPIRED_ERROR, decode_error
 from jobqueue.model.states import Action
 from jobqueue.runtime.clock import Clock
 from jobqueue.storage.values import SettleStatus
@@ -60,6 +61,13 @@ class Announcer:
     def lost(self, run: Run) -> None:
         """Emit the loss of a run's lease."""
         self._emitter.emit(JobStalled(run.id, self._queue, self._worker_id, task=run.claimed.task))
+
+    def expired(self, ids: Sequence[str]) -> None:
+        """Emit the failures of jobs that had not started in time."""
+        error, reason = decode_error(EXPIRED_ERROR)
+        for id in ids:
+            self._emitter.emit(JobFailed(id, self._queue, error, 0, reason))
+            self._emitter.emit(JobDeadLettered(id, self._queue, error, 0, reason))
 
     def settled(self, run: Run, status: SettleStatus) -> None:
         """Emit the outcome of a run, once the store has answered its settlement."""

@@ -118,7 +118,10 @@ class Worker:
     def _arrivals(self, storage: Storage) -> Arrivals | None:
         if not isinstance(storage, ClaimsOnArrival):
             return None
-        return Arrivals(storage, self._queue, self._worker_id, self._lease, self._runs, self._launch)
+        return Arrivals(
+            storage, self._queue, self._worker_id, self._lease, self._runs, self._launch,
+            self._announcer.expired,
+        )  # fmt: skip
 
     @property
     def running(self) -> int:
@@ -259,6 +262,8 @@ class Worker:
         del self._finished[: len(batch)]
         self._launch(answer.jobs, started)
         self._hint.take(answer, limit)
+        if answer.expired:
+            self._announcer.expired(answer.expired)
         # Most batches are accepted results, and those have no listener.
         settled = answer.settled
         plain = not self._telling and settled.count(_ACCEPTED) == len(batch)

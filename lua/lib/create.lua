@@ -1,6 +1,6 @@
 -- Creating jobs: not a function, but steps, since a function with so many upvalues costs a twentieth of insert. Needs:
 -- base, meta, record, waiters, ready, groups, packs, runs, KEYS jobs running ready prio scheduled failing completed failed
--- cancelled.
+-- cancelled expiring.
 --
 -- Given are `count` jobs, whose ids are list[from + 1] and so on, and whose bodies follow; their `runs` (see runs);
 -- `reply_to` to register for those that wait; `room` for so many; and the `budget` of bytes of records that are found,
@@ -17,6 +17,7 @@ local status, found, bytes = {}, {}, 0
 local fields, places, size = {}, {}, 0 -- what to HSET; where a job of this call stands in it
 local pushed, prioritised, planned, freed = {}, {}, {}, {}
 local placed, with_groups = {}, false -- ready jobs with a group, each with its id and group
+local timed, untimed = {}, {} -- what to add to expiring, and what to take out before
 local unfiled = {} -- replaced completed jobs, by expiry
 local joined = {} -- running records that get a waiter
 local lapsed -- ids whose record cannot be read, as a set
@@ -65,7 +66,7 @@ local read, stride = 0, 8 -- how many records were read, and are read together: 
 local records
 for at = 1, #runs, RUN do
   local reuse, kind = sub(runs, at + 2, at + 2), byte(runs, at + 3)
-  local wait, extras, named = waiter ~= '' and kind % 2 == 1, kind % 4 >= 2, kind % 8 >= 4
+  local wait, extras, named, expires = waiter ~= '' and kind % 2 == 1, kind % 4 >= 2, kind % 8 >= 4, kind >= 64
   with_groups = with_groups or named
   local due, priority = sunpack('>I6h', runs, at + 5)
   local due_kind = byte(runs, at + 4)
@@ -105,6 +106,12 @@ for at = 1, #runs, RUN do
     end
     if renewed then
       put(id, build(renewed))
+      local member, body = seq_of(renewed) .. id, list[from + count + i]
+      if counters[8] then untimed[#untimed + 1] = member end
+      if expires and renewed.fence == 0 then
+        timed[#timed + 1] = sunpack('>I6', renewed.core, CORE_DUE) + sunpack('>I6', body, sunpack('>I4', body) - 1)
+        timed[#timed + 1] = member
+      end
       if back then
         created, room = created + 1, room + 1
         local element, group = spack('>I7', renewed.mark) .. id, grouped and group_of(renewed.extras)
@@ -146,6 +153,10 @@ for at = 1, #runs, RUN do
         fields[size] = options .. sub(body, 1, 4) .. instants .. seq .. closing .. sub(body, 5)
       else
         fields[size] = opening .. seq .. closing .. body
+      end
+      if expires then -- the last of its extras
+        timed[#timed + 1] = due + sunpack('>I6', body, sunpack('>I4', body) - 1)
+        timed[#timed + 1] = seq .. id
       end
       if later then
         planned[#planned + 1] = due
@@ -198,4 +209,9 @@ if created > 0 then
     if #gone > 0 then call('ZREM', expiring, unpack(gone)) end
   end
   if #gone > 0 then call('HDEL', jobs, unpack(gone)) end
+end
+if #untimed > 0 then call('ZREM', expiring, unpack(untimed)) end
+if #timed > 0 then
+  call('ZADD', expiring, unpack(timed))
+  if not counters[8] then call('HSET', meta, 'expiring', '1') end
 end

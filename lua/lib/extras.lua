@@ -3,7 +3,8 @@
 -- A field is tag 1, size 4, data. The tags: "g" group, always the first, "w" its weight (1; absent: 1), always behind
 -- it, "h" headers, "t" task, "d" dead_letter_ttl (6; 0: it becomes no
 -- letter; absent: WEEK), "l" until when a job that failed is kept (6), "s" saved by the last checkpoint, until the job
--- ends, "a" a failed attempt or a stall, oldest first (at 6, attempt 4, size of worker 2, worker, error). A job without
+-- ends, "x" within how many milliseconds of its due time it has to start (6), which is the last field of a new job,
+-- "a" a failed attempt or a stall, oldest first (at 6, attempt 4, size of worker 2, worker, error). A job without
 -- any has no extras, and costs no byte for them.
 local MOST_ATTEMPTS, WEEK = 20, 604800000
 
@@ -57,6 +58,13 @@ local function kept_until(job) return letter_until(job) or job.mark end
 -- Keep a dead letter until an instant; nil: it is none any more.
 local function keep_letter(job, instant)
   job.extras = split(job.extras, 'l', 1) .. (instant and field_of('l', spack('>I6', instant)) or '')
+end
+
+-- The instant from which on a job may not start; nil if it may at any time, has started once, or waits no more.
+local function start_before(job)
+  if job.fence > 0 or (job.state ~= 'Q' and job.state ~= 'S') or job.extras == '' then return nil end
+  local _, found, within = split(job.extras, 'x', 1)
+  return found > 0 and sunpack('>I6', job.core, CORE_DUE) + sunpack('>I6', within) or nil
 end
 
 -- Make a job that has failed a dead letter, unless it is to be none.

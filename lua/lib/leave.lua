@@ -1,5 +1,5 @@
--- Taking a waiting job out of its index. Needs: base, meta, record, ready, groups, search, KEYS ready prio
--- scheduled failing.
+-- Taking a waiting job out of its indexes. Needs: base, meta, record, ready, groups, search, KEYS ready prio
+-- scheduled failing expiring.
 
 -- Where the next job is looked for first: those of one call often stand behind each other.
 local next_place = 0
@@ -28,6 +28,7 @@ local function leave_index(job, id)
       next_place = index + 1
     end
   end
+  if counters[8] then call('ZREM', expiring, seq_of(job) .. id) end
   return true
 end
 

@@ -1,5 +1,5 @@
 -- Taking `ids`, a set, out of all indexes, wherever they are. Needs: base, meta, ready, groups, packs,
--- KEYS running ready prio scheduled failing completed failed cancelled.
+-- KEYS running ready prio scheduled failing completed failed cancelled expiring.
 --
 -- For an id that is used again although its record could not be read: that does not tell where the id is indexed, and
 -- what is left of it there would claim the new job a second time, or delete it. Reads every index, so it takes as
@@ -14,7 +14,7 @@ for from = 0, call('LLEN', ready) - 1, PAGE do
     end
   end
 end
-for _, key in ipairs({ prio, scheduled, failing }) do
+for _, key in ipairs({ prio, scheduled, failing, expiring }) do
   local gone = {}
   for from = 0, call('ZCARD', key) - 1, PAGE do
     for _, member in ipairs(call('ZRANGE', key, from, from + PAGE - 1)) do

@@ -10,9 +10,10 @@
 -- is "new" when the queue does not know the caller: the queue may have been empty and dropped from the set since.
 -- `rules`: what the queue lets its workers claim, in the stored form of `jobqueue/storage/rules.py`; none as a rule.
 -- `grouped`: "1" if jobs with a group were ever created here: then there may be more to look at than plain lines.
+-- `expiring`: "1" once a job was inserted that has to start in time; only then the index of these is looked at.
 -- The other fields are callers: see calls.lua.
 local FLOOR = 1750000000000000
-local counters = call('HMGET', meta, 'tick', 'blanks', 'named', 'ended', caller, 'rules', 'grouped')
+local counters = call('HMGET', meta, 'tick', 'blanks', 'named', 'ended', caller, 'rules', 'grouped', 'expiring')
 local tick = math.max(tonumber(counters[1]) or 0, us, FLOOR)
 local blanks = tonumber(counters[2]) or 0
 local named = counters[3] or ''

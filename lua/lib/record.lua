@@ -37,7 +37,7 @@ local function fits(rec, at, size)
     if at + 5 > last then return false end
     local tag, length = byte(rec, at), sunpack('>I4', rec, at + 1)
     at = at + 5
-    if (tag == 100 or tag == 108) and length ~= 6 then return false end -- "d" and "l"
+    if (tag == 100 or tag == 108 or tag == 120) and length ~= 6 then return false end -- "d", "l" and "x"
     if tag == 97 then -- "a": see extras
       if length < 12 or at + 12 > last or sunpack('>I2', rec, at + 10) + 12 > length then return false end
     end

@@ -34,6 +34,15 @@ def test_options_reach_the_job(store, data):
     assert status["run_at"] == "2100-01-01T00:00:00+00:00"
 
 
+def test_a_job_may_have_to_start_in_time(store, data, cli):
+    data("enqueue", "a", "1", "-s", store, "--expires", "0.001", "--on-full", "wait")
+    data("enqueue", "b", "1", "-s", store, "--expires", "90", "--delay", "60")
+    assert data("job", "show", "b", "-s", store)["expires"] == 90.0
+    assert "expires" in cli("job", "show", "b", "-s", store).stdout
+    (reason,) = data("job", "explain", "a", "-s", store)["reasons"]
+    assert reason["kind"] == "expired"
+
+
 def test_variables_replace_options(store, data):
     env = {"JOBQUEUE_STORAGE": store, "JOBQUEUE_ENQUEUE_QUEUE": "mail", "JOBQUEUE_ENQUEUE_DELAY": "60"}
     assert data("enqueue", "a", "1", env=env)["state"] == "scheduled"
@@ -60,6 +69,8 @@ def test_payload_from_stdin_and_file(store, cli, data, tmp_path: Path, worker):
         (["a", "1", "--delay", "nan"], "finite"),
         (["a", "1", "--delay", "soon"], "not a number of seconds"),
         (["a", "1", "--timeout", "0"], "positive"),
+        (["a", "1", "--expires", "0"], "positive"),
+        (["a", "1", "--on-full", "never"], "never"),
         (["a", "1", "--run-at", "tomorrow"], "not an instant"),
         (["a", "1", "--run-at", "2030-01-01T00:00:00"], "no time zone: add Z"),
         (["a", "1", "--run-at", "2030-01-01T00:00:00Z", "--delay", "1"], "delay"),

@@ -22,6 +22,7 @@ from jobqueue import (
 )
 from jobqueue.observe import metrics
 from jobqueue.observe.metrics import OTHER, instrument
+from jobqueue.testing import FakeClock
 from tests.support import Recorder, die, until, within
 
 
@@ -114,6 +115,24 @@ async def test_a_reaper_counts_stalls_and_what_fails_by_them(figures: Figures) -
         ("jobqueue_jobs_stalled_total", "q"): 2,
         ("jobqueue_jobs_ended_total", "q", "", "failed", "stalled"): 1,
     }
+
+
+@pytest.mark.parametrize("by_reaper", [True, False])
+async def test_jobs_that_have_not_started_in_time_are_counted_and_logged(
+    figures: Figures, caplog: pytest.LogCaptureFixture, by_reaper: bool
+) -> None:
+    clock = FakeClock()
+    queue = Queue(MemoryStorage(clock=clock), "q")
+    reaper = Reaper(queue.storage)
+    instrument(queue, reaper, sink=figures)
+    async with queue:
+        await queue.enqueue("a", 1, expires=1.0)
+        clock.move(1.0)
+        await (reaper.sweep() if by_reaper else queue.reclaim())
+    assert figures.counts["jobqueue_jobs_ended_total", "q", "", "failed", "expired"] == 1
+    assert figures.times == {}
+    (line,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert line.getMessage().startswith("job 'a' of q failed (expired) after 0 attempts")
 
 
 async def test_queues_that_only_a_reaper_sees_have_a_bounded_number_of_labels(

@@ -116,6 +116,7 @@ ENQUEUE = {
     "run_at": [datetime(2030, 1, 1), date(2030, 1, 1), "2030-01-01", 1.5, 0, True],  # noqa: DTZ001
     "priority": [1001, -1001, 1.0, "1", None, True, False, NAN],
     "reuse": ["again", "", None, 5, True, [], b"rerun", "RERUN"],
+    "expires": [value for value in [*NOT_SECONDS, 0] if value is not None],
     "timeout": [*NOT_SECONDS, 0],
 }
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from jobqueue.model.outcomes import STALLED_ERROR, Settlement
-from jobqueue.model.states import ENDED, Action, JobState
+from jobqueue.model.outcomes import EXPIRED_ERROR, STALLED_ERROR, Settlement
+from jobqueue.model.states import ENDED, WAITING, Action, JobState
 from jobqueue.storage.engine.engine import Engine
+from jobqueue.storage.engine.queue_state import QueueState
 from jobqueue.storage.values import Document, Exchanged, Inserted, InsertStatus, NewJob, SettleStatus, Swept
 from tests.sim.ticks import Ticks
-from tests.sim.world import Life, ViolationError, World
+from tests.sim.world import EPOCH, Life, ViolationError, World
 
 MAX_ATTEMPTS = 3
 MAX_WAITERS = 1
@@ -68,6 +69,8 @@ class Checks:
         self.ticks = Ticks(world)
         self._untaken: dict[int, tuple[str, Life]] = {}
         """Claims of which nobody has learnt, by fence: with the id, and the process that asked."""
+        self._started: set[int] = set()
+        """Seqs of the incarnations that were claimed."""
 
     # -- after every step ---------------------------------------------------------------------------
 
@@ -91,6 +94,8 @@ class Checks:
                     self._ended(job.seq, (state, job.data))
                     if state is _FAILED and job.data == STALLED_ERROR:
                         raise ViolationError(f"job {job.id!r} stalled to death, after {job.stalls} stalls")
+                    if state is _FAILED and job.data == EXPIRED_ERROR:
+                        self._expired(job.id, job.seq, job.fence)
                 else:
                     waiting += 1
             if q.ready_count() != queued or len(q.leased) != processing:
@@ -99,6 +104,19 @@ class Checks:
                 raise ViolationError(
                     f"the schedule of {q.name!r} counts {q.scheduled_count()}, not {waiting}"
                 )
+
+            self._check_deadlines(q)
+
+    def _check_deadlines(self, q: QueueState) -> None:
+        """Check that exactly the jobs that have to start in time are watched."""
+        watched = {job.seq for job in q.deadlines or ()}
+        timed = {job.seq for job in q.jobs.values() if job.state in WAITING and job.start_before is not None}
+        if watched != timed:
+            raise ViolationError(f"incarnations {watched} of {q.name!r} have to start in time, not {timed}")
+
+    def _expired(self, id: str, seq: int, fence: int) -> None:
+        if fence or (seq in self._started and self.rolled_back_at is None):
+            raise ViolationError(f"job {id!r} had started, and expired all the same")
 
     def _ended(self, seq: int, outcome: Outcome) -> None:
         known = self.outcomes.get(seq)
@@ -146,7 +164,10 @@ class Checks:
                 process.stopping or settlement.fence in self._returned
             ):
                 raise ViolationError(f"{process.name} released {settlement.id!r}, and nobody stops it")
+        for id in answer.expired:
+            self._world.tell(f"{id} has not started in time")
         for job in answer.jobs:
+            self._starts(engine, arguments["queue"], job.id, job.seq)
             if job.fence <= self._fence:
                 raise ViolationError(f"fence {job.fence} is not larger than {self._fence}")
             self._fence = job.fence
@@ -157,6 +178,16 @@ class Checks:
             self._world.tell(f"{process.name} claims {job.id}, fence {job.fence}, attempt {job.attempts}")
         if settlements:
             self._settled(engine, arguments["queue"], settlements, answer)
+
+    def _starts(self, engine: Engine, queue: str, id: str, seq: int) -> None:
+        """Check that a job that starts for the first time does so in time."""
+        if seq in self._started:
+            return
+        self._started.add(seq)
+        now = int((EPOCH + self._world.now + self._world.wall) * 1000)
+        job = engine._queues[queue].jobs[id]
+        if job.extras.expires is not None and now >= job.due + job.extras.expires:
+            raise ViolationError(f"job {id!r} starts {now - job.due} ms after it was due")
 
     def _settled(
         self, engine: Engine, queue: str, settlements: Sequence[Settlement], answer: Exchanged
@@ -194,6 +225,9 @@ class Checks:
     def swept(self, engine: Engine, arguments: dict[str, Any], swept: Sequence[Swept]) -> None:
         """Check that nobody lost a lease who lives, runs, and reaches the store."""
         for job in swept:
+            if job.expired:
+                self._world.tell(f"{job.id} has not started in time")
+                continue
             self._world.tell(f"{job.worker} lost {job.id}")
             fence = self._holders.get((arguments["queue"], job.id))
             if fence is None or fence in self._returned or self.lossy or self.rolled_back_at is not None:

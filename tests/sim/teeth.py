@@ -155,7 +155,7 @@ OTHERS = [
         "[waiter for waiter in self._standing(id) if waiter.seq]", "[waiter for waiter in self._standing(id)]",
     ),
     Mutant(
-        "a call waits unregistered", QUEUE, "group, conflict, wait=True\n", "group, conflict, wait=False\n",
+        "a call waits unregistered", QUEUE, "expires,\n            wait=True,\n", "expires,\n            wait=False,\n",
     ),
     Mutant(
         "a stop leaves callers waiting", SESSION, "            self.waiters.fail_all(self.defect or gone)", "            pass",
@@ -218,6 +218,8 @@ OTHERS = [
     Mutant("an app starts no reaper", APP, "*([self._reaper] if self._reaps else [])", ""),
     Mutant("the middleware is inside out", AROUND, "reversed(self.middleware)", "self.middleware"),
     Mutant("headers stay behind", ENGINE, "headers, task, group = extras.headers,", "headers, task, group = b'',"),
+    Mutant("what is late is claimed all the same", ENGINE, "limit > 0 and q.over(now):", "False:"),
+    Mutant("a job that has started may still expire", ENGINE, "                    q.drop_deadline(job)\n", ""),
     Mutant("no job comes after another", ENGINE, "            if then:\n", "            if False:\n"),
     Mutant("a scheduler marks ticks and enqueues none", SCHEDULER, "await self._insert(queue, jobs)", "del jobs"),
     Mutant("a scheduler overwrites what others have marked", SCHEDULER, "Change(work.stored.name, work.version,", "Change(work.stored.name, None,"),

@@ -161,6 +161,12 @@ async def _enqueue(process: Process, queue: int, id: str, payload: str, delay: f
     await process.finish(call, target.enqueue(id, payload, delay=delay or None, priority=priority))
 
 
+async def _urgent(process: Process, queue: int, id: str, payload: str, expires: float) -> None:
+    call = process.begin(f"{process.name}: enqueue_and_wait({id}, {payload!r}, expires={expires:g})")
+    target = process.queues[queue]
+    await process.finish(call, target.enqueue_and_wait(id, payload, expires=expires))
+
+
 async def _wait(process: Process, queue: int, id: str, timeout: float) -> None:
     call = process.begin(f"{process.name}: wait({id})")
     await process.finish(call, process.queues[queue].wait(id, timeout=timeout))
@@ -213,6 +219,13 @@ KINDS: dict[str, Kind] = {
             d.random.choice((0, 0, 5)),
         ),
         _enqueue,
+    ),
+    "urgent": Kind(
+        lambda d: (
+            d.queue, d.random.choice((d.id, f"urgent{d.number}")), tag(d.number, *d.words),
+            d.random.choice((0.01, 0.5, 3.0)),
+        ),
+        _urgent, calm=0,
     ),
     "cancel": Kind(lambda d: (d.queue, d.id, d.random.random() < 0.5), _cancel),
     "wait": Kind(lambda d: (d.queue, d.id, 20.0), _wait),

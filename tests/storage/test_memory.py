@@ -36,6 +36,19 @@ async def opened(clock: FakeClock) -> AsyncIterator[Storage]:
     await store.close()
 
 
+@pytest.mark.parametrize("step", [3600.0, -3600.0])
+async def test_setting_the_clock_leaves_a_waiting_job_its_time_to_start(step: float) -> None:
+    clock = FakeClock()
+    async with opened(clock) as store:
+        await store.insert("q", [NewJob("a", b"", expires=LEASE)])
+        clock.move(4)
+        clock.step(step)
+        clock.move(5)
+        assert await store.sweep("q", 10) == []
+        clock.move(1)
+        assert [one.id for one in await store.sweep("q", 10)] == ["a"]
+
+
 @pytest.mark.parametrize("step", [3600.0, -3600.0, 86_400.0 * 365, 0.4, -0.4])
 async def test_setting_the_clock_neither_kills_nor_extends_what_lasts_for_a_time(step: float) -> None:
     clock = FakeClock()

@@ -70,6 +70,8 @@ async def use() -> None:
     await send.enqueue(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await send.enqueue()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await resize.enqueue("a", "b")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(await send.using(expires=5.0, on_full="wait").enqueue_and_wait("a@b"), int)
+    send.using(expires="soon")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     send.using(delays=5.0)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     send.using(priority="high")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 

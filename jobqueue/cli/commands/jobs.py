@@ -25,6 +25,7 @@ from jobqueue.cli.output import as_json, emit_json, fields_table, show, write
 from jobqueue.cli.running import run
 from jobqueue.cli.task_arguments import as_arguments
 from jobqueue.client.results import EnqueueRequest, EnqueueStatus
+from jobqueue.client.room import OnFull
 from jobqueue.model.checks import MAX_PRIORITY
 from jobqueue.model.new_job import Conflict
 from jobqueue.storage.values import CancelStatus, Reuse
@@ -57,6 +58,10 @@ _priority = click.IntRange(-MAX_PRIORITY, MAX_PRIORITY)
         help="Task that is to run it, with the arguments in PAYLOAD: an array, or an object of named ones.",
         )  # fmt: skip
 @option("--group", type=label, metavar="NAME", help="Text that several jobs share.")
+@option("--expires", type=seconds, metavar="SECONDS",
+        help="Seconds after it is due within which it has to start, or fails.")  # fmt: skip
+@option("--on-full", type=click.Choice([on_full.value for on_full in OnFull]), default=OnFull.RAISE.value,
+        help="What to do when the store has no room.")  # fmt: skip
 def enqueue(
     *,
     id: str,

@@ -14,9 +14,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from jobqueue.errors import InvalidArgumentError
 from jobqueue.model.limits import NO_LIMIT, opens_at
-from jobqueue.model.states import ENDED, JobState
+from jobqueue.model.states import ENDED, WAITING, JobState
 from jobqueue.storage.engine.documents import DocumentSpaces
 from jobqueue.storage.engine.group_lines import GroupLines, SavedGroups
+from jobqueue.storage.engine.job_entry import PLAIN
 from jobqueue.storage.engine.locks import Locks
 from jobqueue.storage.engine.persistence import Counters, SavedJob, restored, saved
 from jobqueue.storage.engine.queue_state import NO_RULES
@@ -125,6 +126,11 @@ class Engine(JobSteps):
         q = self._peek(queue)
         return q is not None and any(job.lease_until <= now for job in q.leased.values())
 
+    def has_late(self, queue: str, now: int) -> bool:
+        """Return whether a `sweep` would fail a job now that has not started in time."""
+        q = self._peek(queue)
+        return q is not None and q.over(now)
+
     def has_expired(self, queue: str, now: int) -> bool:
         """Return whether a `purge` would delete a record now."""
         q = self._peek(queue)
@@ -132,7 +138,11 @@ class Engine(JobSteps):
 
     def to_sweep(self, queues: Sequence[str], now: int) -> list[str]:
         """Return the queues in which a sweep or a purge would find something."""
-        return [queue for queue in queues if self.has_stalled(queue, now) or self.has_expired(queue, now)]
+        return [
+            queue
+            for queue in queues
+            if self.has_stalled(queue, now) or self.has_late(queue, now) or self.has_expired(queue, now)
+        ]
 
     # -- rules ------------------------------------------------------------------------------------
 
@@ -275,6 +285,7 @@ class Engine(JobSteps):
             for job in q.leased.values():
                 job.lease_until = job.lease_until and job.lease_until + delta
             q.shift_expiry(delta)
+            q.shift_deadlines(delta)
             q.tat = q.tat and max(1, q.tat + delta * 1000)
             if q.groups is not None:
                 q.groups.shift(delta)
@@ -326,3 +337,5 @@ class Engine(JobSteps):
                 q.put_ended(job, job.expires_at, job.kept_until)
             else:
                 q.put_scheduled(job)
+            if job.extras is not PLAIN and state in WAITING:
+                q.put_deadline(job)

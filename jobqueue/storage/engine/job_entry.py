@@ -35,6 +35,7 @@ class Extras(NamedTuple):
     saved: bytes | None = None
     history: tuple[AttemptRecord, ...] = ()
     weight: int = 1
+    expires: int | None = None
 
 
 PLAIN = Extras()
@@ -59,11 +60,12 @@ class JobEntry:
         (
             self.id, self.payload, self.priority, delay, run_at,
             self.max_attempts, self.max_stalls, self.ttl, _, _,
-            headers, task, group, dead_letter_ttl, _, weight,
+            headers, task, group, dead_letter_ttl, _, weight, expires,
         ) = new  # fmt: skip
         self.extras = PLAIN
-        if headers or task or group or dead_letter_ttl is not None:
-            self.extras = Extras(headers, task, group, dead_letter_ttl, weight=weight if group else 1)
+        if headers or task or group or dead_letter_ttl is not None or expires is not None:
+            weight = weight if group else 1
+            self.extras = Extras(headers, task, group, dead_letter_ttl, weight=weight, expires=expires)
         self.due = now + delay if run_at is None else run_at
         self.seq = seq
         self.created_at = self.updated_at = now
@@ -85,13 +87,20 @@ class JobEntry:
         self.max_attempts, self.max_stalls, self.ttl = new.max_attempts, new.max_stalls, new.ttl
         weight = new.weight if new.group else 1
         extras = Extras(
-            new.headers, new.task, new.group, new.dead_letter_ttl, history=self.extras.history, weight=weight
-        )
+            new.headers, new.task, new.group, new.dead_letter_ttl,
+            history=self.extras.history, weight=weight, expires=new.expires,
+        )  # fmt: skip
         self.extras = PLAIN if extras == PLAIN else extras
 
     def move(self, action: Action) -> None:
         """Change the state as the transition table says."""
         self.state = TRANSITIONS[self.state, action]
+
+    @property
+    def start_before(self) -> int | None:
+        """Instant from which on it may not start; ``None`` if it may at any time, or has started once."""
+        expires = self.extras.expires
+        return None if expires is None or self.fence else self.due + expires
 
     @property
     def kept_until(self) -> int:

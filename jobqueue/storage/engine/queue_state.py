@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from jobqueue.model.limits import clamped, opens_at
 from jobqueue.model.states import Action, JobState
+from jobqueue.storage.engine.deadlines import Deadlines
 from jobqueue.storage.engine.group_lines import GroupLines
 from jobqueue.storage.engine.job_entry import JobEntry
 from jobqueue.storage.values import PROMOTE_LIMIT, Rules
@@ -25,6 +26,7 @@ class QueueState:
 
     __slots__ = (
         "dead_expiries",
+        "deadlines",
         "ended",
         "ended_total",
         "expiry",
@@ -53,6 +55,8 @@ class QueueState:
         self.expiry: dict[int, list[JobEntry]] = {}
         self.expiry_times: list[int] = []
         self.dead_expiries = 0
+        self.deadlines: Deadlines[JobEntry] | None = None
+        """The waiting jobs that have a `JobEntry.start_before`; ``None`` where there never was one."""
         self.waiting = {JobState.SCHEDULED: 0, JobState.FAILING: 0}
         self.ended = {JobState.COMPLETED: 0, JobState.FAILED: 0, JobState.CANCELLED: 0}
         self.ended_total = 0
@@ -219,6 +223,33 @@ class QueueState:
         live = {(j.due, j.seq): j for _, _, j in self.schedule if j.state in self.waiting}
         self.schedule = [(due, seq, job) for (due, seq), job in live.items()]
         heapq.heapify(self.schedule)
+
+    # -- deadlines --------------------------------------------------------------------------------
+
+    def put_deadline(self, job: JobEntry) -> None:
+        """Index a job that waits, if it has to start in time."""
+        time = job.start_before
+        if time is not None:
+            if self.deadlines is None:
+                self.deadlines = Deadlines()
+            self.deadlines.add(job, job.seq, time)
+
+    def drop_deadline(self, job: JobEntry) -> None:
+        """Forget until when a job has to start: it starts, ends, or is to be due at another time."""
+        if self.deadlines is not None and job.extras.expires is not None:
+            self.deadlines.drop(job.seq, job.due + job.extras.expires)
+
+    def shift_deadlines(self, delta: int) -> None:
+        """Follow a clock that was set by ``delta`` ms: ready jobs keep what is left of their time."""
+        jobs, self.deadlines = () if self.deadlines is None else tuple(self.deadlines), None
+        for job in jobs:
+            if job.state is JobState.QUEUED:
+                job.due = max(0, job.due + delta)
+            self.put_deadline(job)
+
+    def over(self, now: int) -> bool:
+        """Return whether the time to start is over for any job."""
+        return self.deadlines is not None and self.deadlines.over(now)
 
     # -- ended ------------------------------------------------------------------------------------
 

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 
 from jobqueue.model.fast import make_tuple
 from jobqueue.model.limits import admit
-from jobqueue.model.outcomes import STALLED_ERROR, Settlement
+from jobqueue.model.outcomes import EXPIRED_ERROR, STALLED_ERROR, Settlement
 from jobqueue.model.states import ENDED, TRANSITIONS, WAITING, Action, JobState
 from jobqueue.storage.engine.effects import CancelRequest, Effects
 from jobqueue.storage.engine.group_lines import Turn
 from jobqueue.storage.engine.job_entry import PLAIN, Extras, JobEntry
 from jobqueue.storage.engine.queue_state import QueueState
 from jobqueue.storage.values import (
+    EXPIRE_LIMIT,
     MAX_WAITER_BYTES,
     MAX_WAITERS,
     WORKER_SEEN_FOR,
@@ -109,6 +110,8 @@ class JobSteps:
             job = by_id[id] = JobEntry(new, seq, now)
             if new.wait and reply_to is not None:
                 job.waiters = (reply_to,)
+            if new.expires is not None:
+                q.put_deadline(job)
             if job.due <= now:
                 job.state = _ENQUEUED
                 line = q.ready.get(job.priority)
@@ -134,6 +137,7 @@ class JobSteps:
         due = now + new.delay if new.run_at is None else new.run_at
         if new.conflict is Conflict.DEBOUNCE:
             due = max(due, job.due)
+        q.drop_deadline(job)
         if (
             job.state is not _QUEUED
             or due > now
@@ -155,6 +159,7 @@ class JobSteps:
                     self.effects.woken.add(q.name)
         else:  # it stays where it is
             job.renew(new, now, due=due)
+        q.put_deadline(job)
         if reply_to is not None:
             self._add_waiter(job, reply_to)
         return Inserted(InsertStatus.REPLACED, job.seq, job.state, None, job.attempts)
@@ -195,6 +200,8 @@ class JobSteps:
             self.promoted = True
             q.promote(now)
             due = q.next_due()
+        if q.deadlines is not None and limit > 0 and not q.rules.paused and q.over(now):
+            return self._expire_and_claim(q, worker, settled, limit, now, now + lease)
         if q.ruled:
             return self._exchange_by_rules(q, worker, settled, limit, now, now + lease, due)
         claimed = self._claim(q, worker, limit, now, now + lease) if limit > 0 else []
@@ -287,7 +294,10 @@ class JobSteps:
                     (),
                 )  # fmt: skip - the extras of most jobs
                 claim = make_tuple(Claimed, fields)
-                claimed.append(claim if job.extras is PLAIN else _with_extras(claim, job.extras))
+                if job.extras is not PLAIN:
+                    claim = _with_extras(claim, job.extras)
+                    q.drop_deadline(job)
+                claimed.append(claim)
             if not line:
                 del q.ready[priority]
         self._fence = fence
@@ -361,7 +371,34 @@ class JobSteps:
                 seq=job.seq, due=job.due,
             )  # fmt: skip
             claimed.append(_with_extras(claim, job.extras))
+            q.drop_deadline(job)
         return claimed
+
+    def _expire(self, q: QueueState, limit: int, now: int) -> list[JobEntry]:
+        """Fail up to ``limit`` jobs that have not started in time."""
+        expired = [] if q.deadlines is None else q.deadlines.take(now, limit)
+        for job in expired:
+            if job.state is _QUEUED:
+                q.drop_ready(job, now)
+            else:
+                q.drop_scheduled(job)
+            job.move(Action.EXPIRE)
+            job.updated_at = now
+            job.data = EXPIRED_ERROR
+            self._end(q, job, now, job.ttl)
+        return expired
+
+    def _expire_and_claim(
+        self, q: QueueState, worker: str, settled: list[SettleStatus], limit: int, now: int, lease_until: int
+    ) -> Exchanged:
+        expired = tuple(job.id for job in self._expire(q, EXPIRE_LIMIT, now))
+        more, due = q.over(now), q.next_due()
+        limit = 0 if more else limit
+        if q.ruled:
+            answer = self._exchange_by_rules(q, worker, settled, limit, now, lease_until, due)
+            return answer._replace(more=more, expired=expired)
+        claimed = self._claim(q, worker, limit, now, lease_until)
+        return Exchanged(settled, claimed, None if due is None else max(0, due - now), more, expired=expired)
 
     def _wake_for_slots(self, q: QueueState, now: int) -> None:
         """Tell others that runs have ended, if ready jobs may start in their place."""
@@ -422,6 +459,8 @@ class JobSteps:
             self.effects.woken.add(queue)
         elif swept and q.ruled:
             self._wake_for_slots(q, now)
+        late = self._expire(q, max(0, limit) - len(swept), now)
+        swept += [Swept(job.id, job.state, job.attempts, job.stalls, "", expired=True) for job in late]
         return swept
 
     def cancel(
@@ -445,6 +484,7 @@ class JobSteps:
                 q.drop_ready(job, now)
             else:
                 q.drop_scheduled(job)
+            q.drop_deadline(job)
             job.move(_CANCEL)
             job.updated_at = now
             self._end_cancelled(q, job, now)
@@ -497,7 +537,7 @@ class JobSteps:
         job.data = job.progress = None
         if payload is not None:
             job.payload = payload
-        job.extras = job.extras._replace(letter_until=0)
+        job.extras = job.extras._replace(letter_until=0, expires=None)
         if delay:
             job.state = _SCHEDULED
             first = q.put_scheduled(job)

@@ -136,7 +136,7 @@ class PostgresLedger:
     async def write(self, jobs: Sequence[Written], now: float) -> None:
         """Write jobs before the store has them; one that is there already stays as it is."""
         for some in chunks(jobs, [one.size for one in jobs]):
-            await self._execute(sql.WRITE, *_columns([_written(one, now) for one in some], 16))
+            await self._execute(sql.WRITE, *_columns([_written(one, now) for one in some], 17))
 
     async def record(self, changes: Sequence[Change]) -> None:
         """Write what has become of jobs. Those that were never made go, unless they were requeued."""
@@ -304,7 +304,7 @@ def _written(one: Written, now: float) -> tuple[Any, ...]:
     job = one.job
     return (
         one.token, one.queue, job.id, job.priority, job.run_at, job.delay, job.max_attempts, job.max_stalls,
-        job.ttl, job.dead_letter_ttl, job.payload, job.headers, job.task, job.group, job.weight,
+        job.ttl, job.dead_letter_ttl, job.payload, job.headers, job.task, job.group, job.weight, job.expires,
         max(0, int((now - one.at) * 1000)),
     )  # fmt: skip
 
@@ -331,4 +331,5 @@ def _job(row: Any) -> NewJob:
         group=row["group_name"],
         dead_letter_ttl=row["dead_letter_ttl"],
         weight=row["weight"],
+        expires=row["start_within"],
     )

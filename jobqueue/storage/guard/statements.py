@@ -48,16 +48,17 @@ _SHARED = {
 
 WRITE = """
 insert into {s}.job (token, queue, id, state, priority, due, max_attempts, max_stalls, ttl,
-                     dead_letter_ttl, payload, headers, task, group_name, weight, created, updated)
+                     dead_letter_ttl, payload, headers, task, group_name, weight, start_within, created,
+                     updated)
 select u.token, u.queue, u.id, case when d.due > n.now then 1 else 2 end, u.priority, d.due, u.max_attempts,
        u.max_stalls, u.ttl, u.dead_letter_ttl, u.payload, u.headers, u.task, u.group_name, u.weight,
-       n.now - u.ago, n.now
+       u.start_within, n.now - u.ago, n.now
 from (select {now} as now) n,
      unnest($1::uuid[], $2::text[], $3::text[], $4::int[], $5::bigint[], $6::bigint[], $7::int[], $8::int[],
             $9::bigint[], $10::bigint[], $11::bytea[], $12::bytea[], $13::text[], $14::text[],
-            $15::int[], $16::bigint[])
+            $15::int[], $16::bigint[], $17::bigint[])
          u (token, queue, id, priority, run_at, delay, max_attempts, max_stalls, ttl, dead_letter_ttl,
-            payload, headers, task, group_name, weight, ago),
+            payload, headers, task, group_name, weight, start_within, ago),
      lateral (select coalesce(u.run_at, n.now - u.ago + u.delay) as due) d
 on conflict (token) do nothing
 """
@@ -74,6 +75,7 @@ update {s}.job j set
     expires = case when not {fresh} then j.expires when c.ttl is not null then n.now + c.ttl
                    when c.revives is not null then null else j.expires end,
     payload = case when {fresh} and c.state in (5, 7) then '' else coalesce(c.payload, j.payload) end,
+    start_within = case when c.revives is null then j.start_within end,
     past_seq = greatest(j.past_seq, c.revives),
     fence = case when {fresh} then coalesce(c.fence, j.fence) else j.fence end,
     updated = n.now,
@@ -126,7 +128,7 @@ order by token limit $3
 
 JOBS = """
 select token, id, payload, priority, due, max_attempts, max_stalls, ttl, headers, task, group_name,
-       dead_letter_ttl, weight
+       dead_letter_ttl, weight, case when fence = 0 then start_within end as start_within
 from {s}.job where token = any($1::uuid[])
 """
 

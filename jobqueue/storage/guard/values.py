@@ -157,8 +157,8 @@ class GuardEvent(NamedTuple):
     at: datetime
     event: str
     """``enqueued``, ``claimed``, ``completed``, ``failed``, ``retried``, ``released``, ``recovered``,
-    ``cancelled``, ``requeued``, ``revived``, ``removed``, ``replacing`` (it took the place of a job of its
-    id that waited) or ``replaced`` (that happened to it, or its end was not recorded)."""
+    ``expired``, ``cancelled``, ``requeued``, ``revived``, ``removed``, ``replacing`` (it took the place of a
+    job of its id that waited) or ``replaced`` (that happened to it, or its end was not recorded)."""
     worker: str
     attempt: int
     error: str

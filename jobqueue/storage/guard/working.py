@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from jobqueue.errors import StorageError
 from jobqueue.model.outcomes import Settlement, decode_error
 from jobqueue.model.states import Action, JobState
 from jobqueue.runtime.text import printable
@@ -140,7 +141,7 @@ class Working(Producing):
         *,
         doubt: bool,
     ) -> Exchanged:
-        if not answer.jobs:
+        if not answer.jobs and not answer.expired:
             return answer
         jobs: list[Claimed] = []
         tokens: list[str | None] = []
@@ -148,18 +149,30 @@ class Working(Producing):
             token, headers = untag(job.headers)
             tokens.append(token)
             jobs.append(job if token is None else job._replace(headers=headers))
-        if doubt or session.doubts:  # it may have been found out while the claim was on its way
-            try:
+        try:
+            if answer.expired:
+                await self._expired(session, queue, answer.expired)
+            if jobs and (doubt or session.doubts):  # found out while the claim was on its way, perhaps
                 jobs, tokens = await self._leave_out_ended(session, queue, worker, lease, jobs, tokens)
-            except BaseException:  # cut off: they are given back, as nobody else ever will
-                releases = [Settlement(job.id, job.fence, Action.RELEASE) for job in answer.jobs]
-                await session.to_its_end(session.inner.exchange(queue, worker, releases, 0, lease))
-                raise
+        except BaseException:  # cut off: they are given back, as nobody else ever will
+            releases = [Settlement(job.id, job.fence, Action.RELEASE) for job in answer.jobs]
+            await session.to_its_end(session.inner.exchange(queue, worker, releases, 0, lease))
+            raise
         for job, token in zip(jobs, tokens, strict=True):
             if token is not None:
                 session.claimed(queue, job, Claim(token, worker, job.attempts, job.seq))
         # One that was claimed and left out: others may be ready, and the worker must ask again.
         return answer._replace(jobs=jobs, more=answer.more or len(jobs) < len(answer.jobs))
+
+    async def _expired(self, session: GuardSession, queue: str, ids: Sequence[str]) -> None:
+        """Tell the ledger of jobs that a claim has failed."""
+        try:
+            records = await session.inner.get(queue, ids, letters=True)
+        except StorageError:
+            return  # the next comparison finds them
+        for record in records:
+            if record is not None and record.state is JobState.FAILED:
+                self._tell(session, record, "expired", record.state)
 
     @staticmethod
     async def _leave_out_ended(
@@ -205,7 +218,8 @@ class Working(Producing):
             records = await session.inner.get(queue, [job.id for job in swept], letters=True)
             for job, record in zip(swept, records, strict=True):
                 if record is not None and record.state is job.state and record.stalls == job.stalls:
-                    self._tell(session, record, _SWEPT.get(job.state, "recovered"), job.state, job.worker)
+                    event = "expired" if job.expired else _SWEPT.get(job.state, "recovered")
+                    self._tell(session, record, event, job.state, job.worker)
         return swept
 
     async def purge(self, queue: str, limit: int) -> int:

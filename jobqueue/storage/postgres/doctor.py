@@ -207,6 +207,15 @@ where 1 <> (
     (r.seq is not null)::int + (l.seq is not null)::int + (d.seq is not null)::int + (o.seq is not null)::int
 )
 union all
+select q.name, j.id, 'has to start in time, which nobody looks after'
+from {s}.detail x
+join {s}.job j on j.queue = x.queue and j.seq = x.seq
+left join {s}.queue q on q.queue = j.queue
+left join {s}.ready r on r.queue = j.queue and r.seq = j.seq
+left join {s}.due d on d.queue = j.queue and d.seq = j.seq
+where x.start_within is not null and coalesce(r.fence, d.fence) = 0
+and x.start_before is distinct from coalesce(r.due, d.at) + x.start_within
+union all
 select q.name, p.id, 'is in ' || p.place || ' without its job'
 from (
     select queue, seq, id, 'ready' as place from {s}.ready

@@ -12,6 +12,7 @@ from jobqueue.model.states import Action, JobState
 from jobqueue.storage.postgres.lines import Reached, Span
 from jobqueue.storage.values import (
     DEAD_LETTER_TTL,
+    EXPIRE_LIMIT,
     AttemptRecord,
     CancelStatus,
     Claimed,
@@ -127,6 +128,7 @@ def every_job_column(jobs: Sequence[NewJob]) -> tuple[list[Any], ...]:
         [job.group for job in jobs],
         # A null is none; the default takes no room, since without a null a row has no map of these.
         [DEAD_LETTER_TTL if job.dead_letter_ttl is None else job.dead_letter_ttl or None for job in jobs],
+        [job.expires for job in jobs],
     )
 
 
@@ -177,7 +179,10 @@ def exchanged(rows: Sequence[Any], count: int) -> Exchanged:
     """Return the answer of ``exchange`` for so many settlements."""
     settled, next_due = rows[0][0], rows[0][1]
     jobs = [make_tuple(Claimed, (*row[3:16], _history(*row[16:20]) if row[16] else ())) for row in rows[1:]]
-    more, paused = bool(jobs) and rows[1][2], bool(rows[0][2])
+    more, paused, expired = bool(jobs) and rows[1][2], bool(rows[0][2]), rows[0][22]
+    if expired:
+        more = more or len(expired) == EXPIRE_LIMIT
+        return Exchanged(letters(settled, SETTLED, count), jobs, next_due, more, paused, tuple(expired))
     return Exchanged(letters(settled, SETTLED, count), jobs, next_due, more, paused)
 
 
@@ -216,7 +221,7 @@ def record(row: Any, *, listed: bool = False) -> Record | None:
     if listed:
         (
             id, seq, state, priority, due, created, updated, attempts, max_attempts, stalls, max_stalls, ttl,
-            fence, worker, until, cancelling, error, progress, expires, task, group,
+            fence, worker, until, cancelling, error, progress, expires, task, group, start_within,
         ) = row  # fmt: skip
         result = payload = None
         headers = b""
@@ -227,7 +232,7 @@ def record(row: Any, *, listed: bool = False) -> Record | None:
         (
             _, id, seq, state, priority, due, created, updated, attempts, max_attempts, stalls, max_stalls,
             ttl, fence, worker, until, cancelling, result, error, progress, expires, payload, headers, task,
-            group, *attempts_made,
+            group, *attempts_made, start_within,
         ) = row  # fmt: skip
         if id is None or state not in STATES:  # none, or an edit by hand has damaged it
             return None
@@ -235,5 +240,5 @@ def record(row: Any, *, listed: bool = False) -> Record | None:
     return Record(
         id, seq, STATES[state], priority, due, created, updated, attempts, max_attempts, stalls, max_stalls,
         ttl, fence, worker, until, cancelling, result, error, progress, expires, payload,
-        headers, task, group, history,
+        headers, task, group, history, start_within,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import asyncpg
 
 from jobqueue.errors import StorageError, StorageUnavailableError
-from jobqueue.model.outcomes import STALLED_ERROR, Settlement
+from jobqueue.model.outcomes import EXPIRED_ERROR, STALLED_ERROR, Settlement
 from jobqueue.model.states import JobState
 from jobqueue.runtime.clock import SYSTEM_CLOCK
 from jobqueue.runtime.ids import random_secret
@@ -26,6 +26,7 @@ from jobqueue.storage.postgres.pool import Pool
 from jobqueue.storage.postgres.target import Connection
 from jobqueue.storage.rules import pack_rules, read_rules
 from jobqueue.storage.values import (
+    EXPIRE_LIMIT,
     MAX_DOCUMENT_PAGE,
     PROMOTE_LIMIT,
     WORKER_SEEN_FOR,
@@ -72,14 +73,14 @@ _INSIDE = """
 select * from {s}.insert_inside(
     $1::text, $2::bigint, $3::bigint, $4::int, $5::bigint, $6::text[], $7::bytea[], $8::int[], $9::bigint[],
     $10::bigint[], $11::int[], $12::int[], $13::bigint[], $14::smallint[], $15::boolean[], $16::bytea[],
-    $17::text[], $18::text[], $19::bigint[]
+    $17::text[], $18::text[], $19::bigint[], $20::bigint[]
 )
 """
 _REPLACING_INSIDE = """
 select place, status, seq, state, attempts from {s}.insert_replacing(
     $1::text, $2::bigint, $3::bigint, $4::text, $5::int, $6::text[], $7::bytea[], $8::int[], $9::bigint[],
     $10::bigint[], $11::int[], $12::int[], $13::bigint[], $14::smallint[], $15::boolean[], $16::bytea[],
-    $17::text[], $18::text[], $19::bigint[], $20::smallint[], true
+    $17::text[], $18::text[], $19::bigint[], $20::bigint[], $21::smallint[], true
 )
 """
 
@@ -140,11 +141,11 @@ def _statements(schema: str) -> _Names:
         return f"select coalesce({s}.recall($1), {s}.remember($1, ({answer} a)))"
 
     return _Names(
-        insert=call("insert_jobs", 21),
+        insert=call("insert_jobs", 22),
         get=call("read_jobs", 7),
-        exchange=call("exchange", 21),
+        exchange=call("exchange", 23),
         extend=call("extend_leases", 8),
-        sweep=once("sweep", 4),
+        sweep=once("sweep", 5),
         cancel=once("cancel_jobs", 4),
         set_ttl=once("set_ttl", 4),
         purge=call("purge", 4),
@@ -162,15 +163,15 @@ def _statements(schema: str) -> _Names:
         holder=call("lock_holder", 2),
         channel=call("channel", 2),
         keep_pace=call("keep_pace", 1),
-        settle_then=call("settle_then", 26),
-        exchange_then=call("exchange_then", 36),
+        settle_then=call("settle_then", 27),
+        exchange_then=call("exchange_then", 39),
         revive=once("revive_with", 5),
         forget=once("forget", 3),
         read_documents=call("read_documents", 2),
         write_documents=once("write_documents", 4),
         list_documents=call("list_documents", 4),
         insert_inside=_INSIDE.format(s=s),
-        insert_replacing=once("insert_replacing", 20),
+        insert_replacing=once("insert_replacing", 21),
         replacing_inside=_REPLACING_INSIDE.format(s=s),
         held_ids=call("held_ids", 2),
         mend=call("mend", 1),
@@ -348,7 +349,7 @@ class Statements:
             await self._prepare(connection)
             return await connection.fetch(
                 sql, queue, now, worker, token, repeated, limit, lease, BUDGET, PROMOTE_LIMIT,
-                *columns, due_from, *rows.span_columns(spans), *then,
+                *columns, due_from, *rows.span_columns(spans), EXPIRE_LIMIT, EXPIRED_ERROR, *then,
             )  # fmt: skip
 
         found = await self._healing(queue, lambda: self._pool.run(call))
@@ -403,13 +404,17 @@ class Statements:
         return rows.letters(text, rows.LEASES, len(leases))
 
     async def sweep(self, queue: str, limit: int) -> list[Swept]:
+        errors = (STALLED_ERROR, EXPIRED_ERROR)
         found = await self._healing(
-            queue, lambda: self._once(self._sql.sweep, queue, self._now(), limit, STALLED_ERROR)
+            queue, lambda: self._once(self._sql.sweep, queue, self._now(), limit, *errors)
         )
         return [
-            Swept(one["id"], rows.STATES[one["state"]], one["attempts"], one["stalls"], one["worker"])
+            Swept(
+                one["id"], rows.STATES[one["state"]], one["attempts"], one["stalls"], one["worker"],
+                one["expired"],
+            )
             for one in found
-        ]
+        ]  # fmt: skip
 
     async def cancel(self, queue: str, ids: Sequence[str], *, running: bool) -> list[CancelStatus]:
         (states,) = await self._healing(

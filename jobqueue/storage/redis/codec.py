@@ -27,6 +27,7 @@ __all__ = [
     "inserted",
     "record",
     "settlement_args",
+    "sized_ids",
 ]
 
 LETTERS = {
@@ -90,9 +91,13 @@ def insert_args(jobs: Sequence[NewJob]) -> list[bytes]:
         if options != last:
             last = options
             # Jobs that differ in their extras only are one run: each has these in its body.
-            extras = pack_extras(job.headers, job.task, job.group, job.dead_letter_ttl, job.weight)
+            extras = pack_extras(
+                job.headers, job.task, job.group, job.dead_letter_ttl, job.weight, job.expires
+            )
             head = len(extras).to_bytes(4) + extras if extras else b""
-            alike = (*options[:_OPTIONS], bool(extras), bool(job.group), job.conflict)
+            alike = (
+                *options[:_OPTIONS], bool(extras), bool(job.group), job.conflict, job.expires is not None
+            )  # fmt: skip
             if alike != run:
                 if run is not None:
                     runs.append(length.to_bytes(2) + _options(*run))
@@ -117,6 +122,7 @@ def _options(
     extras: bool,  # noqa: FBT001
     group: bool,  # noqa: FBT001
     conflict: Conflict,
+    expires: bool,  # noqa: FBT001
 ) -> bytes:
     kind, due = (b"d", delay) if run_at is None else (b"a", run_at)
     if conflict is Conflict.DEBOUNCE:
@@ -124,7 +130,9 @@ def _options(
     return b"".join(
         (
             _REUSE[reuse],
-            bytes((0x30 + wait + 2 * extras + 4 * group + 8 * (conflict is not Conflict.JOIN),)),
+            bytes(
+                (0x30 + wait + 2 * extras + 4 * group + 8 * (conflict is not Conflict.JOIN) + 64 * expires,)
+            ),
             kind,
             due.to_bytes(6),
             _CORE.pack(priority, max_attempts, max_stalls),
@@ -224,7 +232,7 @@ def claimed(fences: bytes, reply: Sequence[Any], start: int) -> list[Claimed]:
             _, _, max_attempts, _, ttl, size, created, due, seq, waiters = unpack(data)
             body = 47 + _int(waiters)
             if data[0] == _WITH_EXTRAS:
-                headers, task, group, saved, history = read_extras(data, body, body + size)
+                headers, task, group, saved, history, _ = read_extras(data, body, body + size)
                 body += size
             else:
                 headers, task, group, saved, history = b"", "", "", None, ()
@@ -249,6 +257,15 @@ def claimed(fences: bytes, reply: Sequence[Any], start: int) -> list[Claimed]:
                 )
             )  # fmt: skip
     return jobs
+
+
+def sized_ids(data: bytes) -> Iterator[str]:
+    """Read ids that stand each after its size."""
+    at = 0
+    while at < len(data):
+        end = at + 2 + _int(data[at : at + 2])
+        yield id_text(data[at + 2 : end])
+        at = end
 
 
 def element(data: bytes) -> tuple[int, str]:
@@ -322,5 +339,6 @@ def _read(id: str, data: bytes, *, payload: bool) -> tuple[Record, Extras]:
         task=extras.task,
         group=extras.group,
         history=extras.history,
+        expires=extras.expires,
     )
     return found, extras

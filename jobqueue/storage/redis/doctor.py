@@ -38,6 +38,7 @@ _SOURCES = (
     "cancelled",
     "lines",
     "groups",
+    "expiring",
 )
 
 

@@ -22,12 +22,20 @@ class Extras(NamedTuple):
     group: str = ""
     saved: bytes | None = None
     history: tuple[AttemptRecord, ...] = ()
+    expires: int | None = None
 
 
 NO_EXTRAS = Extras()
 
 
-def pack_extras(headers: bytes, task: str, group: str, dead_letter_ttl: int | None, weight: int = 1) -> bytes:
+def pack_extras(
+    headers: bytes,
+    task: str,
+    group: str,
+    dead_letter_ttl: int | None,
+    weight: int = 1,
+    expires: int | None = None,
+) -> bytes:
     """Return the extras of a new job; nothing if it has none of these."""
     packed = b""
     if group:  # first: there the scripts look for it
@@ -40,6 +48,8 @@ def pack_extras(headers: bytes, task: str, group: str, dead_letter_ttl: int | No
         packed += _label(b"t", task)
     if dead_letter_ttl is not None:
         packed += _FIELD.pack(b"d", 6) + dead_letter_ttl.to_bytes(6)
+    if expires is not None:  # last: there the scripts look for it
+        packed += _FIELD.pack(b"x", 6) + expires.to_bytes(6)
     return packed
 
 
@@ -53,7 +63,7 @@ def read_extras(data: bytes, at: int, end: int) -> Extras:
 
     Raises `struct.error` for what no script lets through.
     """
-    headers, task, group, saved = b"", "", "", None
+    headers, task, group, saved, expires = b"", "", "", None, None
     history: list[AttemptRecord] = []
     while at < end:
         tag, size = _FIELD.unpack_from(data, at)
@@ -67,8 +77,10 @@ def read_extras(data: bytes, at: int, end: int) -> Extras:
             group = value.decode(errors="replace")
         elif tag == b"s":
             saved = value
+        elif tag == b"x":
+            expires = _int(value)
         elif tag == b"a":
             when, attempt, length = _ATTEMPT.unpack_from(value)
             worker, error = value[12 : 12 + length], value[12 + length :]
             history.append(AttemptRecord(_int(when), attempt, worker.decode(errors="replace"), error))
-    return Extras(headers, task, group, saved, tuple(history))
+    return Extras(headers, task, group, saved, tuple(history), expires)

@@ -56,6 +56,7 @@ class QueueKeys(NamedTuple):
     completed: bytes
     failed: bytes
     cancelled: bytes
+    expiring: bytes
     workers: bytes
     meta: bytes
     lines: bytes

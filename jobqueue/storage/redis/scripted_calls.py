@@ -101,6 +101,7 @@ class ScriptExchanged(NamedTuple):
     held: bool
     """Jobs are ready, and the limit of the queue keeps them back."""
     jobs: list[Claimed]
+    expired: tuple[str, ...]
 
 
 class Purged(NamedTuple):
@@ -292,6 +293,20 @@ class ScriptedCalls:
             for id, state, attempts, stalls, worker in swept
         ]
 
+    async def expire(self, queue: str, limit: int) -> list[Swept]:
+        """Fail the first of the jobs that have not started in time, one at least if there are any."""
+        with self._callers.call(queue) as call:
+            told = await self._call(
+                "expire",
+                queue,
+                call.caller,
+                call.number,
+                self.channel_base(queue),
+                queue.encode(),
+                b"%d" % limit,
+            )
+        return [Swept(id, JobState.FAILED, 0, 0, "", expired=True) for id in codec.sized_ids(told)]
+
     async def cancel(self, queue: str, ids: Sequence[str], *, running: bool) -> list[CancelStatus]:
         """Cancel the first of these jobs, one at least."""
         with self._callers.call(queue) as call:
@@ -478,9 +493,12 @@ class ScriptedCalls:
 
 def _exchanged(reply: Any) -> ScriptExchanged:
     mark, statuses, due, more, fences, *_ = reply
+    expired: tuple[str, ...] = ()
+    if more[:1] == b"x":
+        expired, more = tuple(codec.sized_ids(more[2:])), more[1:2]
     settled = [_SETTLED[status] for status in statuses.decode()]
     next_due = None if int(due) < 0 else int(due)
     jobs = codec.claimed(fences, reply, 5)
     return ScriptExchanged(
-        mark, settled, next_due, more == b"1", more == b"p", more in b"ph" and more != b"", jobs
+        mark, settled, next_due, more == b"1", more == b"p", more in b"ph" and more != b"", jobs, expired
     )

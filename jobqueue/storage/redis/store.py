@@ -206,7 +206,7 @@ class RedisStorage(LoopBoundStorage[OpenStore]):
             settled = [status for _, status in in_order]
         return Exchanged(
             settled, answer.jobs, answer.next_due, more=answer.more or len(answer.jobs) == share < limit,
-            paused=answer.paused,
+            paused=answer.paused, expired=answer.expired,
         )  # fmt: skip
 
     async def extend(
@@ -233,6 +233,11 @@ class RedisStorage(LoopBoundStorage[OpenStore]):
                 taken = some + taken
                 del expired[-looked:]
             swept += taken
+        while len(swept) < limit:
+            late = await session.steps.expire(queue, min(MOST, limit - len(swept)))
+            if not late:
+                break
+            swept += late
         return swept
 
     async def cancel(self, queue: str, ids: Sequence[str], *, running: bool = False) -> list[CancelStatus]:
@@ -409,7 +414,9 @@ class RedisStorage(LoopBoundStorage[OpenStore]):
         answer = await session.claim_on_arrival(queue, worker, limit, lease, timeout)
         if answer is None:
             return None
-        return Exchanged(answer.settled, answer.jobs, answer.next_due, answer.more, answer.paused)
+        return Exchanged(
+            answer.settled, answer.jobs, answer.next_due, answer.more, answer.paused, answer.expired
+        )
 
     async def subscribe(self, queue: str, address: str, sink: Sink) -> None:
         arguments.check_sink(queue, address, sink)

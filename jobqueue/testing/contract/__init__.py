@@ -9,6 +9,7 @@ from jobqueue.testing.contract.arrival import ArrivalCases
 from jobqueue.testing.contract.cancel import CancelCases
 from jobqueue.testing.contract.claim import ClaimCases
 from jobqueue.testing.contract.conflict import ConflictCases
+from jobqueue.testing.contract.deadlines import DeadlineCases
 from jobqueue.testing.contract.documents import DocumentCases
 from jobqueue.testing.contract.expiry import ExpiryCases
 from jobqueue.testing.contract.fences import FenceCases
@@ -63,6 +64,7 @@ class StorageContract(
     FieldCases,
     HistoryCases,
     LetterCases,
+    DeadlineCases,
     ThenCases,
     DocumentCases,
     RevivalCases,

@@ -58,6 +58,7 @@ def bad_jobs() -> list[Any]:
         task=LABELS,
         group=LABELS,
         dead_letter_ttl=NUMBERS,
+        expires=[*NUMBERS, 0],
     )
 
 

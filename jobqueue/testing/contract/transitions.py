@@ -121,10 +121,17 @@ class TransitionCases(Cases):
         await jobs.stall()
         assert await jobs.state("a") is TRANSITIONS[S.PROCESSING, Action.ABANDON] is S.FAILED
 
+    @pytest.mark.parametrize("state", [S.QUEUED, S.SCHEDULED])
+    async def test_expire_leads_from_waiting_to_failed(self, jobs: Jobs, state: JobState) -> None:
+        await jobs.bring(state, expires=1_000)
+        jobs.clock.move(6)
+        await jobs.storage.sweep("q", 10)
+        assert await jobs.state("a") is TRANSITIONS[state, Action.EXPIRE] is S.FAILED
+
     async def test_the_cases_reach_the_whole_table(self) -> None:
         # A claim of a due job that still waits is two transitions; reruns start over from no job.
         two = {(S.SCHEDULED, "claim"), (S.FAILING, "claim")}
-        reached = {(S.PROCESSING, S.FAILED)} | {
+        reached = {(S.PROCESSING, S.FAILED), (S.QUEUED, S.FAILED), (S.SCHEDULED, S.FAILED)} | {
             (state, after)
             for (state, call), after in AFTER.items()
             if state not in ENDED and (state, call) not in two

@@ -84,6 +84,22 @@ async def test_every_change_of_state_is_told(store: GuardedStorage, schema: str)
     assert [state for _, state in await rows(schema)] == [7, 7, 7]
 
 
+async def test_the_ledger_learns_which_jobs_have_not_started_in_time(
+    redis: Server, store: GuardedStorage, schema: str
+) -> None:
+    await store.insert("q", [NewJob(id, b"", expires=1) for id in "ab"])
+    await asyncio.sleep(0.01)
+    assert [(job.id, job.expired) for job in await store.sweep("q", 1)] == [("a", True)]
+    assert (await store.exchange("q", "w", [], 1, 60_000)).expired == ("b",)
+    await told(store)
+    assert await rows(schema) == [("a", 6), ("b", 6)]
+    assert [event.event for event in await store.guard.history("q", "b")] == ["enqueued", "expired"]
+    await store.insert("q", [NewJob("c", b"", expires=1)])
+    redis.command("FLUSHALL")
+    assert (await store.guard.reconcile()).requeued == 1
+    assert (await store.exchange("q", "w", [], 1, 60_000)).expired == ("c",), "it is late all the same"
+
+
 async def test_jobs_that_follow_are_guarded_too(redis: Server, store: GuardedStorage, schema: str) -> None:
     await store.insert("q", [NewJob("first", b"")])
     (job,) = (await store.exchange("q", "w", [], 1, 60_000)).jobs
@@ -102,7 +118,7 @@ async def test_jobs_that_follow_are_guarded_too(redis: Server, store: GuardedSto
 async def test_every_field_of_a_job_comes_back(store: GuardedStorage, schema: str) -> None:
     job = NewJob(
         "a", b"p", priority=7, run_at=2_000_000_000_000, max_attempts=9, max_stalls=8, ttl=77, headers=b"h",
-        task="t", group="g", dead_letter_ttl=66, weight=5,
+        task="t", group="g", dead_letter_ttl=66, weight=5, expires=44,
     )  # fmt: skip
     await store.insert("q", [job])
     ((token,),) = await rows(schema, "token")

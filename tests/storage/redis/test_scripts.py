@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from jobqueue.model.outcomes import EXPIRED_ERROR
 from jobqueue.storage.redis import scripted_calls as steps
 from jobqueue.storage.redis.keys import DocumentKeys, QueueKeys
 from jobqueue.storage.redis.net.scripts import script, script_names
@@ -51,6 +52,11 @@ def test_only_declared_keys_are_touched(name: str) -> None:
     literal = re.findall(r"call\('[A-Z]+', *'([^']+)'", code)
     assert literal == []  # no key is spelled out
     assert "KEYS[#" not in code
+
+
+@pytest.mark.parametrize("name", ["exchange", "expire"])
+def test_a_script_fails_late_jobs_with_the_error_that_all_stores_write(name: str) -> None:
+    assert f"'{EXPIRED_ERROR.decode()}'" in script(name).text.decode()
 
 
 def test_every_script_has_one_stub_and_every_stub_a_script() -> None:

@@ -56,6 +56,7 @@ _FORMS: dict[str, _Form] = {
     "saved": _Form(6, bytes, bytes),
     "history": _Form(7, _pack_history, _parse_history),
     "weight": _Form(8, number, _parse_number),
+    "expires": _Form(9, number, _parse_number),
 }
 """The form of every field of `Extras`."""
 _DEFAULTS = Extras._field_defaults

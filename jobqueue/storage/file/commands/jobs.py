@@ -60,7 +60,7 @@ def _pack_jobs(jobs: Sequence[NewJob]) -> bytes:
     for new in jobs:
         (
             id, payload, priority, delay, run_at, attempts, stalls, ttl, reuse, wait,
-            headers, task, group, dead_letter_ttl, conflict, weight,
+            headers, task, group, dead_letter_ttl, conflict, weight, expires,
         ) = new  # fmt: skip
         name = id.encode()
         flags = _REUSE_CODES[reuse] | (_WAIT if wait else 0)
@@ -71,9 +71,11 @@ def _pack_jobs(jobs: Sequence[NewJob]) -> bytes:
             flags |= _RUN_AT
             when = run_at
         extras = None
-        if headers or task or group or dead_letter_ttl is not None:
+        if headers or task or group or dead_letter_ttl is not None or expires is not None:
             flags |= _EXTRAS
-            named = Extras(headers, task, group, dead_letter_ttl, weight=weight if group else 1)
+            named = Extras(
+                headers, task, group, dead_letter_ttl, weight=weight if group else 1, expires=expires
+            )
             extras = blob(pack_extras(named))
         head = _NEW.pack(len(name), len(payload), priority, when, attempts, stalls, ttl, flags)
         parts += (head, name, payload)
@@ -100,6 +102,7 @@ def _parse_job(data: Reader) -> NewJob:
         group=extras.group,
         dead_letter_ttl=extras.dead_letter_ttl,
         weight=extras.weight,
+        expires=extras.expires,
     )
 
 
@@ -198,7 +201,7 @@ class Exchange(CommandDefaults):
 
     def weigh(self, answer: Exchanged, state: State, now: int) -> Weight:
         lost = SettleStatus.LOST
-        if any(status is not lost for status in answer.settled):
+        if answer.expired or any(status is not lost for status in answer.settled):
             weight = Weight.SYNCED
         elif answer.jobs or state.engine.promoted or not state.is_noted(self.queue, self.worker, now):
             weight = Weight.WRITTEN
@@ -294,7 +297,7 @@ class Sweep(CommandDefaults):
     limit: int
 
     def wanted(self, state: State, now: int) -> bool:
-        return state.engine.has_stalled(self.queue, now)
+        return state.engine.has_stalled(self.queue, now) or state.engine.has_late(self.queue, now)
 
     def apply(self, state: State, now: int) -> list[Swept]:
         return state.engine.sweep(self.queue, self.limit, now)

@@ -37,9 +37,11 @@ create table jobqueue.job (
     history jsonb not null default '[]' check (jsonb_typeof(history) = 'array'),
     past_seq bigint not null default 0,
     fence bigint not null default 0,
-    weight int not null default 1
+    weight int not null default 1,
+    start_within bigint
 );
 comment on column jobqueue.job.token is 'Names the job in the store, too; rises with the time';
+comment on column jobqueue.job.start_within is 'How long after it was due it has to start for the first time';
 comment on column jobqueue.job.requeued is 'How often it was brought back to the store';
 comment on column jobqueue.job.outcome is 'The result of a completed job, the encoded error of a failed one';
 comment on column jobqueue.job.history is 'Changes of state: [instant, event, worker, attempt, error]';

@@ -2,7 +2,8 @@
 --
 -- A job is written once (job), and so is its end (outcome). While it lives it has exactly one row more, narrow and
 -- short-lived, which says where it is: in ready, due or lease. Who deletes that row moves the job on, so a row lock on
--- it decides every race. A few jobs also have rows in detail and attempt: those that failed, stalled or told progress.
+-- it decides every race. A few jobs also have rows in detail and attempt: those that failed, stalled, told progress, or
+-- have to start in time.
 --
 -- Indexes for look-ups by key begin with the column that tells rows apart: one that begins with the queue would be used
 -- for the queue alone. Where two cost the same, as on an empty table, the planner takes the younger: so that by seq is
@@ -160,8 +161,14 @@ create table jobqueue.detail (
     error bytea,
     progress bytea,
     saved bytea,
+    start_within bigint,
+    start_before bigint,
     primary key (seq, queue)
 ) with (fillfactor = 70);
+create index detail_late on jobqueue.detail (queue, start_before, seq) where start_before is not null;
+comment on column jobqueue.detail.start_within is 'How long after it was due a job has to start for the first time';
+comment on column jobqueue.detail.start_before is
+    'The instant from which on it may not; null once it has started. One of a job that has ended means nothing';
 
 create table jobqueue.attempt (
     queue int not null,

@@ -183,3 +183,8 @@ begin
         );
     end loop;
 end $$;
+
+-- Whether any job of this schema ever had to start in time. An index that nothing was written to has one page.
+create function jobqueue.may_have_late() returns boolean
+language sql stable
+as $$ select pg_relation_size('jobqueue.detail_late'::regclass) > current_setting('block_size')::bigint $$;

@@ -30,7 +30,8 @@ select
     o.expires,
     o.purge_at,
     case when o.state in (5, 7) then null else j.payload end as payload,
-    j.headers, j.task, j.group_name, j.token
+    j.headers, j.task, j.group_name, j.token,
+    x.start_within
 -- Each looked up by its key, whatever the statistics say: at most times these tables are empty.
 from jobqueue.job j
 left join lateral (
@@ -77,7 +78,8 @@ create function jobqueue.read_jobs(
     place bigint, id text, seq bigint, state smallint, priority int, due bigint, created bigint, updated bigint,
     attempts int, max_attempts int, stalls int, max_stalls int, ttl bigint, fence bigint, worker text, until bigint,
     cancelling boolean, result bytea, error bytea, progress bytea, expires bigint, payload bytea, headers bytea,
-    task text, group_name text, history_at bigint[], history_attempt int[], history_worker text[], history_error bytea[]
+    task text, group_name text, history_at bigint[], history_attempt int[], history_worker text[], history_error bytea[],
+    start_within bigint
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -99,7 +101,7 @@ begin
         x.place, x.id, x.seq, x.state, x.priority, x.due, x.created, x.updated, x.attempts, x.max_attempts, x.stalls,
         x.max_stalls, x.ttl, x.fence, x.worker, x.until, x.cancelling, x.result, x.error, x.progress, x.expires,
         case when p_payload then x.payload end, x.headers, x.task, x.group_name,
-        x.history_at, x.history_attempt, x.history_worker, x.history_error
+        x.history_at, x.history_attempt, x.history_worker, x.history_error, x.start_within
     from (
         select t.place, r.*, h.*, sum(
             coalesce(octet_length(r.headers), 0) + coalesce(h.history_bytes, 0) +
@@ -142,7 +144,7 @@ create function jobqueue.list_jobs(
 ) returns table (
     found bigint, id text, seq bigint, state smallint, priority int, due bigint, created bigint, updated bigint,
     attempts int, max_attempts int, stalls int, max_stalls int, ttl bigint, fence bigint, worker text, until bigint,
-    cancelling boolean, error bytea, progress bytea, expires bigint, task text, group_name text
+    cancelling boolean, error bytea, progress bytea, expires bigint, task text, group_name text, start_within bigint
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -160,7 +162,7 @@ begin
     select
         x.found, x.id, x.seq, x.state, x.priority, x.due, x.created, x.updated, x.attempts, x.max_attempts, x.stalls,
         x.max_stalls, x.ttl, x.fence, x.worker, x.until, x.cancelling, x.error, x.progress, x.expires,
-        x.task, x.group_name
+        x.task, x.group_name, x.start_within
     from (
         select r.*, count(*) over () as found, row_number() over line as n, sum(
             coalesce(octet_length(r.error), 0) + coalesce(octet_length(r.progress), 0)

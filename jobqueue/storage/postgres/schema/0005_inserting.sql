@@ -2,7 +2,8 @@
 
 create type jobqueue.new_job as (
     place int, seq bigint, due bigint, id text, payload bytea, priority int, max_attempts int, max_stalls int,
-    ttl bigint, reuse smallint, waits boolean, headers bytea, task text, group_name text, dead_letter_ttl bigint
+    ttl bigint, reuse smallint, waits boolean, headers bytea, task text, group_name text, dead_letter_ttl bigint,
+    start_within bigint
 );
 
 -- Creates those of the jobs whose ids are free, and returns their places in the batch. For a few: see insert_jobs.
@@ -18,6 +19,7 @@ declare
     v_places int[];
     v_later bigint[];
     v_waiting bigint[];
+    v_timed boolean;
 begin
     with made as (
         -- In the order of the ids: two batches with the same ones never wait for each other.
@@ -40,9 +42,13 @@ begin
     end if;
     select
         array_agg(n.place), array_agg(n.seq) filter (where n.due > p_now),
-        array_agg(n.seq) filter (where n.waits and p_reply is not null)
-    into v_places, v_later, v_waiting
+        array_agg(n.seq) filter (where n.waits and p_reply is not null), bool_or(n.start_within is not null)
+    into v_places, v_later, v_waiting, v_timed
     from unnest(v_made) n;
+    if v_timed then
+        insert into jobqueue.detail (queue, seq, start_within, start_before)
+        select p_q, n.seq, n.start_within, n.due + n.start_within from unnest(v_made) n where n.start_within is not null;
+    end if;
     if v_later is null or cardinality(v_later) < cardinality(v_made) then
         insert into jobqueue.ready (queue, priority, place, seq, due, updated, slot, id)
         select p_q, n.priority, n.seq, n.seq, n.due, p_now, p_slot, n.id from unnest(v_made) n where n.due <= p_now;
@@ -101,7 +107,8 @@ create function jobqueue.insert_jobs(
     p_queue text, p_now bigint, p_token bigint, p_repeated boolean, p_reply text, p_room int, p_budget bigint,
     p_ids text[], p_payloads bytea[], p_priorities int[], p_delays bigint[], p_run_ats bigint[],
     p_max_attempts int[], p_max_stalls int[], p_ttls bigint[], p_reuses smallint[], p_waits boolean[],
-    p_headers bytea[], p_tasks text[], p_groups text[], p_letters bigint[], p_slot smallint default null
+    p_headers bytea[], p_tasks text[], p_groups text[], p_letters bigint[], p_expires bigint[],
+    p_slot smallint default null
 ) returns table (
     place int, status smallint, seq bigint, state smallint, data bytea, attempts int, seqs bigint[]
 )
@@ -194,6 +201,15 @@ begin
                 perform jobqueue.wake(p_queue);
             end if;
         end if;
+        if array_remove(p_expires, null) <> '{}' and v_new_seqs is not null then
+            insert into jobqueue.detail (queue, seq, start_within, start_before)
+            select v_q, t.seq, t.start_within, coalesce(t.run_at, v_now + t.delay) + t.start_within
+            from unnest(
+                v_seqs, jobqueue.filled(p_delays, v_size), jobqueue.filled(p_run_ats, v_size),
+                jobqueue.filled(p_expires, v_size)
+            ) t(seq, delay, run_at, start_within)
+            where t.start_within is not null and (v_all or t.seq = any(v_new_seqs));
+        end if;
         if p_reply is not null and v_new_seqs is not null then
             insert into jobqueue.waiter (seq, address, added)
             select t.seq, p_reply, t.seq from unnest(v_seqs, jobqueue.filled(p_waits, v_size)) t(seq, waits)
@@ -227,7 +243,7 @@ begin
     -- What is left was found, or has no room: one by one.
     select array_agg(row(
         n.place, n.seq, coalesce(n.run_at, v_now + n.delay), n.id, n.payload, n.priority, n.max_attempts, n.max_stalls,
-        n.ttl, n.reuse, n.waits, n.headers, n.task, n.group_name, n.dead_letter_ttl
+        n.ttl, n.reuse, n.waits, n.headers, n.task, n.group_name, n.dead_letter_ttl, n.start_within
     )::jobqueue.new_job order by n.place)
     into v_jobs
     from (
@@ -237,10 +253,11 @@ begin
             jobqueue.filled(p_run_ats, v_size), jobqueue.filled(p_max_attempts, v_size),
             jobqueue.filled(p_max_stalls, v_size), jobqueue.filled(p_ttls, v_size),
             jobqueue.filled(p_reuses, v_size), jobqueue.filled(p_waits, v_size), jobqueue.filled(p_headers, v_size),
-            jobqueue.filled(p_tasks, v_size), jobqueue.filled(p_groups, v_size), jobqueue.filled(p_letters, v_size)
+            jobqueue.filled(p_tasks, v_size), jobqueue.filled(p_groups, v_size), jobqueue.filled(p_letters, v_size),
+            jobqueue.filled(p_expires, v_size)
         ) with ordinality t(
             id, payload, priority, delay, run_at, max_attempts, max_stalls, ttl, reuse, waits, headers, task,
-            group_name, dead_letter_ttl, place
+            group_name, dead_letter_ttl, start_within, place
         )
     ) n;
     for v_new in

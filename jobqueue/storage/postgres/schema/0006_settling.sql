@@ -160,7 +160,7 @@ create function jobqueue.settle_then(
     p_actions smallint[], p_data bytea[], p_ttls bigint[], p_delays bigint[], p_summaries bytea[], p_then int[],
     p_new_ids text[], p_payloads bytea[], p_priorities int[], p_new_delays bigint[], p_run_ats bigint[],
     p_max_attempts int[], p_max_stalls int[], p_new_ttls bigint[], p_reuses smallint[], p_waits boolean[],
-    p_headers bytea[], p_tasks text[], p_groups text[], p_letters bigint[]
+    p_headers bytea[], p_tasks text[], p_groups text[], p_letters bigint[], p_expires bigint[]
 ) returns text
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -208,7 +208,7 @@ begin
             array_agg(p_new_ttls[t.n] order by t.n), array_agg(p_reuses[t.n] order by t.n),
             array_agg(p_waits[t.n] order by t.n), array_agg(p_headers[t.n] order by t.n),
             array_agg(p_tasks[t.n] order by t.n), array_agg(p_groups[t.n] order by t.n),
-            array_agg(p_letters[t.n] order by t.n)
+            array_agg(p_letters[t.n] order by t.n), array_agg(p_expires[t.n] order by t.n)
         )
         from unnest(p_new_ids) with ordinality t(id, n)
         where p_then[t.n] = any(v_part) and v_answer[p_then[t.n]] = 'N'

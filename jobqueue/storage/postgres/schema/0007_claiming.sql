@@ -24,7 +24,16 @@ begin
     end if;
 end $$;
 
--- Settles, promotes and claims. The first row has the letters of the settlements, when the next job is due, and how far
+-- Notes of those of the jobs that are leased now that they have started.
+create function jobqueue.have_started(p_q int, p_jobs jobqueue.ready[]) returns void
+language sql volatile
+as $$
+    update jobqueue.detail x set start_before = null
+    where x.queue = p_q and x.seq = any(array(select j.seq from unnest(p_jobs) j)) and x.start_before is not null
+    and exists (select 1 from jobqueue.lease l where l.seq = x.seq)
+$$;
+
+-- Settles, promotes, fails what has not started in time, and claims. The first row has the letters of the settlements, when the next job is due, and how far
 -- the claim has come; a row for each claimed job follows. ``more`` of the first row says that the queue is paused.
 --
 -- Jobs are taken from spans of the line in their order. A span is one priority (``p_most`` = ``p_least``) from a place
@@ -33,17 +42,18 @@ end $$;
 -- ``p_due_from``: jobs due before it were moved to the line before.
 -- ``reached``: the clock in microseconds, which is below all places that are given from now on; the milliseconds below
 -- which no due job is left; how many microseconds picking took; then, if there may be more, priority and place of the
--- last job that was picked. ``priorities``: of the jobs picked.
+-- last job that was picked. ``priorities``: of the jobs picked. ``expired``: ids of the jobs that have failed, up to
+-- ``p_expire``, with ``p_late`` for their error.
 create function jobqueue.exchange(
     p_queue text, p_now bigint, p_worker text, p_token bigint, p_repeated boolean, p_limit int, p_lease bigint,
     p_budget bigint, p_promote int, p_ids text[], p_fences bigint[], p_actions smallint[], p_data bytea[],
     p_ttls bigint[], p_delays bigint[], p_summaries bytea[], p_due_from bigint, p_most int[], p_least int[],
-    p_low bigint[], p_high bigint[]
+    p_low bigint[], p_high bigint[], p_expire int, p_late bytea
 ) returns table (
     settled text, next_due bigint, more boolean, id text, payload bytea, fence bigint, attempts int, max_attempts int,
     ttl bigint, created bigint, headers bytea, task text, group_name text, seq bigint, due bigint, saved bytea,
     history_at bigint[], history_attempt int[], history_worker text[], history_error bytea[], reached bigint[],
-    priorities int[]
+    priorities int[], expired text[]
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -61,6 +71,7 @@ declare
     v_picked jobqueue.ready[];
     v_again bigint[];
     v_slot smallint := (select t.last_value from jobqueue.lease_turn t);
+    v_timed boolean;
 begin
     if p_limit > 0 then
         -- From here to the end of the transaction the rules stay: see set_rules.
@@ -110,7 +121,7 @@ begin
         select
             null::text, null::bigint, true, l.id, j.payload, l.fence, l.attempts, j.max_attempts, j.ttl, j.created,
             j.headers, j.task, j.group_name, l.seq, l.due, x.saved,
-            h.history_at, h.history_attempt, h.history_worker, h.history_error, null::bigint[], null::int[]
+            h.history_at, h.history_attempt, h.history_worker, h.history_error, null::bigint[], null::int[], null::text[]
         from jobqueue.lease l join jobqueue.job j on j.queue = v_q and j.id = l.id
         left join jobqueue.detail x on x.queue = v_q and x.seq = l.seq
         left join lateral jobqueue.history(v_q, l.seq) h on true
@@ -121,6 +132,10 @@ begin
         reached := null;
         return next;
         return;
+    end if;
+    v_timed := jobqueue.may_have_late();
+    if v_timed then
+        expired := jobqueue.expire_jobs(v_q, p_queue, v_now, p_expire, p_late);
     end if;
     v_began := clock_timestamp();
     -- A row does not move while it is locked.
@@ -150,6 +165,16 @@ begin
     reached[3] := (extract(epoch from clock_timestamp() - v_began) * 1000000)::bigint;
     if cardinality(v_at) = p_limit then
         reached := reached || array[v_picked[p_limit].priority::bigint, v_picked[p_limit].place];
+    end if;
+    if v_timed then
+        -- What could not be failed, as somebody else had it in hand, must not start either.
+        select array_agg(v_at[n.n] order by n.n), array_agg(v_picked[n.n] order by n.n),
+            array_agg((v_picked[n.n]).priority)
+        into v_at, v_picked, priorities
+        from generate_subscripts(v_at, 1) n(n) where not exists (
+            select 1 from jobqueue.detail x
+            where x.queue = v_q and x.seq = (v_picked[n.n]).seq and x.start_before <= v_now
+        );
     end if;
     priorities := array(select distinct t.priority from unnest(priorities) t(priority));
     return next;
@@ -195,8 +220,11 @@ begin
         select
             null::text, null::bigint, (select count(*) from taken) < cardinality(v_at), t.id, t.payload,
             t.new_fence, t.attempts + 1, t.max_attempts, t.ttl, t.created, t.headers, t.task, t.group_name, t.seq, t.due,
-            null::bytea, null::bigint[], null::int[], null::text[], null::bytea[], null::bigint[], null::int[]
+            null::bytea, null::bigint[], null::int[], null::text[], null::bytea[], null::bigint[], null::int[], null::text[]
         from taken t order by t.n;
+        if v_timed then
+            perform jobqueue.have_started(v_q, v_picked);
+        end if;
         return;
     end if;
     return query
@@ -245,8 +273,11 @@ begin
     select
         null::text, null::bigint, (select count(*) from taken) < cardinality(v_at), t.id, t.payload,
         t.new_fence, t.attempts + 1, t.max_attempts, t.ttl, t.created, t.headers, t.task, t.group_name, t.seq, t.due,
-        t.saved, t.history_at, t.history_attempt, t.history_worker, t.history_error, null::bigint[], null::int[]
+        t.saved, t.history_at, t.history_attempt, t.history_worker, t.history_error, null::bigint[], null::int[], null::text[]
     from taken t order by t.n;
+    if v_timed then
+        perform jobqueue.have_started(v_q, v_picked);
+    end if;
     update jobqueue.detail x set progress = null
     where x.queue = v_q and x.seq = any(v_again) and x.progress is not null
     and exists (select 1 from jobqueue.lease l where l.seq = x.seq);
@@ -257,15 +288,15 @@ create function jobqueue.exchange_then(
     p_queue text, p_now bigint, p_worker text, p_token bigint, p_repeated boolean, p_limit int, p_lease bigint,
     p_budget bigint, p_promote int, p_ids text[], p_fences bigint[], p_actions smallint[], p_data bytea[],
     p_ttls bigint[], p_delays bigint[], p_summaries bytea[], p_due_from bigint, p_most int[], p_least int[],
-    p_low bigint[], p_high bigint[], p_then int[], p_new_ids text[], p_payloads bytea[],
+    p_low bigint[], p_high bigint[], p_expire int, p_late bytea, p_then int[], p_new_ids text[], p_payloads bytea[],
     p_priorities int[], p_new_delays bigint[], p_run_ats bigint[], p_max_attempts int[], p_max_stalls int[],
     p_new_ttls bigint[], p_reuses smallint[], p_waits boolean[], p_headers bytea[], p_tasks text[], p_groups text[],
-    p_letters bigint[]
+    p_letters bigint[], p_expires bigint[]
 ) returns table (
     settled text, next_due bigint, more boolean, id text, payload bytea, fence bigint, attempts int, max_attempts int,
     ttl bigint, created bigint, headers bytea, task text, group_name text, seq bigint, due bigint, saved bytea,
     history_at bigint[], history_attempt int[], history_worker text[], history_error bytea[], reached bigint[],
-    priorities int[]
+    priorities int[], expired text[]
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -278,16 +309,16 @@ begin
     v_letters := jobqueue.settle_then(
         p_queue, p_now, p_token, p_repeated, p_ids, p_fences, p_actions, p_data, p_ttls, p_delays, p_summaries,
         p_then, p_new_ids, p_payloads, p_priorities, p_new_delays, p_run_ats, p_max_attempts, p_max_stalls, p_new_ttls,
-        p_reuses, p_waits, p_headers, p_tasks, p_groups, p_letters
+        p_reuses, p_waits, p_headers, p_tasks, p_groups, p_letters, p_expires
     );
     return query
     select
         case when e.settled is not null then v_letters end, e.next_due, e.more, e.id, e.payload, e.fence, e.attempts,
         e.max_attempts, e.ttl, e.created, e.headers, e.task, e.group_name, e.seq, e.due, e.saved, e.history_at,
-        e.history_attempt, e.history_worker, e.history_error, e.reached, e.priorities
+        e.history_attempt, e.history_worker, e.history_error, e.reached, e.priorities, e.expired
     from jobqueue.exchange(
         p_queue, p_now, p_worker, p_token, p_repeated, p_limit, p_lease, p_budget, p_promote, '{}', '{}', '{}', '{}',
-        '{}', '{}', '{}', p_due_from, p_most, p_least, p_low, p_high
+        '{}', '{}', '{}', p_due_from, p_most, p_least, p_low, p_high, p_expire, p_late
     ) e;
     -- A claim alone is not flushed; this is more than a claim.
     perform set_config('synchronous_commit', v_commit, true);

@@ -1,8 +1,86 @@
 -- What ends and deletes jobs from outside of a run.
 
--- Takes jobs from workers whose leases have run out.
-create function jobqueue.sweep(p_queue text, p_now bigint, p_limit int, p_error bytea)
-returns table (id text, state smallint, attempts int, stalls int, worker text)
+-- Fails waiting jobs that were never claimed and whose time to start is over, by that instant, then by seq; their ids.
+-- Those that somebody else has in hand just now are left to the next call.
+create function jobqueue.expire_jobs(p_q int, p_queue text, p_now bigint, p_limit int, p_error bytea) returns text[]
+language plpgsql volatile
+as $$
+declare
+    v_seqs bigint[];
+    v_ready_0 tid[];
+    v_ready_1 tid[];
+    v_ready_2 tid[];
+    v_due tid[];
+    v_ended bigint[];
+    v_ids text[];
+begin
+    select array_agg(x.seq order by x.start_before, x.seq) into v_seqs from (
+        select x.seq, x.start_before from jobqueue.detail x where x.queue = p_q and x.start_before <= p_now
+        order by x.start_before, x.seq limit p_limit for update skip locked
+    ) x;
+    if v_seqs is null then
+        return '{}';
+    end if;
+    -- A row does not move while it is locked.
+    select
+        array_agg(r.at) filter (where r.slot = 0), array_agg(r.at) filter (where r.slot = 1),
+        array_agg(r.at) filter (where r.slot = 2)
+    into v_ready_0, v_ready_1, v_ready_2 from unnest(v_seqs) s(seq) cross join lateral (
+        select r.ctid as at, r.slot from jobqueue.ready r
+        where r.queue = p_q and r.seq = s.seq offset 0 for update skip locked
+    ) r;
+    select array_agg(d.at) into v_due from unnest(v_seqs) s(seq) cross join lateral (
+        select d.ctid as at from jobqueue.due d where d.queue = p_q and d.seq = s.seq offset 0 for update skip locked
+    ) d;
+    with from_ready_0 as (
+        delete from jobqueue.ready_0 r where r.ctid = any(v_ready_0)
+        returning r.seq, r.fence, r.due, r.attempts, r.stalls, r.id
+    ),
+    from_ready_1 as (
+        delete from jobqueue.ready_1 r where r.ctid = any(v_ready_1)
+        returning r.seq, r.fence, r.due, r.attempts, r.stalls, r.id
+    ),
+    from_ready_2 as (
+        delete from jobqueue.ready_2 r where r.ctid = any(v_ready_2)
+        returning r.seq, r.fence, r.due, r.attempts, r.stalls, r.id
+    ),
+    from_due as (
+        delete from jobqueue.due d where d.ctid = any(v_due)
+        returning d.seq, d.fence, d.at, d.attempts, d.stalls, d.id
+    ),
+    gone as (
+        select g.*, j.ttl, j.dead_letter_ttl from (
+            select * from from_ready_0 union all select * from from_ready_1 union all select * from from_ready_2
+            union all select * from from_due
+        ) g cross join lateral (
+            select j.ttl, j.dead_letter_ttl from jobqueue.job j where j.queue = p_q and j.id = g.id offset 0
+        ) j
+    ),
+    ended as (
+        insert into jobqueue.outcome (
+            queue, seq, fence, due, updated, expires, purge_at, attempts, stalls, state, id, data
+        )
+        select
+            p_q, g.seq, g.fence, g.due, p_now, p_now + g.ttl, p_now + greatest(g.ttl, g.dead_letter_ttl), g.attempts,
+            g.stalls, 6, g.id, p_error
+        from gone g
+    )
+    select array_agg(g.seq), array_agg(g.id order by s.place) into v_ended, v_ids
+    from gone g join unnest(v_seqs) with ordinality s(seq, place) on s.seq = g.seq;
+    if v_ended is not null then
+        perform jobqueue.tell(p_q, p_queue, v_ended);
+    end if;
+    -- Also of jobs that were cancelled.
+    update jobqueue.detail x set start_before = null
+    where x.queue = p_q and x.seq = any(v_seqs) and exists (
+        select 1 from (select 1 from jobqueue.outcome o where o.queue = p_q and o.seq = x.seq offset 0) o
+    );
+    return coalesce(v_ids, '{}');
+end $$;
+
+-- Takes jobs from workers whose leases have run out, and fails those that have not started in time.
+create function jobqueue.sweep(p_queue text, p_now bigint, p_limit int, p_error bytea, p_late bytea)
+returns table (id text, state smallint, attempts int, stalls int, worker text, expired boolean)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
@@ -70,23 +148,28 @@ begin
         array_agg(e.seq) filter (where e.state <> 2), array_agg(e.seq) filter (where e.attempts + e.stalls >= 20)
     into v_ids, v_states, v_attempts, v_stalls, v_workers, v_ended, v_often
     from judged e;
-    if v_ids is null then
-        return;
+    if v_ids is not null then
+        if v_often is not null then
+            perform jobqueue.trim_history(v_q, v_often);
+        end if;
+        if v_ended is not null then
+            perform jobqueue.tell(v_q, p_queue, v_ended);
+        end if;
+        if 2 = any(v_states) then
+            perform jobqueue.wake(p_queue);
+        end if;
+        return query
+        select t.id, t.state, t.attempts, t.stalls, t.worker, false
+        from unnest(v_ids, v_states, v_attempts, v_stalls, v_workers)
+            with ordinality t(id, state, attempts, stalls, worker, place)
+        order by t.place;
     end if;
-    if v_often is not null then
-        perform jobqueue.trim_history(v_q, v_often);
+    p_limit := p_limit - coalesce(cardinality(v_ids), 0);
+    if p_limit > 0 and jobqueue.may_have_late() then
+        return query
+        select t.id, 6::smallint, 0, 0, '', true
+        from unnest(jobqueue.expire_jobs(v_q, p_queue, v_now, p_limit, p_late)) t(id);
     end if;
-    if v_ended is not null then
-        perform jobqueue.tell(v_q, p_queue, v_ended);
-    end if;
-    if 2 = any(v_states) then
-        perform jobqueue.wake(p_queue);
-    end if;
-    return query
-    select t.id, t.state, t.attempts, t.stalls, t.worker
-    from unnest(v_ids, v_states, v_attempts, v_stalls, v_workers)
-        with ordinality t(id, state, attempts, stalls, worker, place)
-    order by t.place;
 end $$;
 
 -- Cancels waiting jobs, and asks the workers of running ones to end them. Returns the state of each job: 3 for one that
@@ -298,5 +381,6 @@ begin
     return query
     select q.name from unnest(p_queues) t(name) join jobqueue.queue q on q.name = t.name
     where exists (select 1 from jobqueue.lease l where l.queue = q.queue and l.until <= v_now)
+        or exists (select 1 from jobqueue.detail x where x.queue = q.queue and x.start_before <= v_now)
         or exists (select 1 from jobqueue.outcome o where o.queue = q.queue and o.purge_at <= v_now);
 end $$;

@@ -33,7 +33,15 @@ begin
         ttl = p_new.ttl, dead_letter_ttl = p_new.dead_letter_ttl, payload = p_new.payload, headers = p_new.headers,
         task = p_new.task, group_name = p_new.group_name
     where j.queue = p_q and j.id = p_new.id;
-    update jobqueue.detail x set saved = null where x.queue = p_q and x.seq = v_seq and x.saved is not null;
+    update jobqueue.detail x set
+        saved = null, start_within = p_new.start_within,
+        start_before = case when v_job.fence = 0 then v_due + p_new.start_within end
+    where x.queue = p_q and x.seq = v_seq
+    and (x.saved is not null or x.start_within is not null or p_new.start_within is not null);
+    if not found and p_new.start_within is not null then
+        insert into jobqueue.detail (queue, seq, start_within, start_before)
+        values (p_q, v_seq, p_new.start_within, case when v_job.fence = 0 then v_due + p_new.start_within end);
+    end if;
     if v_due <= p_now then
         insert into jobqueue.ready (queue, priority, place, seq, due, updated, fence, attempts, stalls, slot, id)
         select
@@ -61,7 +69,7 @@ create function jobqueue.insert_replacing(
     p_queue text, p_now bigint, p_token bigint, p_reply text, p_room int,
     p_ids text[], p_payloads bytea[], p_priorities int[], p_delays bigint[], p_run_ats bigint[],
     p_max_attempts int[], p_max_stalls int[], p_ttls bigint[], p_reuses smallint[], p_waits boolean[],
-    p_headers bytea[], p_tasks text[], p_groups text[], p_letters bigint[], p_conflicts smallint[],
+    p_headers bytea[], p_tasks text[], p_groups text[], p_letters bigint[], p_expires bigint[], p_conflicts smallint[],
     p_inside boolean default false
 ) returns table (place int, status smallint, seq bigint, state smallint, attempts int)
 language plpgsql volatile
@@ -90,7 +98,7 @@ begin
             v_job := jobqueue.replace_job(v_q, p_queue, v_now, p_reply, row(
                 v_at, 0, coalesce(p_run_ats[v_at], v_now + p_delays[v_at]), p_ids[v_at], p_payloads[v_at],
                 p_priorities[v_at], p_max_attempts[v_at], p_max_stalls[v_at], p_ttls[v_at], p_reuses[v_at], p_waits[v_at],
-                p_headers[v_at], p_tasks[v_at], p_groups[v_at], p_letters[v_at]
+                p_headers[v_at], p_tasks[v_at], p_groups[v_at], p_letters[v_at], p_expires[v_at]
             )::jobqueue.new_job, p_conflicts[v_at] = 3, v_slot);
         end if;
         if v_job.seq is not null then
@@ -108,7 +116,8 @@ begin
             p_queue, p_now, p_token, false, p_reply, p_room, -1, p_ids[v_at:v_at], p_payloads[v_at:v_at],
             p_priorities[v_at:v_at], p_delays[v_at:v_at], p_run_ats[v_at:v_at], p_max_attempts[v_at:v_at],
             p_max_stalls[v_at:v_at], p_ttls[v_at:v_at], p_reuses[v_at:v_at], p_waits[v_at:v_at], p_headers[v_at:v_at],
-            p_tasks[v_at:v_at], p_groups[v_at:v_at], p_letters[v_at:v_at], case when p_inside then 2::smallint end
+            p_tasks[v_at:v_at], p_groups[v_at:v_at], p_letters[v_at:v_at], p_expires[v_at:v_at],
+            case when p_inside then 2::smallint end
         ) i;
     end loop;
 end $$;
