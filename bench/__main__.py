@@ -6,8 +6,8 @@ import importlib
 import sys
 
 NAMES = (
-    "memory", "file", "redis", "redis-scale", "postgres", "postgres-bloat", "recovery", "schedules", "sync",
-    "guard", "chaos", "chaos-peers",
+    "memory", "file", "redis", "redis-scale", "postgres", "postgres-bloat", "recovery", "schedules", "limits",
+    "sync", "guard", "chaos", "chaos-peers",
 )  # fmt: skip
 
 

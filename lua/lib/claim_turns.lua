@@ -40,7 +40,9 @@ else
 
   -- What the groups of some members of the ring may start in their turns: elements, and for each its group and line.
   local function plan(members, key, behind, count)
-    local elements, from = {}, {}
+    local elements, from, names = {}, {}, {}
+    for i, member in ipairs(members) do names[i] = sub(member, 10) end
+    fetch_groups(names)
     for _, member in ipairs(members) do
       local priority, turn = sunpack('>I2I7', member)
       if priority ~= key or #elements >= count or (behind and turn > behind) then break end

@@ -186,7 +186,12 @@ if created > 0 then
     -- include: leftovers
   end
   if with_groups and not counters[7] then call('HSET', meta, 'grouped', '1') end
-  for _, one in ipairs(placed) do place_line(one[1], one[2], one[3]) end
+  if #placed > 0 then
+    local names = {}
+    for i, one in ipairs(placed) do names[i] = one[3] end
+    fetch_groups(names)
+    for _, one in ipairs(placed) do place_line(one[1], one[2], one[3]) end
+  end
   for key, gone in pairs(freed) do call('ZREM', key, unpack(gone)) end
   for expires, gone in pairs(unfiled) do unfile(expires, gone) end
   if #pushed > 0 then call('RPUSH', ready, unpack(pushed)) end

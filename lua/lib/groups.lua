@@ -10,10 +10,12 @@
 -- which its rate opens, or inf: when a run of it ends. Its lines keep their turns. A group that is idle while its rate is
 -- not open has minus the instant at which it will be. Of others nothing is kept.
 -- What a call changes in `groups`, `ring` and `opens` is written at its end, by save_groups.
-local group_of, line_of, place_line, reweigh, leave_line, leave_lines, end_run, group_at, root, next_turn, save_groups
+local group_of, place_line, reweigh, leave_line, leave_lines, end_run, group_at, fetch_groups, root, next_turn, save_groups
 if grouped then
   local GROUP, NO_ROOT = 12, string.rep('\0', 14)
   local touched, rooted, woken = {}, nil, false
+  local changed = {} -- what save_groups writes, by name
+  local ended, placed = {}, {} -- runs that have ended, by group; members to add to lines
 
   -- The group of a job, nil without: extras begin with it.
   function group_of(extras)
@@ -27,7 +29,7 @@ if grouped then
   end
 
   -- What the members of a line begin with.
-  function line_of(priority, group) return spack('>I2I2', 32767 - priority, #group) .. group end
+  local function line_of(priority, group) return spack('>I2I2', 32767 - priority, #group) .. group end
 
   local function member_of(job, id, group)
     return line_of(priority_of(job), group) .. spack('>I7', job.mark) .. string.char(weight_of(job.extras)) .. id
@@ -44,24 +46,41 @@ if grouped then
     return rooted
   end
 
-  function group_at(name)
-    local group = touched[name]
-    if not group then
-      local data = call('HGET', groups, name)
-      group = { name = name, running = 0, tat = 0, parked = false, lines = {}, was = {} }
-      if data and #data >= GROUP then
-        local parked
-        group.running, group.tat, parked = sunpack('>I4I7B', data)
-        group.parked = parked == 1
-        for at = GROUP + 1, #data - 9, 10 do
-          local priority, turn, left = sunpack('>I2I7B', data, at)
-          group.lines[priority] = { turn = turn, left = left }
-          if not group.parked then group.was[priority] = turn end
-        end
+  local function read(name, data)
+    local group = { name = name, running = 0, tat = 0, parked = false, lines = {}, was = {}, filed = false }
+    if data and #data >= GROUP then
+      local parked
+      group.running, group.tat, parked = sunpack('>I4I7B', data)
+      group.parked = parked == 1
+      for at = GROUP + 1, #data - 9, 10 do
+        local priority, turn, left = sunpack('>I2I7B', data, at)
+        group.lines[priority] = { turn = turn, left = left }
+        if not group.parked then group.was[priority] = turn end
       end
-      touched[name] = group
+      group.filed = group.parked or (#data == GROUP and group.running == 0) -- whether it is in opens
     end
+    touched[name] = group
     return group
+  end
+
+  -- A group, which may be changed until the next save.
+  function group_at(name)
+    local group = touched[name] or read(name, call('HGET', groups, name))
+    changed[name] = group
+    return group
+  end
+
+  -- Read groups together.
+  function fetch_groups(names)
+    local wanted = {}
+    for _, name in ipairs(names) do
+      if not touched[name] then wanted[#wanted + 1] = name end
+    end
+    for from = 1, #wanted, 1000 do
+      local last = math.min(from + 999, #wanted)
+      local found = call('HMGET', groups, unpack(wanted, from, last))
+      for i = from, last do read(wanted[i], found[i - from + 1]) end
+    end
   end
 
   function next_turn()
@@ -73,7 +92,8 @@ if grouped then
   -- Put a ready job, whose mark is its position, into the line of its group.
   function place_line(job, id, name)
     local group, priority = group_at(name), 32767 - priority_of(job)
-    call('ZADD', lines, 0, member_of(job, id, name))
+    placed[#placed + 1] = 0
+    placed[#placed + 1] = member_of(job, id, name)
     if not group.lines[priority] then group.lines[priority] = { turn = next_turn(), left = 0 } end
     if not group.parked then woken = true end
   end
@@ -109,65 +129,79 @@ if grouped then
   end
 
   -- A run of a job of a group has ended.
-  function end_run(name)
-    local group = group_at(name)
-    group.running = math.max(0, group.running - 1)
-    group.ended = true
-  end
+  function end_run(name) ended[name] = (ended[name] or 0) + 1 end
 
-  -- Write what has become of a group.
-  local function write(group)
-    local name, parts, removed, added = group.name, {}, {}, {}
-    for priority, line in pairs(group.lines) do
-      parts[#parts + 1] = spack('>I2I7B', priority, line.turn, line.left)
-    end
-    -- Parked because of its runs: one of them has ended.
-    if group.parked and group.ended and (call('ZSCORE', opens, name) or 'inf') == 'inf' then group.parked = false end
-    local idle = #parts == 0 and group.running == 0
-    if idle then group.parked = false end
-    for priority, turn in pairs(group.was) do
-      local line = group.lines[priority]
-      if group.parked or not line or line.turn ~= turn then
-        removed[#removed + 1] = spack('>I2I7', priority, turn) .. name
-      end
-    end
-    if #removed > 0 then call('ZREM', ring, unpack(removed)) end
-    if not group.parked then
-      for priority, line in pairs(group.lines) do
-        if group.was[priority] ~= line.turn then
-          added[#added + 1] = 0
-          added[#added + 1] = spack('>I2I7', priority, line.turn) .. name
-        end
-      end
-      if #added > 0 then
-        call('ZADD', ring, unpack(added))
-        woken = true
-      end
-    end
-    local lapse = math.ceil(group.tat / 1000)
-    if idle and lapse <= now then
-      call('HDEL', groups, name)
-      call('ZREM', opens, name)
-    else
-      call('HSET', groups, name, spack('>I4I7B', group.running, group.tat, group.parked and 1 or 0) .. table.concat(parts))
-      if idle then
-        call('ZADD', opens, string.format(WHOLE, -lapse), name)
-      elseif not group.parked then
-        call('ZREM', opens, name)
-      elseif group.until_ then
-        call('ZADD', opens, group.until_, name)
-      end
-    end
-    -- It may be looked at again in this call.
-    group.ended, group.until_, group.was = false, nil, {}
-    for priority, line in pairs(group.lines) do
-      if not group.parked then group.was[priority] = line.turn end
+  local function all(command, key, arguments)
+    for from = 1, #arguments, 1000 do
+      call(command, key, unpack(arguments, from, math.min(from + 999, #arguments)))
     end
   end
 
   -- Write what has changed; whether it is the end of the call.
   function save_groups(last)
-    for _, group in pairs(touched) do write(group) end
+    local names, after, left, entered = {}, {}, {}, {}
+    local forgotten, filed, unfiled = {}, {}, {}
+    for name in pairs(ended) do names[#names + 1] = name end
+    fetch_groups(names)
+    for name, count in pairs(ended) do
+      local group = group_at(name)
+      group.running = math.max(0, group.running - count)
+      -- Parked because of its runs: one of them has ended.
+      if group.parked and (call('ZSCORE', opens, name) or 'inf') == 'inf' then group.parked = false end
+    end
+    ended = {}
+    for name, group in pairs(changed) do
+      local parts = {}
+      for priority, line in pairs(group.lines) do
+        parts[#parts + 1] = spack('>I2I7B', priority, line.turn, line.left)
+      end
+      local idle, lapse = #parts == 0 and group.running == 0, math.ceil(group.tat / 1000)
+      if idle then group.parked = false end
+      for priority, turn in pairs(group.was) do
+        local line = group.lines[priority]
+        if group.parked or not line or line.turn ~= turn then
+          left[#left + 1] = spack('>I2I7', priority, turn) .. name
+        end
+      end
+      local was = group.was
+      group.was = {}
+      if not group.parked then
+        for priority, line in pairs(group.lines) do
+          if was[priority] ~= line.turn then
+            entered[#entered + 1] = 0
+            entered[#entered + 1] = spack('>I2I7', priority, line.turn) .. name
+          end
+          group.was[priority] = line.turn
+        end
+      end
+      if idle and lapse <= now then
+        forgotten[#forgotten + 1] = name
+      else
+        after[#after + 1] = name
+        after[#after + 1] =
+          spack('>I4I7B', group.running, group.tat, group.parked and 1 or 0) .. table.concat(parts)
+      end
+      if idle and lapse > now then
+        filed[#filed + 1] = string.format(WHOLE, -lapse)
+        filed[#filed + 1] = name
+      elseif group.parked and group.until_ then
+        filed[#filed + 1] = group.until_
+        filed[#filed + 1] = name
+      elseif group.filed and not group.parked then
+        unfiled[#unfiled + 1] = name
+      end
+      group.filed, group.until_ = group.parked or (idle and lapse > now), nil
+    end
+    changed = {}
+    all('ZADD', lines, placed)
+    placed = {}
+    all('ZREM', ring, left)
+    all('ZADD', ring, entered)
+    all('HSET', groups, after)
+    all('HDEL', groups, forgotten)
+    all('ZADD', opens, filed)
+    all('ZREM', opens, unfiled)
+    woken = woken or #entered > 0
     if not last then return end
     if woken then wake() end
     if next(touched) or rooted then

@@ -39,6 +39,61 @@ class Mutant(NamedTuple):
 
 MUTANTS = [
     Mutant(
+        "more jobs run than the queue may",
+        "lib/claim_turns.lua",
+        "room, root().tat = admit(queue_limit, before, root().tat, most)",
+        "room = most",
+    ),
+    Mutant(
+        "more jobs of a group run than may",
+        "lib/claim_turns.lua",
+        "local granted, tat = admit(group_limit, group.running, group.tat, want)",
+        "local granted, tat = want, group.tat",
+    ),
+    Mutant("a rate forgets its starts", "lib/limits.lua", "+ granted * interval end", "end"),
+    Mutant(
+        "a slot is not given back",
+        "lib/settle.lua",
+        "if grouped and group_of(job.extras) then end_run(group_of(job.extras)) end",
+        "",
+    ),
+    Mutant(
+        "a swept slot is not given back",
+        "sweep.lua",
+        "if grouped and group_of(job.extras) then end_run(group_of(job.extras)) end",
+        "",
+    ),
+    Mutant(
+        "a group starts all that it has",
+        "lib/claim_turns.lua",
+        "local want = math.min(left, count - #elements)",
+        "local want = count - #elements",
+    ),
+    Mutant(
+        "a group that took its turn stays in front",
+        "lib/claim_turns.lua",
+        "line.turn = next_turn()",
+        "",
+    ),
+    Mutant(
+        "groups that were parked stay so when limits change",
+        "set_rules.lua",
+        "do group_at(name).parked = false end",
+        "do end",
+    ),
+    Mutant(
+        "nobody hears that a run has ended",
+        "lib/claim_turns.lua",
+        "if not closed and waiting > 0 and count > 0 and queue_limit.running then announce() end",
+        "",
+    ),
+    Mutant(
+        "what is known of idle groups stays",
+        "lib/groups.lua",
+        "if idle and lapse <= now then\n        forgotten",
+        "if false then\n        forgotten",
+    ),
+    Mutant(
         "completions ignore the fence",
         "exchange.lua",
         "and sub(record, FENCE, FENCE_END) == sub(fences, 7 * i - 6, 7 * i) then",
