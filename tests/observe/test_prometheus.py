@@ -28,6 +28,7 @@ from jobqueue import (
 from jobqueue.observe import looks
 from jobqueue.observe.gauges import read_gauges
 from jobqueue.observe.prometheus import Metrics, instrument
+from jobqueue.testing import FakeClock
 from tests.support import until, within
 
 
@@ -118,6 +119,30 @@ async def test_a_reaper_shows_all_queues_its_leadership_and_late_schedules(
     assert found["jobqueue_reaper_leader",] == 1
     assert found["jobqueue_schedule_lag_seconds",] == 0
     assert "jobqueue_reapers" in {name for name, *_ in found}
+
+
+async def test_a_schedule_that_cannot_be_enqueued_is_told_as_late(registry: CollectorRegistry) -> None:
+    class Full(MemoryStorage):
+        full = False
+
+        async def insert(self, *args: Any, **options: Any) -> Any:
+            if self.full:
+                raise StorageUnavailableError("no room")
+            return await super().insert(*args, **options)
+
+    clock = FakeClock()
+    storage = Full(clock=clock)
+    async with Queue(storage, "mail") as queue, Reaper(storage) as reaper:
+        await queue.schedules.add("tick", 1, every=10.0)
+        await clock.advance(2.0)
+        metrics = instrument(reaper, registry=registry)
+        assert values(await metrics.render())["jobqueue_schedule_lag_seconds",] == 0
+        storage.full = True
+        await clock.advance(25.0)
+        assert 15 <= values(await metrics.render())["jobqueue_schedule_lag_seconds",] <= 25
+        storage.full = False
+        await clock.advance(5.0)
+        assert values(await metrics.render())["jobqueue_schedule_lag_seconds",] == 0
 
 
 async def test_the_limits_that_there_are_are_shown(registry: CollectorRegistry) -> None:
