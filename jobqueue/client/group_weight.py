@@ -31,6 +31,6 @@ def weight_of(group: str, weights: GroupWeight | None) -> int:
     """Return the weight of a group: 1 unless something else is known of it."""
     if weights is None or not group:
         return 1
-    if isinstance(weights, Mapping):
-        return weights.get(group, 1)
-    return check_count("group_weight", weights(group), high=MAX_WEIGHT)
+    if callable(weights):
+        return check_count("group_weight", weights(group), high=MAX_WEIGHT)
+    return weights.get(group, 1)

@@ -17,8 +17,8 @@ __all__ = ["Stream"]
 PING = 15.0
 """Seconds after which something is sent: so a proxy keeps the stream, and a peer that is gone is found."""
 LIFE = 25.0
-"""Seconds after which a stream ends. The browser opens another one, and is asked again who it is. Short, since
-a server that is told to stop waits for its answers to end, and gets 30 seconds for that from most managers."""
+"""Seconds after which a stream ends. The browser opens another one, and is asked again who it is. Short:
+a server that is told to stop waits for its answers to end, and most managers give it 30 seconds for that."""
 SEND = 10.0
 """Seconds that a peer may take to accept what is sent."""
 RETRY_AFTER = "60"
