@@ -57,6 +57,13 @@ def test_where_there_is_no_terminal_it_is_shown_once(made: str, cli: Callable[..
     assert "no queue 'typo'" in cli("top", "-s", made, "-q", "typo", code=3).stderr
 
 
+def test_every_kind_of_store_can_be_looked_at(anywhere: str, data: Any) -> None:
+    data("enqueue", "a", "1", "-s", anywhere, "-q", "mail")
+    found = data("top", "-s", anywhere)
+    assert [(queue["queue"], queue["queued"]) for queue in found["queues"]] == [("mail", 1)]
+    assert (found["unread"], found["reapers"], found["guard"]) == (0, [], None)
+
+
 def test_on_a_terminal_it_goes_on_until_ctrl_c_and_leaves_the_screen_as_it_was(made: str, data: Any) -> None:
     terminal = Terminal("top", "-s", made, "--interval", "0.1", columns=120)
     terminal.read_until("no reaper sweeps")
