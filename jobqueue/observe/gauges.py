@@ -35,6 +35,11 @@ class GuardGauges:
     breaker: str
     buffered: int
     lost: int
+    waited: float = 0.0
+    """Seconds that callers have waited for the ledger."""
+    brought_back: int = 0
+    losses: int = 0
+    """How often the store was found wiped or set back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +60,12 @@ class _GuardView(Protocol):
     def buffered(self) -> int: ...
     @property
     def lost(self) -> int: ...
+    @property
+    def waited(self) -> float: ...
+    @property
+    def brought_back(self) -> int: ...
+    @property
+    def losses(self) -> int: ...
 
 
 @runtime_checkable
@@ -87,7 +98,10 @@ def guard_gauges(store: Storage) -> GuardGauges | None:
     if not isinstance(store, _Guarded):
         return None
     guard = store.guard
-    return GuardGauges(breaker=guard.breaker, buffered=guard.buffered, lost=guard.lost)
+    return GuardGauges(
+        breaker=guard.breaker, buffered=guard.buffered, lost=guard.lost, waited=guard.waited,
+        brought_back=guard.brought_back, losses=guard.losses,
+    )  # fmt: skip
 
 
 async def _queue_gauges(store: Storage, name: str) -> QueueGauges | None:

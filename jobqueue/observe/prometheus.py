@@ -29,7 +29,7 @@ from prometheus_client.registry import Collector
 from jobqueue.errors import InvalidArgumentError
 from jobqueue.maintenance.reaper import Reaper
 from jobqueue.model.limits import Limits, Rate
-from jobqueue.observe.gauges import StoreGauges
+from jobqueue.observe.gauges import GuardGauges, StoreGauges
 from jobqueue.observe.looks import Look, looks_at, wait_for, wait_in_loop
 from jobqueue.observe.metrics import COUNTERS, TIMES, Metric, QueueLabels, watch
 from jobqueue.observe.sources import Part, Source, parts_of
@@ -66,9 +66,19 @@ _BUFFERED = Metric("jobqueue_guard_buffered", (), "Writes of this process that t
 _UNWRITTEN = Metric(
     "jobqueue_guard_lost_total", (), "Writes of this process that found no room while the ledger was away."
 )
+_WAITED = Metric(
+    "jobqueue_guard_waited_seconds_total", (), "Time that callers in this process have waited for the ledger."
+)
+_BROUGHT_BACK = Metric(
+    "jobqueue_guard_brought_back_total", (), "Lost jobs that this process has given back to the store."
+)
+_LOSSES = Metric(
+    "jobqueue_guard_losses_total", (), "Times that this process has found the store wiped or set back."
+)
 
 GAUGES = (
     _JOBS, _OLDEST, _WORKERS, _PAUSED, _LIMIT, _UP, _REAPERS, _LEADER, _LAG, _BREAKER, _BUFFERED, _UNWRITTEN,
+    _WAITED, _BROUGHT_BACK, _LOSSES,
 )  # fmt: skip
 """What is read from the store, or from this process, when it is asked for."""
 _known: WeakSet[Metrics] = WeakSet()
@@ -181,7 +191,18 @@ def _store_families(found: Sequence[StoreGauges]) -> Iterator[Family]:
         if guard is not None:
             yield _gauge(_BREAKER, {(state,): state == guard.breaker for state in _BREAKER_STATES})
             yield _gauge(_BUFFERED, {(): guard.buffered})
-            yield CounterMetricFamily(_UNWRITTEN.name, _UNWRITTEN.help, guard.lost)
+            yield from _counted(guard)
+
+
+def _counted(guard: GuardGauges) -> Iterator[CounterMetricFamily]:
+    """Yield what the guard of this process has counted."""
+    for metric, value in (
+        (_UNWRITTEN, guard.lost),
+        (_WAITED, guard.waited),
+        (_BROUGHT_BACK, guard.brought_back),
+        (_LOSSES, guard.losses),
+    ):
+        yield CounterMetricFamily(metric.name, metric.help, value)
 
 
 def _limits(limits: Limits) -> Iterator[tuple[str, float]]:

@@ -248,6 +248,7 @@ def test_a_registry_that_has_such_a_metric_is_refused_whole(registry: CollectorR
 async def test_the_guard_is_shown(registry: CollectorRegistry) -> None:
     class View:
         breaker, buffered, lost = "half_open", 3, 2
+        waited, brought_back, losses = 1.5, 7, 1
 
     class Guarded(MemoryStorage):
         guard = View()
@@ -258,6 +259,9 @@ async def test_the_guard_is_shown(registry: CollectorRegistry) -> None:
     assert found["jobqueue_guard_breaker", "open"] == found["jobqueue_guard_breaker", "closed"] == 0
     assert found["jobqueue_guard_buffered",] == 3
     assert found["jobqueue_guard_lost_total",] == 2
+    assert found["jobqueue_guard_waited_seconds_total",] == 1.5
+    assert found["jobqueue_guard_brought_back_total",] == 7
+    assert found["jobqueue_guard_losses_total",] == 1
 
 
 async def test_many_scrapes_at_once_ask_the_store_once(registry: CollectorRegistry) -> None:
