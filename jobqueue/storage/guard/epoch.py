@@ -19,9 +19,11 @@ from jobqueue.storage.guard.gate import Gate, LedgerAwayError
 from jobqueue.storage.guard.ledger import PostgresLedger
 from jobqueue.storage.values import Change
 
-__all__ = ["Epoch"]
+__all__ = ["LEAST_DOUBT", "Epoch"]
 
 SPACE, NAME = "jobqueue-guard", "epoch"
+LEAST_DOUBT = 600_000
+"""Milliseconds after a loss in which what the store does not have is looked for in the ledger, at least."""
 EVERY = 1.0
 """Seconds between two looks, and between two versions."""
 
@@ -115,7 +117,7 @@ class Epoch:
         else:
             self._seen = now
         if self._to_note:
-            await self._gate.ask(self._ledger.note_epoch, *now, lost=True)
+            await self._gate.ask(self._ledger.note_epoch, *now, lost=True, doubt=LEAST_DOUBT)
             self._to_note = False
             self._noted()
 

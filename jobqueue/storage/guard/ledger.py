@@ -233,17 +233,21 @@ class PostgresLedger:
         (row,) = await self._fetch(sql.BEAT)
         return Beat(*(row[name] for name in Beat._fields))
 
-    async def doubt(self, least: int) -> tuple[int, int]:
-        """Return the ledger's clock, and until when the store may lack what the ledger remembers; 0: nothing.
+    async def doubt(self) -> tuple[int, int]:
+        """Return the ledger's clock, and until when the store may lack an outcome that has not expired."""
+        (row,) = await self._fetch("select {now} as now, doubt_until from {s}.store")
+        return row["now"], row["doubt_until"]
 
-        That is ``least`` milliseconds after its last loss, and while an outcome of before has not expired.
+    async def note_doubt(self) -> None:
+        """Note that the store may lack outcomes until the last one of now expires: it has lost data."""
+        await self._execute(sql.NOTE_DOUBT)
+
+    async def note_epoch(self, epoch: bytes, version: int, *, lost: bool, doubt: int = 0) -> None:
+        """Note the epoch and version of the store.
+
+        ``lost``: it was found wiped or set back, and may lack outcomes for ``doubt`` milliseconds at least.
         """
-        (row,) = await self._fetch(sql.DOUBT, least)
-        return row["now"], row["until"]
-
-    async def note_epoch(self, epoch: bytes, version: int, *, lost: bool) -> None:
-        """Note the epoch and version of the store; ``lost``: it was found wiped or set back."""
-        await self._execute(sql.NOTE_EPOCH, epoch, version, lost)
+        await self._execute(sql.NOTE_EPOCH, epoch, version, lost, doubt)
 
     async def note_restored(self, lost_at: int) -> None:
         """Note that all was brought back that the store had lost until then."""

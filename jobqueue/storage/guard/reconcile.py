@@ -165,10 +165,7 @@ class Reconciler:
                     found = await self._compare(name, some, beat.lost_at, loss=loss)
                     total = Reconciled(*(one + other for one, other in zip(total, found, strict=True)))
             if len(rows) < limit:
-                if queue is None:
-                    await self._gate.ask(self._ledger.note_stuck, total.stuck)
-                    if loss:
-                        await self._gate.ask(self._ledger.note_restored, beat.lost_at)
+                await self._note(total, beat.lost_at, loss=loss, whole=queue is None)
                 break
             after = rows[-1].token
             if SYSTEM_CLOCK.monotonic() >= tell_at:
@@ -177,6 +174,14 @@ class Reconciler:
         if total.requeued:
             self._notices.tell("brought_back", f"{total.requeued} jobs that the store had lost")
         return total._replace(set_aside=self._left - left)
+
+    async def _note(self, total: Reconciled, lost_at: int, *, loss: bool, whole: bool) -> None:
+        """Note what a comparison has come to; only one of all queues mends a loss."""
+        if whole:
+            await self._gate.ask(self._ledger.note_stuck, total.stuck)
+            if loss:
+                await self._gate.ask(self._ledger.note_doubt)
+                await self._gate.ask(self._ledger.note_restored, lost_at)
 
     async def _compare(self, queue: str, rows: Sequence[Row], lost_at: int, *, loss: bool) -> Reconciled:
         seen = _Seen()

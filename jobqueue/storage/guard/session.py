@@ -15,7 +15,7 @@ from jobqueue.runtime.clock import SYSTEM_CLOCK
 from jobqueue.runtime.loggers import get_logger
 from jobqueue.storage.capabilities import Documents, require
 from jobqueue.storage.contract import Storage
-from jobqueue.storage.guard.epoch import Epoch
+from jobqueue.storage.guard.epoch import LEAST_DOUBT, Epoch
 from jobqueue.storage.guard.gate import Gate, LedgerAwayError, LedgerRefusedError
 from jobqueue.storage.guard.ledger import PostgresLedger
 from jobqueue.storage.guard.notices import Notices
@@ -30,8 +30,6 @@ __all__ = ["Claim", "GuardOptions", "GuardSession"]
 
 T = TypeVar("T")
 
-LEAST_DOUBT = 600_000
-"""Milliseconds after a loss in which what the store does not have is looked for in the ledger, at least."""
 MOST_CLAIMS = 100_000
 """Claims whose tokens are remembered until they are settled."""
 
@@ -168,11 +166,13 @@ class GuardSession(StoreSession):
             except BaseException:  # cut off
                 self._asks_for_doubt = True
                 raise
+        if 0 < self._doubt_until <= self.now():  # it may have been put off since
+            self._doubt_until, self._asks_for_doubt = 0, True
         return self.doubts
 
     async def _learn_doubt(self) -> None:
         self._asks_for_doubt = False
-        now, until = await self.gate.ask(self.ledger.doubt, LEAST_DOUBT)
+        now, until = await self.gate.ask(self.ledger.doubt)
         self._ledger_began = now - int(SYSTEM_CLOCK.monotonic() * 1000)
         self._doubt_until = max(self._doubt_until, until)
 

@@ -16,13 +16,13 @@ __all__ = [
     "BEAT",
     "CLEAN",
     "COUNTS",
-    "DOUBT",
     "DROP",
     "ENDED",
     "GRACE",
     "HISTORY",
     "JOBS",
     "KNOWN",
+    "NOTE_DOUBT",
     "NOTE_EPOCH",
     "ORIGINS",
     "OUTLIVE",
@@ -170,15 +170,17 @@ delete from {s}.job where token in (
 
 BEAT = "select {now} as now, epoch, version, lost_at, restored, stuck from {s}.store"
 
-DOUBT = """
-select {now} as now, case when k.lost_at = 0 then 0 else greatest(k.lost_at + $1, (
-    select max(j.expires) from {s}.job j where j.state in (5, 6) and j.updated <= k.lost_at)) end as until
-from {s}.store k
+NOTE_DOUBT = """
+update {s}.store set doubt_until = greatest(doubt_until, (
+    select max(j.expires) from {s}.job j where j.state in (5, 6) and j.expires > {now}))
+where lost_at > 0
 """
+"""It reads all outcomes: once for each loss, by whoever mends it."""
 
 NOTE_EPOCH = """
 update {s}.store
-set epoch = $1, version = $2, lost_at = case when $3 then greatest(lost_at + 1, {now}) else lost_at end
+set epoch = $1, version = $2, lost_at = case when $3 then greatest(lost_at + 1, {now}) else lost_at end,
+    doubt_until = case when $3 then greatest(doubt_until, {now} + $4) else doubt_until end
 """
 
 

@@ -16,7 +16,7 @@ from tests.storage.postgres.server import postgres_url
 from tests.storage.postgres.support import connection
 
 EMPTY = """
-delete from {s}.job; update {s}.store set epoch = null, version = 0, lost_at = 0, restored = 0, stuck = 0
+delete from {s}.job; delete from {s}.store; insert into {s}.store default values
 """
 
 _free: list[str] = []

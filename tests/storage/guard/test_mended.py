@@ -13,7 +13,7 @@ from jobqueue.model.outcomes import Settlement
 from jobqueue.model.states import Action, JobState
 from jobqueue.runtime.clock import SYSTEM_CLOCK
 from jobqueue.runtime.ids import unique_id
-from jobqueue.storage.guard import GuardedStorage, PostgresLedger, outbox, reconcile, session
+from jobqueue.storage.guard import GuardedStorage, PostgresLedger, epoch, outbox, reconcile
 from jobqueue.storage.guard.outbox import Outbox
 from jobqueue.storage.guard.records import ledgered
 from jobqueue.storage.guard.values import Change, History
@@ -330,6 +330,25 @@ async def test_a_loss_whose_finder_was_cut_off_is_noted(
     assert opened.losses == 1
 
 
+async def test_outcomes_are_looked_for_until_the_last_one_expires(
+    redis: Server, store: GuardedStorage
+) -> None:
+    opened = store._open_session()
+    await store.insert("q", [NewJob("short", b""), NewJob("long", b"")])
+    for job in await claim(store, 2):
+        await complete(store, job, ttl=60_000 if job.id == "short" else 7_200_000)
+    await told(store)
+    redis.command("FLUSHALL")
+    await opened.epoch.look()
+    assert 500_000 < (await opened.ledger.doubt())[1] - opened.now() <= 600_000
+    await store.guard.reconcile()
+    assert 7_000_000 < (await opened.ledger.doubt())[1] - opened.now() <= 7_200_000
+    opened._doubt_until = opened.now() - 1  # what it knew is over: it asks once more
+    await opened.in_doubt()
+    assert await opened.in_doubt()
+    assert opened._doubt_until - opened.now() > 7_000_000
+
+
 async def test_callers_share_a_look_that_begins_after_they_ask(store: GuardedStorage) -> None:
     opened = store._open_session()
     await opened.epoch.close()
@@ -479,7 +498,7 @@ async def test_writes_of_several_callers_are_one_statement(
 
 def test_constants_that_other_modules_rely_on() -> None:
     assert reconcile.SECOND_LOOK > 10 * outbox.EVERY
-    assert session.LEAST_DOUBT > reconcile.GRACE
+    assert epoch.LEAST_DOUBT > reconcile.GRACE
 
 
 async def test_a_claim_that_finds_a_job_replayed_says_so(redis: Server, store: GuardedStorage) -> None:

@@ -59,12 +59,14 @@ create table jobqueue.store (
     epoch bytea,
     version bigint not null default 0,
     lost_at bigint not null default 0,
+    doubt_until bigint not null default 0,
     restored bigint not null default 0,
     stuck int not null default 0
 );
 comment on column jobqueue.store.epoch is 'A random value that a wiped store no longer has';
 comment on column jobqueue.store.version is 'Its version: a store that was set back has a lower one';
 comment on column jobqueue.store.lost_at is 'When the store was last found wiped or set back';
+comment on column jobqueue.store.doubt_until is 'Until when the store may lack an outcome that has not expired';
 comment on column jobqueue.store.restored is 'The lost_at up to which all jobs were brought back';
 comment on column jobqueue.store.stuck is 'Jobs whose lease was long over when the store was last compared';
 insert into jobqueue.store default values;
