@@ -143,6 +143,18 @@ async def test_attempts_are_counted_across_several_losses(redis: Server, store: 
     assert left == [4, 3, 2]
 
 
+async def test_a_job_that_was_started_in_time_comes_back_although_that_time_is_over(
+    redis: Server, store: GuardedStorage
+) -> None:
+    await store.insert("q", [NewJob("a", b"", expires=300)])
+    await claim(store)
+    await told(store)
+    await asyncio.sleep(0.3)
+    redis.command("FLUSHALL")
+    assert (await store.guard.reconcile()).requeued == 1
+    assert [job.id for job in await claim(store)] == ["a"]
+
+
 async def test_an_enqueue_after_a_loss_joins_the_lost_job(redis: Server, store: GuardedStorage) -> None:
     await store.insert("q", [NewJob("a", b"first")])
     redis.command("FLUSHALL")
