@@ -291,6 +291,7 @@ MUTANTS = [
     ),
     Mutant("a running job is replaced", "lib/renew.lua", " or call('HGET', running, id)", ""),
     Mutant("a replaced job loses its history", "lib/renew.lua", " .. history_of(job.extras)", ""),
+    Mutant("a late job is claimed", "exchange.lua", "if not paused and are_late() then", "if false then"),
     Mutant("debouncing brings a job forward", "lib/renew.lua", "if debounce then", "if false then"),
     Mutant("documents are not compared", "documents_write.lua", "expected ~= version", "false"),
     Mutant(

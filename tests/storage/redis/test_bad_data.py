@@ -205,6 +205,7 @@ BAD_EXTRAS: dict[str, Callable[[bytes], bytes]] = {
     "extras that end within the head of a field": lambda record: set_size(record, EXTRAS_AT, 3),
     "a field longer than the extras": lambda record: set_size(record, BODY_AT + 1, 10_000),
     "a time of another size": lambda record: record[:BODY_AT] + b"d" + record[BODY_AT + 1 :],
+    "a time to start of another size": lambda record: record[:BODY_AT] + b"x" + record[BODY_AT + 1 :],
     "an attempt that is cut": lambda record: record[:BODY_AT] + b"a" + record[BODY_AT + 1 :],
 }
 

@@ -120,6 +120,8 @@ DAMAGE = {
     "a run without record": ("HDEL", "{jq:q}:jobs", "a"),
     "a job in two indexes": ("ZADD", "{jq:q}:completed", "5", "c"),
     "a schedule of another time": ("ZINCRBY", "{jq:q}:scheduled", "5", None),
+    "a job that has to start in time, and nobody looks": ("DEL", "{jq:q}:expiring"),
+    "another time to start": ("ZINCRBY", "{jq:q}:expiring", "5", None),
     "a lost counter": ("HDEL", "{jq:q}:meta", "blanks"),
     "an unknown queue": ("SREM", "jq:queues", "q"),
     "a record of garbage": ("HSET", "{jq:q}:jobs", "b", "garbage"),
@@ -133,11 +135,24 @@ async def test_the_check_finds(server: Server, storage: RedisStorage, damage: st
     await storage.insert("q", [NewJob("p", b"", priority=1)])
     await storage.cancel("q", ["c"])
     await storage.insert("q", [NewJob("c", b"")])
+    await storage.insert("q", [NewJob("x", b"", expires=600_000)])
     assert await storage.check("q") == []
     command = list(DAMAGE[damage])
     if command[-1] is None:
-        members = server.command("ZRANGE", "{jq:q}:scheduled", "0", "0")
+        members = server.command("ZRANGE", str(command[1]), "0", "0")
         assert isinstance(members, list)
         command[-1] = members[0]
     server.command(*command)  # type: ignore[arg-type]
     assert await storage.check("q") != []
+
+
+async def test_a_job_that_has_started_or_is_gone_need_not_start_in_time_any_more(
+    server: Server, storage: RedisStorage
+) -> None:
+    await storage.insert("q", [NewJob(id, b"", expires=600_000) for id in "abc"])
+    await storage.cancel("q", ["a"])
+    await storage.forget("q", ["b"])
+    assert server.command("ZCARD", "{jq:q}:expiring") == 1
+    assert len((await storage.exchange("q", "w", [], 9, LEASE)).jobs) == 1
+    assert server.command("EXISTS", "{jq:q}:expiring") == 0
+    assert await storage.check("q") == []
