@@ -19,9 +19,26 @@ async def work(job: Job[Any]) -> int:
     os.write(1, f"run {job.id} {job.attempts} {os.getpid()}\n".encode())
     if "die" in order:
         os.kill(os.getpid(), signal.SIGKILL)
+    if "step" in order:
+        return await take_step(job, order["step"])
     if not ("once" in order and job.attempts > 1):
         await asyncio.sleep(order.get("sleep", 0))
     return os.getpid()
+
+
+async def take_step(job: Job[Any], dies: str) -> int:
+    """Do a step once; the worker of the first attempt is killed in it, or after it."""
+
+    async def step() -> int:
+        os.write(1, f"step {job.id} {job.attempts}\n".encode())
+        if dies == "inside" and job.attempts == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return job.attempts
+
+    done: int = await job.run_once("step", step)
+    if job.attempts == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return done
 
 
 calm: Queue[Any, Any] = Queue(

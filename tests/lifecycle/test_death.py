@@ -71,6 +71,24 @@ async def test_a_poison_job_ends_stalled_and_the_others_keep_flowing(
     assert await fleet.wait() == 0
 
 
+async def test_a_step_that_is_stored_is_not_taken_again_and_one_that_was_cut_off_is(
+    shared: Any, storage: Storage, start: Start, reaper: Reaper
+) -> None:
+    async def killed(name: str, queue: str, dies: str, steps: int) -> None:
+        async with Queue[Any, Any](storage, queue) as producer:
+            await producer.enqueue("a", {"step": dies})
+            fleet = await start.cli(
+                "worker", f"tasks:{name}", "--processes", "2", STORE=shared.url, LEASE="2"
+            )
+            assert await producer.wait("a", timeout=BOUND) == steps, "the result of the step that was stored"
+            assert await state_of(producer, "a") == ("completed", 2)
+            assert fleet.count("^step a") == steps
+            fleet.signal(signal.SIGTERM)
+            assert await fleet.wait() == 0
+
+    await asyncio.gather(killed("queue", "q", "inside", 2), killed("calm", "calm", "after", 1))
+
+
 async def test_all_workers_killed_under_load_lose_nothing(
     queue: Queue[Any, Any], start: Start, reaper: Reaper
 ) -> None:
