@@ -7,6 +7,8 @@ from functools import partial
 from typing import Any
 
 from jobqueue.jobs import JobFilter
+from jobqueue.limits import give_back, set_limits
+from jobqueue.model.limits import Limits
 from jobqueue.model.states import JobState
 from jobqueue.runtime.loggers import get_logger
 from jobqueue.runtime.text import one_line
@@ -16,9 +18,10 @@ from jobqueue.web.pages import Go, Page, Visit
 from jobqueue.web.params import BadRequestError, Params
 from jobqueue.web.source import Desk
 from jobqueue.web.values import parse_json
+from jobqueue.web.views.limits import limits_wanted
 from jobqueue.web.views.queue import JOBS, VERBS
 
-__all__ = ["confirm", "jobs_action", "queue_action", "schedule_action"]
+__all__ = ["confirm", "jobs_action", "limits_action", "queue_action", "schedule_action"]
 
 log = get_logger("jobqueue.web")
 
@@ -93,6 +96,20 @@ async def queue_action(visit: Visit) -> Go:
     await desk.set_paused(paused=verb == "pause")
     _note(visit, f"{verb} queue {desk.name}")
     return Go("queue", {"queue": desk.name, "did": f"{verb}d"})
+
+
+async def limits_action(visit: Visit) -> Go:
+    """Set the limits of a queue, or let programs set them again."""
+    desk = await visit.source.desk(visit.params.queue())
+    _require(visit, Action.SET_LIMITS)
+    verb = _choice(visit.params, ("set", "none", "reset"))
+    if verb == "reset":
+        holds = await give_back(desk.store, desk.name, None)
+    else:
+        holds = limits_wanted(visit.params) if verb == "set" else Limits()
+        await set_limits(desk.store, desk.name, holds)
+    _note(visit, f"{verb} limits of queue {desk.name}: {holds}")
+    return Go("queue", {"queue": desk.name, "did": "limits"})
 
 
 async def schedule_action(visit: Visit) -> Go:

@@ -51,6 +51,7 @@ class Dashboard:
             Route("/confirm", form_endpoint(board, actions.confirm), methods=["POST"]),
             Route("/jobs", form_endpoint(board, actions.jobs_action), methods=["POST"]),
             Route("/queue", form_endpoint(board, actions.queue_action), methods=["POST"]),
+            Route("/limits", form_endpoint(board, actions.limits_action), methods=["POST"]),
             Route("/schedules", form_endpoint(board, actions.schedule_action), methods=["POST"]),
         ]
         others = [

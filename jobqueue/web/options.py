@@ -31,6 +31,8 @@ class Action(StrEnum):
     REMOVE_JOBS = "jobs.remove"
     PAUSE_QUEUES = "queues.pause"
     """Pause or resume a queue."""
+    SET_LIMITS = "limits.set"
+    """Set the limits of a queue, or give them back to programs."""
     PAUSE_SCHEDULES = "schedules.pause"
     """Pause or resume a schedule."""
     RUN_SCHEDULES = "schedules.run"

@@ -92,14 +92,26 @@ class Params:
             raise InvalidArgumentError(name, "is not one that a page of this dashboard has")
         return given or None
 
-    def number(self, name: str, high: int = 10**9) -> int:
-        """Return a number; 0 if it is not given."""
+    def whole(self, name: str) -> int | None:
+        """Return a whole number; ``None`` if it is not given."""
         given = self.text(name)
         if not given:
-            return 0
+            return None
         if not (given.isascii() and given.isdecimal() and len(given) < 12):
-            raise BadRequestError(f"{name} must be a number")
-        return min(high, int(given))
+            raise BadRequestError(f"{name.replace('_', ' ')} must be a whole number")
+        return int(given)
+
+    def seconds(self, name: str, otherwise: float) -> float:
+        """Return a number of seconds, ``otherwise`` if it is not given."""
+        given = self.text(name)
+        try:
+            return float(given[:20]) if given else otherwise
+        except ValueError:
+            raise BadRequestError(f"{name.replace('_', ' ')} must be a number of seconds") from None
+
+    def number(self, name: str, high: int = 10**9) -> int:
+        """Return a number; 0 if it is not given."""
+        return min(high, self.whole(name) or 0)
 
 
 def parsed(data: str) -> Params:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from jobqueue import Backoff, Fatal, Job, LeaderElection, Queue, Reaper, Storage
+from jobqueue import Backoff, Fatal, Job, LeaderElection, Queue, Rate, Reaper, Storage
 
 TENANTS = ("tenant:acme", "tenant:globex", "tenant:initech", "tenant:umbrella")
 
@@ -135,6 +135,7 @@ async def fill(
         await reports.enqueue(f"report:2026-11-{day + 10}", {"day": f"2026-11-{day + 10}", "format": "pdf"})
     await reports.cancel("report:2026-11-17")
     await reports.pause()
+    await thumbs.limits.set(running=10, rate=Rate(120, per=60.0, burst=20), group_running=3)
     await mail.schedules.add(
         "newsletter", newsletter, args=("loyal",), cron="0 8 * * mon", timezone="Europe/Berlin"
     )

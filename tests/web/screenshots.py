@@ -28,6 +28,7 @@ PICTURES = [
 EVERY = [
     "",
     "queue?queue=mail",
+    "queue?queue=thumbnails&state=queued",
     "queue?queue=payments&state=failed",
     LETTER,
     NEWSLETTER,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobqueue import Fatal, Job, MemoryStorage, Queue
+from jobqueue import Fatal, Job, MemoryStorage, Queue, Rate
 from jobqueue.storage.values import NewJob
 from jobqueue.testing import FakeClock
 from jobqueue.web import bulk, dashboard
@@ -285,3 +285,53 @@ async def test_a_redacted_payload_is_not_offered_for_editing(store: MemoryStorag
     (record,) = await store.get("mail", ["a"], payload=True)
     assert record is not None
     assert (record.state, record.payload) == ("queued", b'{"n":1}')
+
+
+async def test_limits_are_shown_set_and_given_back(visitor: Visitor, store: MemoryStorage) -> None:
+    await store.insert("mail", [NewJob("a", b"1", group="acme")])
+    assert (
+        "workers start as many jobs as they have room for"
+        in (await visitor.page("/queue", queue="mail")).text
+    )
+    answer = await visitor.post(
+        "/limits", queue="mail", verb="set", running="3", count="100", per="60", burst="5", group_running="1"
+    )
+    assert answer.headers["location"] == "/queue?queue=mail&did=limits"
+    rules = (await store.get_rules("mail")).rules
+    assert (rules.queue.running, rules.group.running, rules.operator) == (3, 1, True)
+    assert rules.queue.rate == Rate(100, per=60.0, burst=5)
+    await store.exchange("mail", "w", [], 1, 60_000)
+    page = await visitor.page("/queue", queue="mail", group="acme")
+    text = " ".join(page.text.split())
+    assert "1 of 3" in text
+    assert "100 in 60 s, 5 at once" in text
+    assert "1 of 1" in text
+    assert "set by an operator" in text
+    await visitor.post("/limits", queue="mail", verb="reset")
+    assert not (await store.get_rules("mail")).rules.operator
+    await visitor.post("/limits", queue="mail", verb="none")
+    assert (await store.get_rules("mail")).rules.queue.running is None
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"running": "0"},
+        {"running": "x"},
+        {"running": "-1"},
+        {"running": "9" * 30},
+        {"count": "5", "per": "0"},
+        {"count": "5", "per": "nan"},
+        {"count": "5", "per": "x"},
+        {"count": "5", "burst": "1.5"},
+        {"verb": "x"},
+        {"group_count": "1", "group_per": "31622400", "group_burst": "1000000"},
+    ],
+)
+async def test_wrong_limits_change_nothing(
+    visitor: Visitor, store: MemoryStorage, form: dict[str, str]
+) -> None:
+    before = await store.get_rules("mail")
+    answer = await visitor.post("/limits", **{"queue": "mail", "verb": "set", **form})
+    assert answer.status_code == 400
+    assert await store.get_rules("mail") == before

@@ -120,7 +120,7 @@ async def test_a_job_shows_its_payload_why_it_waits_and_when_it_was_enqueued(
     visitor: Visitor, store: MemoryStorage
 ) -> None:
     await store.insert(
-        "mail", [NewJob("in front", b"1"), NewJob("a/b?c=d&e", b'{"to": "a@b"}', group="acme")]
+        "mail", [NewJob("in front", b"1", group="acme"), NewJob("a/b?c=d&e", b'{"to": "a@b"}', group="acme")]
     )
     page = await visitor.page("/job", queue="mail", id="a/b?c=d&e")
     assert '"to": "a@b"' in page.text

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from jobqueue.model.states import JobState
-from jobqueue.stats import QueueStats, is_paused
-from jobqueue.storage.capabilities import Totals
+from jobqueue.stats import QueueStats
+from jobqueue.storage.capabilities import Admission, Totals
 from jobqueue.web.charts import sparkline, stacked_bar
 from jobqueue.web.pages import Page, Visit
 from jobqueue.web.samples import Sample
@@ -115,10 +115,9 @@ async def facts(source: Source, query: Mapping[str, str]) -> dict[str, Hashable]
 async def queue_facts(source: Source, name: str) -> tuple[Hashable, ...]:
     """Return what tells a change of one queue."""
     store = await source.store()
-    counts, paused, workers = await asyncio.gather(
-        store.counts(name), is_paused(store, name), store.workers(name)
-    )
+    counts, workers = await asyncio.gather(store.counts(name), store.workers(name))
+    rules = (await store.get_rules(name)).rules if isinstance(store, Admission) else None
     ended = await store.ended(name) if isinstance(store, Totals) else None
     return (
-        counts._replace(oldest=None), paused, ended, tuple((known.worker, known.running) for known in workers)
+        counts._replace(oldest=None), rules, ended, tuple((known.worker, known.running) for known in workers)
     )  # fmt: skip

@@ -12,6 +12,7 @@ from jobqueue.web.pages import Page, Visit
 from jobqueue.web.samples import Sample
 from jobqueue.web.source import Source
 from jobqueue.web.views.job_rows import job_rows
+from jobqueue.web.views.limits import limits_view, rate_text
 from jobqueue.web.views.overview import queue_facts, rate_of
 
 __all__ = ["JOBS", "VERBS", "facts", "queue", "verbs_for"]
@@ -60,8 +61,10 @@ async def queue(visit: Visit) -> Page:
             "began": params.cursor() is not None,
             "verbs": verbs_for(state, visit.may),
             "rate": rate_of(stats, samples),
+            "limits": await limits_view(desk, group or ""),
+            "rate_text": rate_text,
             "charts": _charts(samples),
-            "did": params.one_of("did", (*VERBS, "started", "full", "paused", "resumed")),
+            "did": params.one_of("did", (*VERBS, "started", "full", "paused", "resumed", "limits")),
             "n": params.number("n"),
         },
         section="overview",
