@@ -6,7 +6,18 @@ from typing import Any
 
 import pytest
 
-from jobqueue import Backoff, Fatal, Job, LeaderElection, MemoryStorage, MsgpackSerde, Queue, Reaper
+from jobqueue import (
+    Backoff,
+    Fatal,
+    GuardStats,
+    Job,
+    LeaderElection,
+    MemoryStorage,
+    MsgpackSerde,
+    Queue,
+    Reaper,
+    StorageUnavailableError,
+)
 from jobqueue.model.checks import instant
 from jobqueue.storage.values import Change, NewJob
 from jobqueue.testing import FakeClock
@@ -302,3 +313,29 @@ async def test_charts_are_drawn_from_what_was_seen_while_somebody_looked(
     assert page.all("svg", **{"aria-label": "waiting jobs, at most 3"})
     assert page.all("path")
     assert (await visitor.page("/")).all("svg", **{"class": "spark"})
+
+
+class FakeGuard:
+    """What the page asks of a guard."""
+
+    breaker = "half_open"
+    buffered = 3
+    away = False
+
+    async def stats(self) -> GuardStats:
+        if self.away:
+            raise StorageUnavailableError("the ledger is away")
+        return GuardStats(5, 1, 20, 2, 0, 4, 32, 3, "closed")
+
+
+async def test_the_guard_of_a_store_is_shown_and_one_whose_ledger_is_away_too(
+    visitor: Visitor, store: MemoryStorage
+) -> None:
+    store.guard = FakeGuard()  # type: ignore[attr-defined]
+    text = " ".join((await visitor.page("/system")).text.split())
+    assert "Pending 5" in text.replace("Pending5", "Pending 5")
+    assert "closed" in text
+    store.guard.away = True  # type: ignore[attr-defined]
+    page = await visitor.page("/system")
+    assert "the ledger is away" in page.text
+    assert "half open" in page.text
