@@ -36,6 +36,9 @@ class Stream(Response):
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102 - ASGI
+        if scope["method"] == "HEAD":
+            await PlainTextResponse(media_type=self.media_type)(scope, receive, send)
+            return
         # Counted here and not before: an answer that is never sent would be counted for ever.
         listener = self._pulse.join(self._topic)
         if listener is None:

@@ -138,8 +138,9 @@ def form_endpoint(board: Board, act: Callable[[Visit], Awaitable[Go | Page]]) ->
 
     async def endpoint(request: Request) -> Response:
         async def answer() -> Response:
-            visit = await _visit(board, request, await read_form(request))
-            found = await act(visit)
+            may = await _may(board, request)  # before the form is read: it may be large
+            visit = Visit(board, request, await read_form(request), may)
+            found = await within(board.source.clock, act(visit), PAGE_TIME)
             if isinstance(found, Page):
                 return _response(visit, found)
             url = url_maker(base_path(request.scope.get("root_path", "")))
@@ -151,15 +152,15 @@ def form_endpoint(board: Board, act: Callable[[Visit], Awaitable[Go | Page]]) ->
 
 
 async def _show(board: Board, request: Request, view: View) -> Response:
-    visit = await _visit(board, request, read_query(request))
+    visit = Visit(board, request, read_query(request), await _may(board, request))
     return _response(visit, await within(board.source.clock, view(visit), PAGE_TIME))
 
 
-async def _visit(board: Board, request: Request, params: Params) -> Visit:
+async def _may(board: Board, request: Request) -> frozenset[Action]:
+    """Return what a visitor may do. Raises `BadRequestError` for one that may not even look."""
     if not await allows(board, request, Action.VIEW):
         raise BadRequestError("you may not see this", 403)
-    may = frozenset([action for action in _CHANGES if await allows(board, request, action)])
-    return Visit(board, request, params, may)
+    return frozenset([action for action in _CHANGES if await allows(board, request, action)])
 
 
 async def _answered(board: Board, request: Request, answer: Callable[[], Awaitable[Response]]) -> Response:
@@ -233,7 +234,7 @@ def _response(visit: Visit, page: Page) -> Response:
         read_only=board.options.read_only,
         here=f"{base}/{here}" if page.live or retries else "",
         stream=f"{base}/events?page={page.live}&{query}" if page.live else "",
-        store=board.source.label,
+        store="" if page.status >= 400 else board.source.label,
         operations=board.bulk.shown() if page.live else (),
     )
     return HTMLResponse(html, page.status)

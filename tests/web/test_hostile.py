@@ -208,3 +208,11 @@ def test_no_text_of_a_template_is_longer_than_a_page_can_bear() -> None:
     assert len(finalized("x" * 10**6)) < 101_000
     assert finalized(None) == ""
     assert finalized("\u202ex") == "\\u202ex"
+
+
+async def test_an_address_puts_no_words_into_the_mouth_of_a_page(visitor: Visitor) -> None:
+    for query in ("did=run&made=call+555-1234&of=mail", "did=cancel&n=999999999999", "did=evil"):
+        text = (await visitor.get(f"/schedules?{query}")).text
+        assert "555" not in text
+        assert "999999999999" not in text
+        assert "evil" not in text.replace("did=evil", "")

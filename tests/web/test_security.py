@@ -252,6 +252,14 @@ async def test_the_hook_decides_who_sees_and_who_does(store: MemoryStorage) -> N
             answer = await visitor.get(path)
             assert answer.status_code == 403
             assert ">mail<" not in answer.text
+            assert "MemoryStorage" not in answer.text
+        assert not await is_paused(store)
+
+        async def form() -> Any:
+            yield b"queue=mail&verb=pause"
+
+        headers = {**FORM, "Sec-Fetch-Site": "same-origin"}
+        assert (await visitor.client.post("/queue", content=form(), headers=headers)).status_code == 403
         viewer, admin = {"X-Role": "viewer"}, {"X-Role": "admin"}
         seen = Html((await visitor.client.get("/queue?queue=mail", headers=viewer)).text)
         assert not seen.all("button", name="verb")

@@ -291,6 +291,13 @@ async def test_a_failure_of_its_own_is_logged_and_no_more_than_a_page(
         assert (await heard(stream, clock_of(store)))[0] == "changed"
 
 
+async def test_the_head_of_a_stream_holds_none(visitor: Visitor) -> None:
+    async with Stream(visitor.app, "page=overview", method="HEAD") as stream:
+        await within(stream.task)
+        assert stream.headers["content-type"].startswith("text/event-stream")
+    assert visitor.app._board.pulse.streams == 0
+
+
 async def test_other_kinds_of_connections_are_refused(store: MemoryStorage) -> None:
     made: Dashboard = dashboard(store)
     sent: list[Any] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +20,8 @@ from jobqueue.web.text import span
 
 __all__ = ["facts", "schedules"]
 
+_IS_MADE = re.compile(r"@now-[A-Za-z0-9_-]+$")
+"""The end of the id of a job that a schedule was told to make: what else an address says is not shown."""
 QUEUES = 25
 """Queues on a page."""
 FEW, MANY = 25, 100
@@ -52,7 +55,7 @@ class Part:
 
 async def schedules(visit: Visit) -> Page:
     """Show schedules."""
-    params = visit.params
+    params, made = visit.params, visit.params.exact("made")[:256]
     store = await visit.source.store()
     require(store, Documents, "schedules")
     chosen = params.queue() if params.text("queue") else None
@@ -71,8 +74,8 @@ async def schedules(visit: Visit) -> Page:
             "more": more,
             "began": params.cursor() is not None or params.cursor("after") is not None,
             "did": params.one_of("did", ("paused", "resumed", "run")),
-            "made": params.exact("made")[:256],
-            "of": params.exact("of")[:256],
+            "made": made if _IS_MADE.search(made) else "",
+            "of": params.text("of"),
         },
         section="schedules",
         live="schedules",
