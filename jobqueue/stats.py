@@ -89,10 +89,10 @@ class QueueStats:
     """What holds for the queue and its groups; ``None`` if the store has no limits."""
 
 
-async def queue_stats(store: Storage, name: str) -> QueueStats:
-    """Read the figures of a queue."""
+async def queue_stats(store: Storage, name: str, counted: Counts | None = None) -> QueueStats:
+    """Read the figures of a queue; ``counted`` are its counts, if they have been read."""
     counts, workers, sweeping, rules = await asyncio.gather(
-        store.counts(name), store.workers(name), reapers(store), read_rules(store, name)
+        _counts(store, name, counted), store.workers(name), reapers(store), read_rules(store, name)
     )
     reports = await read_reports(store, name, [known.worker for known in workers])
     by_name = reports or {}
@@ -121,6 +121,10 @@ async def queue_stats(store: Storage, name: str) -> QueueStats:
         wait_p95=quantile(waits, 0.95),
         limits=limits_of(rules) if isinstance(store, Limiting) else None,
     )
+
+
+async def _counts(store: Storage, name: str, counted: Counts | None) -> Counts:
+    return await store.counts(name) if counted is None else counted
 
 
 async def is_paused(store: Storage, name: str) -> bool:

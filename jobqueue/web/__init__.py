@@ -7,6 +7,7 @@ options.py      the options, and their checks
 params.py       the arguments of a request, checked
 security.py     what is refused before any page is made: hosts, credentials, origins, sizes; headers
 source.py       the store, opened at the first request; `Desk`: one queue of it
+counting.py     counts that are kept for a moment, where counting takes a store long
 pages.py        a request for a page, its arguments, and its answer, errors included
 views/          one file for each page: what it shows, and what of that is watched
 actions.py      what a form does

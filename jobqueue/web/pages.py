@@ -141,6 +141,7 @@ def form_endpoint(board: Board, act: Callable[[Visit], Awaitable[Go | Page]]) ->
             may = await _may(board, request)  # before the form is read: it may be large
             visit = Visit(board, request, await read_form(request), may)
             found = await within(board.source.clock, act(visit), PAGE_TIME)
+            board.source.counting.forget()  # the next page shows what was done
             if isinstance(found, Page):
                 return _response(visit, found)
             url = url_maker(base_path(request.scope.get("root_path", "")))

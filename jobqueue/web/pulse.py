@@ -217,7 +217,8 @@ class Pulse:
 
     async def _sample(self) -> bool:
         try:
-            await within(self._source.clock, self._samples.take(await self._source.store()), LOOK)
+            taking = self._samples.take(await self._source.store(), self._source.counting)
+            await within(self._source.clock, taking, LOOK)
         except (StorageError, TimeoutError):
             self._samples.forget()
             return False

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from jobqueue.storage.capabilities import Totals
 from jobqueue.storage.contract import Storage
+from jobqueue.web.counting import Counting
 
 __all__ = ["EVERY", "Sample", "Samples"]
 
@@ -50,10 +51,10 @@ class Samples:
         """Return the samples of a queue, oldest first."""
         return list(self._queues.get(name, ()))
 
-    async def take(self, store: Storage) -> None:
+    async def take(self, store: Storage, counting: Counting) -> None:
         """Look at every queue that is wanted. Raises `StorageError`."""
         for name in list(self._queues):
-            counts = await store.counts(name)
+            counts = await counting.of(store, name)
             now = store.clock.monotonic()
             rate = None
             if isinstance(store, Totals):

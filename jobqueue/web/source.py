@@ -27,7 +27,8 @@ from jobqueue.schedules.schedules import QueueSchedules
 from jobqueue.stats import QueueStats, queue_stats
 from jobqueue.storage.contract import Storage
 from jobqueue.storage.urls import as_storage
-from jobqueue.storage.values import InsertStatus, NewJob
+from jobqueue.storage.values import Counts, InsertStatus, NewJob
+from jobqueue.web.counting import Counting
 from jobqueue.web.values import status_reader
 
 __all__ = ["Desk", "Given", "Source", "given"]
@@ -61,6 +62,8 @@ class Source:
         self._given = storage
         self._known = known
         self._other = other
+        self.counting = Counting()
+        """Counts of jobs, those that cost the store something kept for a moment."""
         self._forget()
 
     def _forget(self) -> None:
@@ -145,14 +148,19 @@ class Source:
         form = self._other if known is None else _Form(
             known.jobs.payload_serde, known.jobs.result_serde, known.jobs.max_payload_bytes
         )  # fmt: skip
-        return Desk(await self.store(), queue, form)
+        return Desk(await self.store(), queue, form, self.counting)
+
+    async def counts(self, queue: str) -> Counts:
+        """Return the number of jobs of a queue in each state, as of now or a moment ago."""
+        return await self.counting.of(await self.store(), queue)
 
 
 class Desk:
     """One queue as those see it who operate it. Nothing has to be started for it."""
 
-    def __init__(self, store: Storage, name: str, form: _Form) -> None:
+    def __init__(self, store: Storage, name: str, form: _Form, counting: Counting) -> None:
         self._store = store
+        self._counting = counting
         self.name = name
         self.jobs = QueueJobs(
             QueueView(
@@ -177,7 +185,7 @@ class Desk:
 
     async def stats(self) -> QueueStats:
         """Return the figures of the queue. Raises `StorageError`."""
-        return await queue_stats(self._store, self.name)
+        return await queue_stats(self._store, self.name, await self._counting.of(self._store, self.name))
 
     async def set_paused(self, *, paused: bool) -> None:
         """Pause or resume the queue. Raises `UnsupportedError` and `StorageError`."""

@@ -21,9 +21,8 @@ MOST_QUEUES = 200
 async def letters(visit: Visit) -> Page:
     """Show dead letters, of one queue at a time."""
     params = visit.params
-    store = await visit.source.store()
     names = await visit.source.names()
-    counts = [(name, (await store.counts(name)).failed) for name in names[:MOST_QUEUES]]
+    counts = [(name, (await visit.source.counts(name)).failed) for name in names[:MOST_QUEUES]]
     having = [(name, number) for name, number in counts if number]
     chosen = params.queue() if params.text("queue") else (having[0][0] if having else None)
     task, group = params.label("task"), params.label("group")
@@ -59,10 +58,9 @@ async def letters(visit: Visit) -> Page:
 
 async def facts(source: Source, query: Mapping[str, str]) -> dict[str, Hashable]:
     """Return what tells a change."""
-    store = await source.store()
     names = await source.names()
     found: dict[str, Hashable] = {
-        "letters": tuple([(await store.counts(name)).failed for name in names[:MOST_QUEUES]])
+        "letters": tuple([(await source.counts(name)).failed for name in names[:MOST_QUEUES]])
     }
     if query.get("queue"):
         desk = await source.desk(query["queue"])

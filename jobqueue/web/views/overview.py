@@ -115,7 +115,7 @@ async def facts(source: Source, query: Mapping[str, str]) -> dict[str, Hashable]
 async def queue_facts(source: Source, name: str) -> tuple[Hashable, ...]:
     """Return what tells a change of one queue."""
     store = await source.store()
-    counts, workers = await asyncio.gather(store.counts(name), store.workers(name))
+    counts, workers = await asyncio.gather(source.counts(name), store.workers(name))
     rules = (await store.get_rules(name)).rules if isinstance(store, Admission) else None
     ended = await store.ended(name) if isinstance(store, Totals) else None
     return (

@@ -75,7 +75,7 @@ async def workers(visit: Visit) -> Page:
 async def _part(visit: Visit, name: str) -> Part | None:
     """Return the workers of a queue; ``None`` if it has none and needs none."""
     desk = await visit.source.desk(name)
-    if not await desk.store.workers(name) and not (await desk.store.counts(name)).processing:
+    if not await desk.store.workers(name) and not (await visit.source.counts(name)).processing:
         return None
     stats = await desk.stats()
     page = await desk.jobs.list(state=JobState.PROCESSING, limit=MOST_RUNNING)
