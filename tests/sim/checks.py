@@ -78,13 +78,18 @@ class Checks:
         """Check that every job is in exactly one index, and has one outcome at most."""
         for q in engine._queues.values():
             queued = processing = waiting = 0
+            ready = {job.seq for job in q.ready_jobs()} if q.groups is not None else None
             for job in q.jobs.values():
                 state = job.state
                 if len(job.waiters) > MAX_WAITERS:
                     raise ViolationError(f"{len(job.waiters)} addresses wait for job {job.id!r}")
                 if state is _QUEUED:
                     queued += 1
-                    if q.ready.get(job.priority, {}).get(job.id) is not job:
+                    if not (
+                        job.seq in ready
+                        if ready is not None
+                        else q.ready.get(job.priority, {}).get(job.id) is job
+                    ):
                         raise ViolationError(f"queued job {job.id!r} is not in the ready line")
                 elif state is _PROCESSING:
                     processing += 1
@@ -98,6 +103,11 @@ class Checks:
                         self._expired(job.id, job.seq, job.fence)
                 else:
                     waiting += 1
+            if q.groups is not None:
+                groups = [job.extras.group for job in q.leased.values()]
+                for group in set(groups):
+                    if group and q.groups.usage(group)[0] != groups.count(group):
+                        raise ViolationError(f"the group {group} does not count the jobs of it that run")
             if q.ready_count() != queued or len(q.leased) != processing:
                 raise ViolationError(f"an index of {q.name!r} holds a job that is in another state")
             if q.scheduled_count() != waiting:
@@ -176,8 +186,22 @@ class Checks:
             self._holders[arguments["queue"], job.id] = job.fence
             self._untaken[job.fence] = job.id, process
             self._world.tell(f"{process.name} claims {job.id}, fence {job.fence}, attempt {job.attempts}")
+        if answer.jobs:
+            self._within_limits(engine, arguments["queue"], answer)
         if settlements:
             self._settled(engine, arguments["queue"], settlements, answer)
+
+    def _within_limits(self, engine: Engine, queue: str, answer: Exchanged) -> None:
+        """Check that no more run than may, now that some were claimed."""
+        rules, running, *_ = engine.get_rules(queue, 0)
+        if rules.queue.running is not None and running > rules.queue.running:
+            raise ViolationError(f"{running} jobs of {queue} run, and {rules.queue.running} may")
+        most = rules.group.running
+        page = engine.scan(queue, JobState.PROCESSING, 10_000, 0)
+        for group in sorted({job.group for job in answer.jobs if job.group}):
+            count = sum(record.group == group for record in page.records)
+            if most is not None and count > most:
+                raise ViolationError(f"{count} jobs of the group {group} run, and {most} may")
 
     def _starts(self, engine: Engine, queue: str, id: str, seq: int) -> None:
         """Check that a job that starts for the first time does so in time."""

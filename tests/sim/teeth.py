@@ -52,9 +52,18 @@ BATCHING, SUPERVISOR = "jobqueue/runtime/batching.py", "jobqueue/runtime/supervi
 IDS, ENGINE = "jobqueue/runtime/identity.py", "jobqueue/storage/engine/steps.py"
 LIFE, APP, AROUND = "jobqueue/runtime/lifecycle.py", "jobqueue/app.py", "jobqueue/middleware.py"
 DOCUMENTS = "jobqueue/storage/engine/documents.py"
+STATE = "jobqueue/storage/engine/queue_state.py"
 SCHEDULER, SCHEDULES = "jobqueue/schedules/scheduler.py", "jobqueue/schedules/schedules.py"
 
 FAULTS = [
+    Mutant(
+        "the limit of a queue is not looked at", ENGINE,
+        "room, _ = admit(q.rules.queue, running, q.tat, now, limit)", "room = limit",
+    ),
+    Mutant(
+        "a run that ends gives no slot back", STATE,
+        "return bool(group) and self.in_groups().ended(group, now)", "return False",
+    ),
     Mutant(
         "an answer clears the wake-up that came meanwhile", HINT,
         "        if len(answer.jobs) == limit:\n            self.promising = True",

@@ -125,6 +125,11 @@ class Draw:
     queue: int
 
 
+def group_of(id: str) -> str:
+    """Return the group of a job: of a third of them none."""
+    return ("", "g", "h")[sum(id.encode()) % 3]
+
+
 async def _enqueue_and_wait(
     process: Process, queue: int, id: str, payload: str, timeout: float, reuse: str
 ) -> None:
@@ -132,7 +137,9 @@ async def _enqueue_and_wait(
     call.instant = " " not in payload
     call.alone = id.startswith(("only", "series", "burst"))
     target = process.queues[queue]
-    await process.finish(call, target.enqueue_and_wait(id, payload, timeout=timeout, reuse=reuse))
+    await process.finish(
+        call, target.enqueue_and_wait(id, payload, timeout=timeout, reuse=reuse, group=group_of(id))
+    )
 
 
 async def _series(process: Process, queue: int, id: str, payload: str, count: int) -> None:
@@ -158,7 +165,9 @@ async def _burst(process: Process, queue: int, id: str, payload: str, count: int
 async def _enqueue(process: Process, queue: int, id: str, payload: str, delay: float, priority: int) -> None:
     call = process.begin(f"{process.name}: enqueue({id}, {payload!r})")
     target = process.queues[queue]
-    await process.finish(call, target.enqueue(id, payload, delay=delay or None, priority=priority))
+    await process.finish(
+        call, target.enqueue(id, payload, delay=delay or None, priority=priority, group=group_of(id))
+    )
 
 
 async def _urgent(process: Process, queue: int, id: str, payload: str, expires: float) -> None:
@@ -203,6 +212,16 @@ async def _hold(process: Process, queue: int, name: str, seconds: float) -> None
     await asyncio.sleep(seconds)
     call = process.begin(f"{process.name}: schedules.resume({name})")
     await process.finish(call, process.queues[queue].schedules.resume(name))
+
+
+async def _limit(process: Process, queue: int, running: int, group_running: int, seconds: float) -> None:
+    """Let few jobs run for a while."""
+    limits = process.queues[queue].limits
+    call = process.begin(f"{process.name}: limits.set({running}, {group_running})")
+    await process.finish(call, limits.set(running=running, group_running=group_running))
+    await asyncio.sleep(seconds)
+    call = process.begin(f"{process.name}: limits.set()")
+    await process.finish(call, limits.set())
 
 
 KINDS: dict[str, Kind] = {
@@ -251,6 +270,12 @@ KINDS: dict[str, Kind] = {
         _schedule, calm=0,
     ),
     "hold": Kind(lambda d: (d.queue, "often", d.random.choice((0.3, 1.7))), _hold, calm=0),
+    "limit": Kind(
+        lambda d: (
+            d.queue, d.random.choice((1, 2, 3)), d.random.choice((1, 1, 2)), d.random.choice((0.3, 2.0)),
+        ),
+        _limit, calm=0,
+    ),
     "count": Kind(lambda d: (d.random.choice("xy"), d.random.randint(1, 4)), _count),
 }  # fmt: skip
 """By name."""
