@@ -10,6 +10,12 @@ else
   -- Groups whose rate has opened since take part again, and idle ones are forgotten.
   for _, name in ipairs(call('ZRANGEBYSCORE', opens, 0, now, 'LIMIT', 0, MOST)) do group_at(name).parked = false end
   for _, name in ipairs(call('ZRANGEBYSCORE', opens, -now, '(0', 'LIMIT', 0, 64)) do group_at(name) end
+  if group_limit.interval then -- after the clock was set back: none can have to wait for so long
+    local latest = now + math.ceil((group_limit.tolerance + group_limit.interval) / 1000) + 1
+    for _, name in ipairs(call('ZRANGEBYSCORE', opens, string.format(WHOLE, latest), '(inf', 'LIMIT', 0, MOST)) do
+      group_at(name).parked = false
+    end
+  end
   save_groups()
 
   -- The highest priority of the ready jobs without a group; nil without any.

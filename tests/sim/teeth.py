@@ -227,7 +227,7 @@ OTHERS = [
     Mutant("an app starts no reaper", APP, "*([self._reaper] if self._reaps else [])", ""),
     Mutant("the middleware is inside out", AROUND, "reversed(self.middleware)", "self.middleware"),
     Mutant("headers stay behind", ENGINE, "headers, task, group = extras.headers,", "headers, task, group = b'',"),
-    Mutant("what is late is claimed all the same", ENGINE, "limit > 0 and q.over(now):", "False:"),
+    Mutant("what is late is claimed all the same", ENGINE, "not q.rules.paused and q.over(now):", "False:"),
     Mutant("a job that has started may still expire", ENGINE, "                    q.drop_deadline(job)\n", ""),
     Mutant("no job comes after another", ENGINE, "            if then:\n", "            if False:\n"),
     Mutant("a scheduler marks ticks and enqueues none", SCHEDULER, "await self._insert(queue, jobs)", "del jobs"),

@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jobqueue.model.limits import Limit
+from jobqueue.model.limits import Limit, Rate
 from jobqueue.model.outcomes import Settlement
 from jobqueue.model.states import Action
 from jobqueue.storage.redis import RedisStorage
 from jobqueue.storage.rules import pack_rules
 from jobqueue.storage.values import NewJob, Rules
+from jobqueue.testing import FakeClock
 from tests.model.limit_vectors import vectors
 from tests.services import Server
 from tests.storage.redis.support import run
@@ -68,6 +69,27 @@ async def test_a_rule_that_a_script_does_not_know_closes_the_queue(
         assert (answer.jobs, answer.paused) == ([], True), rules
     await run(server.url, "HDEL", "{jq:q}:meta", "rules")
     assert len((await storage.exchange("q", "w", [], 1, 1_000)).jobs) == 1
+
+
+async def test_a_clock_that_is_set_back_keeps_no_group_waiting(server: Server) -> None:
+    clock = FakeClock()
+    storage = RedisStorage(server.url, clock=clock)
+    await storage.open()
+    rules = Rules(queue=Limit(rate=Rate(10)), group=Limit(rate=Rate(1)))
+    assert await storage.set_rules("q", rules)
+    await storage.insert("q", [NewJob(f"{n}", b"", group="g") for n in range(2)])
+    assert len((await storage.exchange("q", "w", [], 5, 1_000)).jobs) == 1
+    assert (await storage.exchange("q", "w", [], 5, 1_000)).jobs == []
+    clock.step(-3_600)
+    answer = await storage.exchange("q", "w", [], 5, 1_000)
+    assert answer.jobs == []
+    assert answer.next_due is not None
+    assert answer.next_due <= 1_001
+    clock.move(1.1)
+    assert (await storage.exchange("q", "w", [], 5, 1_000)).jobs == []
+    clock.move(1.1)
+    assert len((await storage.exchange("q", "w", [], 5, 1_000)).jobs) == 1
+    await storage.close()
 
 
 async def breaches(storage: RedisStorage) -> list[str]:
