@@ -64,7 +64,8 @@ local function bare(record)
   return build(job)
 end
 
--- Noted of the caller's last call is: first fence 7, how many it has claimed 2, statuses.
+-- Noted of the caller's last call is: first fence 7, how many it has claimed 2, instant at which it saw the next job due 7
+-- (0: none), statuses, and the fourth part of its answer.
 lost = sunpack('>I6', lost)
 if ahead == 0 or (lost > 0 and before >= lost) then
   local from, had = sunpack('>I7I2', noted, 19)
@@ -79,11 +80,10 @@ if ahead == 0 or (lost > 0 and before >= lost) then
     for _, claim in ipairs(claims) do settle(claim.id, parse(claim.record), 'l') end
   else
     table.sort(claims, function(a, b) return a.fence < b.fence end)
-    local due = next_due()
-    local answer = { named, sub(noted, 28), due and string.format(WHOLE, math.max(0, due - now)) or -1, '', '' }
-    if #claims == 0 and counters[6] then answer[4] = 'h' end
+    local seen, due = sunpack('>I7', noted, 28), next_due() -- a limit may have opened before the next job is due
+    if seen > 0 then due = due and math.min(due, seen) or seen end
+    local answer = { named, sub(noted, 35, 34 + count), due and string.format(WHOLE, math.max(0, due - now)) or -1, sub(noted, 35 + count), '' }
     for _, claim in ipairs(claims) do
-      answer[4] = '1' -- maybe
       answer[5] = answer[5] .. spack('>I7', claim.fence)
       answer[#answer + 1] = claim.id
       answer[#answer + 1] = bare(call('HGET', jobs, claim.id))
@@ -352,6 +352,6 @@ if due then answer[3] = string.format(WHOLE, math.max(0, due - now)) end
 if claimed > 0 and (claimed == most or bytes >= BUDGET) and ready_count() > 0 then answer[4] = '1' end
 if late ~= '' then answer[4] = 'x' .. (later and '1' or answer[4] ~= '' and answer[4] or ' ') .. late end
 answer[2], answer[5] = table.concat(status), table.concat(given)
-remember(spack('>I7I2', first_fence, claimed) .. answer[2])
+remember(spack('>I7I2I7', first_fence, claimed, due or 0) .. answer[2] .. answer[4])
 answer[1] = named
 return answer

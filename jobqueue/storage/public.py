@@ -49,6 +49,7 @@ from jobqueue.storage.transactions import Inserter, OpenTransaction
 from jobqueue.storage.urls import open_storage, redact
 from jobqueue.storage.values import (
     DEAD_LETTER_TTL,
+    EXPIRE_LIMIT,
     MAX_CHANGES,
     MAX_DOCUMENT,
     MAX_DOCUMENT_PAGE,
@@ -95,6 +96,7 @@ from jobqueue.storage.values import (
 __all__ = [
     "DEAD_LETTER_TTL",
     "ENDED",
+    "EXPIRE_LIMIT",
     "MAX_CHANGES",
     "MAX_DOCUMENT",
     "MAX_DOCUMENT_PAGE",
