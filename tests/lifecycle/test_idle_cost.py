@@ -17,7 +17,7 @@ async def commands(server: Server, start: Callable[[], Awaitable[object]]) -> li
 
     Neither the loading of scripts (EVAL) nor what they call inside the server is counted.
     """
-    reader, writer = await asyncio.open_unix_connection(server.socket_path)
+    reader, writer = await asyncio.open_unix_connection(server.socket_path, limit=1 << 20)
     seen: list[str] = []
     try:
         writer.write(b"MONITOR\r\n")
