@@ -66,12 +66,14 @@ class Recorder:
 
     def __init__(self, source: Queue[Any, Any] | Reaper) -> None:
         self.events: list[Any] = []
+        self._seen: Counter[str] = Counter()
         self._news = asyncio.Event()
         for name in QUEUE_EVENTS if isinstance(source, Queue) else REAPER_EVENTS:
             source.on(name, self._hear)
 
     def _hear(self, event: Any) -> None:
         self.events.append(event)
+        self._seen[event.name] += 1
         self._news.set()
 
     @property
@@ -85,7 +87,7 @@ class Recorder:
         """Return the ``count``-th event of a name as soon as it is there."""
         try:
             async with asyncio.timeout(LIMIT):
-                while len(self.of(name)) < count:
+                while self._seen[name] < count:
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:

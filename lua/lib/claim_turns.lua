@@ -4,7 +4,7 @@ if paused then
   most, stops = 0, true
 else
   local before = call('HLEN', running)
-  room, root().tat = admit(queue_limit, before, root().tat, most)
+  room = admit(queue_limit, before, root().tat, most)
   local fewer = room < most
   most = room
   -- Groups whose rate has opened since take part again, and idle ones are forgotten.

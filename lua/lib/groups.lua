@@ -89,6 +89,18 @@ if grouped then
     return all.turn
   end
 
+  local function all(command, key, arguments)
+    for from = 1, #arguments, 1000 do
+      call(command, key, unpack(arguments, from, math.min(from + 999, #arguments)))
+    end
+  end
+
+  -- Write what was put into lines, before anything is taken out of them.
+  local function write_placed()
+    all('ZADD', lines, placed)
+    placed = {}
+  end
+
   -- Put a ready job, whose mark is its position, into the line of its group.
   function place_line(job, id, name)
     local group, priority = group_at(name), 32767 - priority_of(job)
@@ -105,11 +117,13 @@ if grouped then
 
   -- What a job weighs has changed, and nothing else of its place.
   function reweigh(old, job, id, name)
+    write_placed()
     call('ZREM', lines, member_of(old, id, name))
     call('ZADD', lines, 0, member_of(job, id, name))
   end
 
   local function leave_member(member, priority, name)
+    write_placed()
     call('ZREM', lines, member)
     if is_empty(priority, name) then group_at(name).lines[priority] = nil end
   end
@@ -119,6 +133,7 @@ if grouped then
   -- Take a set of ids out of all lines, as leftovers does.
   function leave_lines(ids)
     local gone = {}
+    write_placed()
     for from = 0, call('ZCARD', lines) - 1, 1000 do
       for _, member in ipairs(call('ZRANGE', lines, from, from + 999)) do
         local priority, size = sunpack('>I2I2', member)
@@ -130,12 +145,6 @@ if grouped then
 
   -- A run of a job of a group has ended.
   function end_run(name) ended[name] = (ended[name] or 0) + 1 end
-
-  local function all(command, key, arguments)
-    for from = 1, #arguments, 1000 do
-      call(command, key, unpack(arguments, from, math.min(from + 999, #arguments)))
-    end
-  end
 
   -- Write what has changed; whether it is the end of the call.
   function save_groups(last)
@@ -193,8 +202,7 @@ if grouped then
       group.filed, group.until_ = group.parked or (idle and lapse > now), nil
     end
     changed = {}
-    all('ZADD', lines, placed)
-    placed = {}
+    write_placed()
     all('ZREM', ring, left)
     all('ZADD', ring, entered)
     all('HSET', groups, after)

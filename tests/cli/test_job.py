@@ -342,7 +342,7 @@ def test_explain_says_what_is_in_the_way(jobs, cli, data):
     assert kinds["scheduled"]["until"].endswith("+00:00")
     assert "no_worker" in kinds
     data("queue", "pause", "default", "-s", jobs)
-    table = cli("job", "explain", "mail-2", "-s", jobs).stdout
+    table = cli("job", "explain", "typed", "-s", jobs).stdout
     assert re.search(r"^state  queued$", table, re.MULTILINE)
     assert re.search(r"^paused +- +queue 'default' is paused", table, re.MULTILINE)
     assert re.search(r"^behind +- +\d+ jobs? ", table, re.MULTILINE)

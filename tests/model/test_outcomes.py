@@ -200,7 +200,7 @@ def test_foreign_errors_are_read_as_unknown(data: bytes) -> None:
     assert (info.type, reason) == ("unknown", "unknown")
 
 
-@pytest.mark.parametrize("reason", ["expired", None, 5, ["error"], {}])
+@pytest.mark.parametrize("reason", ["outgrown", None, 5, ["error"], {}])
 def test_a_reason_of_another_version_hides_nothing_else(reason: object) -> None:
     data = json.dumps({"type": "ValueError", "message": "bad", "reason": reason}).encode()
     assert decode_error(data) == (ErrorInfo("ValueError", "bad"), FailureReason.UNKNOWN)

@@ -369,5 +369,6 @@ def test_it_passes_on_the_options_of_the_queue() -> None:
         assert set(options.__annotations__) == taken
     fields = {field.name for field in dataclasses.fields(EnqueueRequest)} - {"payload", "headers", "task"}
     assert fields == OPTIONS_OF_A_REQUEST
-    calls = {name for name in vars(QueueJobs) if not name.startswith("_")} - {"payload_serde"}
+    own = {"payload_serde", "result_serde", "max_payload_bytes"}
+    calls = {name for name in vars(QueueJobs) if not name.startswith("_")} - own
     assert {name for name in vars(SyncJobs) if not name.startswith("_")} == calls

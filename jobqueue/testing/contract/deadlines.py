@@ -61,6 +61,16 @@ class DeadlineCases(Cases):
         assert await jobs.find("a") is None
         assert (await jobs.find("a", letters=True)) is not None
 
+    @pytest.mark.parametrize("group", ["", "g"])
+    async def test_one_that_is_due_and_late_at_once_is_in_no_line(self, jobs: Jobs, group: str) -> None:
+        await jobs.put("a", group=group, delay=SOON, expires=1)
+        jobs.clock.move(2 * SOON / 1000)
+        answer = await jobs.exchange(limit=9)
+        assert (answer.jobs, answer.expired) == ([], ("a",))
+        assert await jobs.storage.counts("q") == Counts(failed=1)
+        assert await jobs.ids_in(JobState.QUEUED) == []
+        assert await jobs.ids_in(JobState.FAILED) == ["a"]
+
     async def test_one_that_starts_in_time_runs_for_as_long_as_it_likes(self, jobs: Jobs) -> None:
         await jobs.put("a", expires=SOON, max_stalls=3)
         jobs.clock.move((SOON - 1) / 1000)

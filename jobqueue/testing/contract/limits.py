@@ -161,6 +161,14 @@ class LimitCases(Cases):
         jobs.clock.move(100)
         assert await jobs.claim_ids() == ["e", "f", "g"]
 
+    async def test_a_claim_uses_up_what_it_starts_and_no_more(self, jobs: Jobs) -> None:
+        await limit(jobs, queue=Limit(rate=Rate(1, burst=3)), group=Limit(running=1))
+        await jobs.put("a", group="g")
+        await jobs.put("b", group="g")
+        assert await jobs.claim_ids() == ["a"]
+        await jobs.put_all("cd")
+        assert await jobs.claim_ids() == ["c", "d"]
+
     async def test_each_group_has_a_rate_of_its_own(self, jobs: Jobs) -> None:
         await limit(jobs, group=Limit(rate=ONE_A_SECOND))
         await put_in(jobs, "g", "abc")

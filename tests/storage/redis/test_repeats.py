@@ -21,6 +21,7 @@ from jobqueue.storage.values import (
     InsertStatus,
     NewJob,
     Reuse,
+    Rules,
     SettleStatus,
     UpdateTtlStatus,
 )
@@ -360,6 +361,24 @@ async def test_a_late_copy_of_a_call_has_no_effect(server: Server, name: str) ->
         with suppress(StorageError):  # "STALE", if the caller's later calls were remembered
             await meddler.again(at)
     assert (await storage.counts("q"), await storage.get("q", ["a", "b", "c"])) == before
+    await storage.close()
+
+
+async def test_a_repeated_exchange_says_again_that_the_queue_is_paused_and_what_has_expired(
+    server: Server,
+) -> None:
+    clock = FakeClock()
+    storage = RedisStorage(server.url, clock=clock)
+    await storage.open()
+    meddler = Meddler(storage)
+    await storage.insert("q", [NewJob("a", b"", expires=1)])
+    clock.move(1.0)
+    meddler.lose("exchange")
+    answer = await storage.exchange("q", "w", [], 1, LEASE)
+    assert answer.expired == ("a",)
+    await storage.set_rules("q", Rules(paused=True))
+    meddler.lose("exchange")
+    assert (await storage.exchange("q", "w", [], 1, LEASE)).paused
     await storage.close()
 
 
