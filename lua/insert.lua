@@ -27,8 +27,8 @@ local reply_to, max_length, confirm, runs = ARGV[4], tonumber(ARGV[5]), ARGV[6] 
 -- include: record
 -- include: waiters
 -- include: runs
-local replacing, named = looks_at(runs)
-grouped = grouped or named
+local replacing, in_groups = looks_at(runs)
+grouped = grouped or in_groups
 -- include: ready
 -- include: groups
 -- include: packs

@@ -66,8 +66,8 @@ local read, stride = 0, 8 -- how many records were read, and are read together: 
 local records
 for at = 1, #runs, RUN do
   local reuse, kind = sub(runs, at + 2, at + 2), byte(runs, at + 3)
-  local wait, extras, named, expires = waiter ~= '' and kind % 2 == 1, kind % 4 >= 2, kind % 8 >= 4, kind >= 64
-  with_groups = with_groups or named
+  local wait, extras, in_group, expires = waiter ~= '' and kind % 2 == 1, kind % 4 >= 2, kind % 8 >= 4, kind >= 64
+  with_groups = with_groups or in_group
   local due, priority = sunpack('>I6h', runs, at + 5)
   local due_kind = byte(runs, at + 4)
   local debounce = due_kind == 98 or due_kind == 105
@@ -106,6 +106,7 @@ for at = 1, #runs, RUN do
     end
     if renewed then
       put(id, build(renewed))
+      with_groups = with_groups or grouped and group_of(renewed.extras)
       local member, body = seq_of(renewed) .. id, list[from + count + i]
       if counters[8] then untimed[#untimed + 1] = member end
       if expires and renewed.fence == 0 then
@@ -161,7 +162,7 @@ for at = 1, #runs, RUN do
       if later then
         planned[#planned + 1] = due
         planned[#planned + 1] = seq .. id
-      elseif named then
+      elseif in_group then
         local job = { core = sub(options, 2), mark = tick + created, extras = sub(body, 5, 4 + sunpack('>I4', body)) }
         placed[#placed + 1] = { job, id, group_of(job.extras) }
       elseif priority == 0 then
@@ -180,12 +181,12 @@ tick = tick + created
 if size > 0 then call('HSET', jobs, unpack(fields)) end
 if #joined > 0 then call('HSET', running, unpack(joined)) end
 if renew and #moved > 0 then move() end
+if with_groups and not counters[7] then call('HSET', meta, 'grouped', '1') end
 if created > 0 then
   if lapsed then
     local ids = lapsed
     -- include: leftovers
   end
-  if with_groups and not counters[7] then call('HSET', meta, 'grouped', '1') end
   if #placed > 0 then
     local names = {}
     for i, one in ipairs(placed) do names[i] = one[3] end

@@ -15,10 +15,10 @@ end
 
 -- Whether any of them replaces a job that waits; whether any has a group.
 local function looks_at(runs)
-  local replaces, named = false, false
+  local replaces, in_groups = false, false
   for at = 1, #runs, RUN do
     local kind = byte(runs, at + 3)
-    replaces, named = replaces or kind % 16 >= 8, named or kind % 8 >= 4
+    replaces, in_groups = replaces or kind % 16 >= 8, in_groups or kind % 8 >= 4
   end
-  return replaces, named
+  return replaces, in_groups
 end

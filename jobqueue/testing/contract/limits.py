@@ -12,7 +12,7 @@ from jobqueue.model.outcomes import Settlement
 from jobqueue.model.states import Action, JobState
 from jobqueue.storage.capabilities import Admission, Limiting
 from jobqueue.storage.contract import Storage
-from jobqueue.storage.values import Limit, Rate, Rules, Usage
+from jobqueue.storage.values import Conflict, Limit, Rate, Rules, Usage
 from jobqueue.testing.contract.arguments import TEXTS
 from jobqueue.testing.contract.base import Cases
 from jobqueue.testing.contract.support import LEASE, TTL, WAIT, Jobs, job, run_out, within_limit
@@ -168,6 +168,15 @@ class LimitCases(Cases):
         assert await jobs.claim_ids() == ["a"]
         await jobs.put_all("cd")
         assert await jobs.claim_ids() == ["c", "d"]
+
+    @pytest.mark.parametrize("delay", [0, 1_000])
+    async def test_a_job_that_gets_a_group_while_it_waits_counts_in_it(self, jobs: Jobs, delay: int) -> None:
+        limiting(jobs.storage)
+        await jobs.put("a", delay=delay)
+        await jobs.put("a", delay=delay, group="g", conflict=Conflict.REPLACE)
+        jobs.clock.move(delay / 1000)
+        assert await jobs.claim_ids() == ["a"]
+        assert await use(jobs, "g") == [Usage(1, 0)]
 
     async def test_each_group_has_a_rate_of_its_own(self, jobs: Jobs) -> None:
         await limit(jobs, group=Limit(rate=ONE_A_SECOND))

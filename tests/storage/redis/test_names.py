@@ -11,6 +11,7 @@ from jobqueue.storage.redis import RedisStorage, names
 from jobqueue.storage.values import NewJob
 from tests.services import Server
 from tests.storage.redis.load import LEASE
+from tests.storage.redis.meddler import Meddler
 
 Use = Callable[[RedisStorage], Awaitable[object]]
 
@@ -76,3 +77,11 @@ async def test_a_producer_is_faster_than_a_reaper_that_removes_a_name(
     await storage.insert("q", [NewJob("a", b"")])
     await storage._open_session().names.remove("q")
     assert await storage.queues() == ["q"]
+
+
+@pytest.mark.parametrize("group", ["", "g"])
+async def test_a_queue_is_named_once(storage: RedisStorage, group: str) -> None:
+    meddler = Meddler(storage)
+    for number in range(3):
+        await storage.insert("q", [NewJob(f"{number}", b"", group=group)])
+    assert [reply[0] for reply in meddler.replies] == [b"", b"1", b"1"]
