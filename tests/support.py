@@ -83,10 +83,10 @@ class Recorder:
     def of(self, name: str) -> list[Any]:
         return [event for event in self.events if event.name == name]
 
-    async def wait(self, name: str, count: int = 1) -> Any:
+    async def wait(self, name: str, count: int = 1, limit: float = LIMIT) -> Any:
         """Return the ``count``-th event of a name as soon as it is there."""
         try:
-            async with asyncio.timeout(LIMIT):
+            async with asyncio.timeout(limit):
                 while self._seen[name] < count:
                     self._news.clear()
                     await self._news.wait()

@@ -209,9 +209,9 @@ async def test_jobs_that_fail_again_are_retried_once(lab: Lab) -> None:
     heard = Recorder(queue)
     await within(queue.start())
     await queue.enqueue_many([(f"{n}", None) for n in range(700)])
-    await heard.wait("failed", 700)
+    await heard.wait("failed", 700, 60.0)
     assert await within(queue.jobs.retry(JobFilter(state="failed")), 60) == 700
-    await heard.wait("failed", 1400)
+    await heard.wait("failed", 1400, 60.0)
     assert len(runs) == 1400
 
 

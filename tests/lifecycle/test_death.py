@@ -93,8 +93,9 @@ async def test_all_workers_killed_under_load_lose_nothing(
     queue: Queue[Any, Any], start: Start, reaper: Reaper
 ) -> None:
     ids = [f"job-{number}" for number in range(60)]
-    await queue.enqueue_many([(id, {"sleep": 0.1}) for id in ids])
     doomed = [await start.worker(), await start.worker()]
+    # Now that both are there: one alone would be through before the other has started, on a busy machine.
+    await queue.enqueue_many([(id, {"sleep": 0.1}) for id in ids])
     for worker in doomed:
         await worker.expect("^completed")
         await worker.kill()
