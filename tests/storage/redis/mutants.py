@@ -41,7 +41,7 @@ MUTANTS = [
     Mutant(
         "more jobs run than the queue may",
         "lib/claim_turns.lua",
-        "room, root().tat = admit(queue_limit, before, root().tat, most)",
+        "room = admit(queue_limit, before, root().tat, most)",
         "room = most",
     ),
     Mutant(
@@ -219,8 +219,8 @@ MUTANTS = [
     Mutant(
         "a refused push cuts the script off",
         "lib/ended.lua",
-        "redis.pcall(PUBLISH",
-        "call(PUBLISH",
+        "redis.pcall(PUBLISH, channel .. sub",
+        "call(PUBLISH, channel .. sub",
     ),
     Mutant(
         "a late copy of a call is carried out",
