@@ -152,7 +152,7 @@ async def test_stopping_ends_the_waits(lab: Lab) -> None:
     await until(lambda: standing(queue) == 2)
     await within(queue.stop())
     for call in calls:
-        with pytest.raises(JobQueueError, match="stopped"):
+        with pytest.raises(JobQueueError, match="stop"):  # or cut off by it, if the store is slow
             await within(call)
     assert await lab.state("a") == "queued"
 
