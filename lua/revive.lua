@@ -57,5 +57,5 @@ end
 if planned and (not earliest or due < earliest) then wake() end
 status = table.concat(status)
 if grouped then save_groups(true) end
-remember(status)
+remember(status, true)
 return status

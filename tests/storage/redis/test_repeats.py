@@ -408,12 +408,17 @@ async def nothing_to_forget(storage: RedisStorage) -> None:
     await storage.forget("q", ["b"])
 
 
+async def nothing_to_revive(storage: RedisStorage) -> None:
+    assert await storage.revive("q", ["b"]) == [False]
+
+
 IN_VAIN = {
     full: "insert",
     found: "insert",
     nothing_to_cancel: "cancel",
     nothing_to_keep: "set_ttl",
     nothing_to_forget: "forget",
+    nothing_to_revive: "revive",
 }
 
 
@@ -436,7 +441,7 @@ async def test_a_late_copy_of_a_call_that_changed_nothing_has_no_effect(
 async def test_calls_about_a_queue_that_nobody_has_leave_nothing_behind(
     server: Server, storage: RedisStorage
 ) -> None:
-    for call in (nothing_to_cancel, nothing_to_keep, nothing_to_forget):
+    for call in (nothing_to_cancel, nothing_to_keep, nothing_to_forget, nothing_to_revive):
         await call(storage)
     left = server.command("PTTL", "{jq:q}:meta")
     assert isinstance(left, int)

@@ -33,8 +33,8 @@ as $$
     and exists (select 1 from jobqueue.lease l where l.seq = x.seq)
 $$;
 
--- Settles, promotes, fails what has not started in time, and claims. The first row has the letters of the settlements, when the next job is due, and how far
--- the claim has come; a row for each claimed job follows. ``more`` of the first row says that the queue is paused.
+-- Settles, promotes, fails what has not started in time, and claims. The first row has the letters of the settlements,
+-- when the next job is due, and how far the claim has come; a row for each claimed job follows. ``more`` of the first row says that the queue is paused.
 --
 -- Jobs are taken from spans of the line in their order. A span is one priority (``p_most`` = ``p_least``) from a place
 -- on to another, or all priorities between two. A claim with one span over everything finds all there is; narrower ones
