@@ -7,7 +7,7 @@ import sys
 
 NAMES = (
     "memory", "file", "redis", "redis-scale", "postgres", "postgres-bloat", "recovery", "schedules", "limits",
-    "sync", "guard", "chaos", "chaos-peers",
+    "clear", "sync", "guard", "chaos", "chaos-peers",
 )  # fmt: skip
 
 

@@ -20,7 +20,8 @@ def test_a_schedule_from_add_to_rm(anywhere, cli, data) -> None:
         "next_at": added["next_at"], "last_at": None, "paused": False, "catch_up": "all", "jitter": 5.0,
         "origin": "call",
     }  # fmt: skip
-    data("schedule", "add", "beat", '["ada"]', *store, "--every", "3600", "--task", "send", "--paused")
+    data("schedule", "add", "beat", '["ada"]', *store, "--every", "3600", "--task", "send", "--paused",
+         "--expires", "90")  # fmt: skip
     listed = data("schedule", "ls", *store)
     assert listed["queue"] == "default"
     assert [one["name"] for one in listed["schedules"]] == ["beat", "nightly"]
@@ -32,6 +33,7 @@ def test_a_schedule_from_add_to_rm(anywhere, cli, data) -> None:
     assert made["id"].startswith("beat@now-")
     job = data("job", "show", made["id"], *store)
     assert (job["task"], job["payload"]) == ("send", {"args": ["ada"], "kwargs": {}})
+    assert job["expires"] == 90.0
     assert data("schedule", "pause", "nightly", *store)["paused"] is True
     assert data("schedule", "resume", "nightly", *store)["paused"] is False
     assert data("schedule", "rm", "nightly", *store) == {"name": "nightly", "status": "removed"}
@@ -45,6 +47,7 @@ def test_a_schedule_from_add_to_rm(anywhere, cli, data) -> None:
     ("options", "text"),
     [
         ((), "cron"),
+        (("--cron", "@daily", "--expires", "0"), "expires"),
         (("--cron", "nonsense"), "cron"),
         (("--cron", "@daily", "--every", "5"), "cron"),
         (("--every", "0.5"), "every"),

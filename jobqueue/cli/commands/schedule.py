@@ -90,6 +90,8 @@ def ls(*, storage: str, queue: str, output: str) -> None:
 @option("--max-attempts", type=click.IntRange(1), help="How often a job is tried.  [default: 3]")
 @option("--result-ttl", type=seconds, help="Seconds that an outcome is kept.  [default: 3600]")
 @option("--group", type=label, metavar="NAME", help="Text that several jobs share.")
+@option("--expires", type=seconds, metavar="SECONDS",
+        help="Seconds after its tick within which a job has to start, or fails.")  # fmt: skip
 def add(
     *,
     name: str,
@@ -103,6 +105,7 @@ def add(
     max_attempts: int | None,
     result_ttl: float | None,
     group: str | None,
+    expires: float | None,
     **times: Any,
 ) -> None:
     """Add a schedule, or replace the one that has this NAME.
@@ -113,8 +116,9 @@ def add(
     if task is not None:
         payload = as_arguments([] if payload is None else payload)
     request = EnqueueRequest(
-        None, payload, max_attempts, result_ttl, priority=priority, task=task or "", group=group or ""
-    )
+        None, payload, max_attempts, result_ttl, priority=priority, task=task or "", group=group or "",
+        expires=expires,
+    )  # fmt: skip
 
     async def call() -> Schedule:
         async with client(storage, queue, serde, make=True) as asked:
