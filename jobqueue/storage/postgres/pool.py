@@ -9,12 +9,12 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from jobqueue.errors import JobQueueError, StorageUnavailableError
 from jobqueue.runtime.clock import SYSTEM_CLOCK
 from jobqueue.storage.postgres.faults import judge
-from jobqueue.storage.postgres.target import Connection, Target, Timeouts, connect, pinned
+from jobqueue.storage.postgres.target import APPLICATION, Connection, Target, Timeouts, connect, pinned
 
 __all__ = ["Pool"]
 
@@ -22,6 +22,20 @@ T = TypeVar("T")
 
 _PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 _CLOSE_WITHIN = 1.0
+_END_LEFT_BEHIND = """
+    select pg_terminate_backend(a.pid, 100) from unnest($1::int[], $2::float8[]) as left_behind (pid, age)
+    join pg_stat_activity a using (pid)
+    where a.usename = session_user and a.application_name = $3
+    and a.backend_start < clock_timestamp() - make_interval(secs => left_behind.age - 1)
+"""
+
+
+class _Process(NamedTuple):
+    """What serves a connection on the server's side."""
+
+    pid: int
+    since: float
+    """Our instant by which it was there."""
 
 
 class Pool:
@@ -32,7 +46,9 @@ class Pool:
         self.retry_for = retry_for
         self._timeouts = timeouts
         self._size = size
-        self._open: set[Connection] = set()
+        self._open: dict[Connection, _Process] = {}
+        self._left_behind: list[_Process] = []
+        """Those whose connections were given up."""
         self._connecting = 0
         self._idle: list[Connection] = []
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -77,6 +93,8 @@ class Pool:
         connection = await self._take()
         lost = True
         try:
+            if self._left_behind:
+                await self._end_left_behind(connection)
             yield connection
             lost = False
         except Exception as error:
@@ -85,6 +103,21 @@ class Pool:
             raise
         finally:
             self._give_back(connection, lost=lost or connection.is_closed() or connection.is_in_transaction())
+
+    async def _end_left_behind(self, connection: Connection) -> None:
+        """End the server's processes of connections that were given up, before anything is said again.
+
+        Such a process may have a statement before it that it has not begun: it would carry it out after its
+        repetition, as a late claim that nobody hears of. A process that has got its number since is younger.
+        """
+        ending, self._left_behind = self._left_behind, []
+        now = SYSTEM_CLOCK.monotonic()
+        pids, ages = [each.pid for each in ending], [now - each.since for each in ending]
+        try:
+            await connection.fetch(_END_LEFT_BEHIND, pids, ages, APPLICATION)
+        except BaseException:
+            self._left_behind += ending
+            raise
 
     async def _take(self) -> Connection:
         while not self._closed:
@@ -114,7 +147,7 @@ class Pool:
             raise
         finally:
             self._connecting -= 1
-        self._open.add(connection)
+        self._open[connection] = _Process(connection.get_server_pid(), SYSTEM_CLOCK.monotonic())
         return connection
 
     def _give_back(self, connection: Connection, *, lost: bool) -> None:
@@ -126,7 +159,9 @@ class Pool:
 
     def _drop(self, connection: Connection) -> None:
         self.was_lost = True
-        self._open.discard(connection)
+        process = self._open.pop(connection, None)
+        if process is not None and not self.target.pooled:  # of which we would not know the number
+            self._left_behind.append(process)
         connection.terminate()
 
     def _next(self) -> None:

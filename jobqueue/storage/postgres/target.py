@@ -12,10 +12,21 @@ import asyncpg
 
 from jobqueue.errors import InvalidArgumentError
 
-__all__ = ["Connection", "Target", "Timeouts", "check_schema", "connect", "parse_dsn", "pinned"]
+__all__ = [
+    "APPLICATION",
+    "Connection",
+    "Target",
+    "Timeouts",
+    "check_schema",
+    "connect",
+    "parse_dsn",
+    "pinned",
+]
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
+APPLICATION = "jobqueue"
+"""How our connections are called in the server's list of them."""
 _SCHEMA = re.compile(r"[^\x00-\x1f\x7f$]+")
 _MOST_SCHEMA = 63
 
@@ -119,7 +130,7 @@ async def _is_pooled(connection: Connection) -> bool:
 
 
 async def _connect(target: Target, timeouts: Timeouts) -> Connection:
-    options: dict[str, Any] = {"server_settings": {"application_name": "jobqueue"}}
+    options: dict[str, Any] = {"server_settings": {"application_name": APPLICATION}}
     if target.pooled:
         options["statement_cache_size"] = 0
     else:
