@@ -120,7 +120,7 @@ async def soak(name: str, seconds: float, directory: Path) -> tuple[dict[str, Sl
     """Run; return the slopes, the storm that it went through, and the number of calls."""
     store = STORES[name](directory)
     await store.open()
-    store.faults = tuple(kind for kind in store.faults if kind != "rollback")
+    store.faults = tuple(kind for kind in store.faults if kind not in {"rollback", "failover"})
     plan = Plan(seconds, PLAN.seed, PLAN.every, PLAN.pause, result_ttl=PLAN.result_ttl)
     storm, readings = Storm(store, directory, plan), Readings()
     storage = open_storage(store.direct)

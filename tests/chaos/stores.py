@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import asyncpg
+
 from jobqueue import PostgresLedger, PostgresStorage
 from tests.services import BINARIES, Server
-from tests.storage.postgres.server import PostgresServer
+from tests.storage.postgres.server import PostgresServer, other_user
 from tests.storage.redis.proxy import ChaosProxy
 
 AWAY = 0.3
 """Seconds that a server stays away at a restart."""
+LAG = 0.3
+"""Seconds for which a standby hears nothing before it takes over."""
+CLOSE = 1_000_000
+"""Bytes that a standby may be behind and still counts as one that follows."""
+SETTINGS = {"synchronous_commit": "on", "full_page_writes": "on"}
 
 
 class Files:
@@ -39,15 +47,17 @@ class Files:
 class Served:
     """A server behind a proxy."""
 
-    faults: tuple[str, ...] = ("cut", "slow", "restart", "rollback")
+    faults: tuple[str, ...] = ("cut", "slow", "restart", "rollback", "failover")
     ledger: str | None = None
     """URL of the ledger of a guarded store."""
 
     def __init__(self, server: Any) -> None:
         self.server = server
-        self.data: Path = server.dir
         self.proxy: ChaosProxy | None = None
         self.url = self.direct = ""
+        self._door: ChaosProxy | None = None
+        """The way of those to whom nothing is done. It leads to the server that answers now."""
+        self._standby: Any = None
         self._copy = server.dir.with_name(server.dir.name + "-copy")
         self.copied = 0.0
         """When the copy that `rollback` puts back was made; 0: there is none."""
@@ -55,17 +65,27 @@ class Served:
     async def open(self) -> None:
         """Start it."""
         await asyncio.to_thread(self.server.start)
-        self.proxy = ChaosProxy(self.server.port)
+        self.proxy, self._door = ChaosProxy(self.server.port), ChaosProxy(self.server.port)
         await self.proxy.start()
-        self.direct = self.server.url
-        self.url = self.direct.replace(f":{self.server.port}", f":{self.proxy.port}")
+        await self._door.start()
+        self.direct = self.server.url.replace(f":{self.server.port}", f":{self._door.port}")
+        self.url = self.server.url.replace(f":{self.server.port}", f":{self.proxy.port}")
 
     async def close(self) -> None:
         """End it and delete its data."""
-        if self.proxy is not None:
-            await self.proxy.stop()
+        for proxy in (self.proxy, self._door):
+            if proxy is not None:
+                await proxy.stop()
         self.server.remove()
+        if self._standby is not None:
+            self._standby.remove()
         shutil.rmtree(self._copy, ignore_errors=True)
+
+    @property
+    def data(self) -> Path:
+        """The directory of the server that answers now."""
+        directory: Path = self.server.dir
+        return directory
 
     async def restart(self) -> None:
         """Kill the server, keep a copy of its data, and start it again."""
@@ -78,8 +98,44 @@ class Served:
     async def rollback(self) -> None:
         """Kill the server and start it with the data that the last restart has kept."""
         self.server.kill()
+        if self._standby is not None:  # it has what its server has lost
+            self._standby.remove()
+            self._standby = None
         await asyncio.to_thread(self._put_back)
         await self._start()
+
+    async def stand_by(self) -> bool:
+        """Have a standby; return whether it follows closely, so that a failover costs a moment's writes."""
+        if self._standby is None:
+            self._standby = await asyncio.to_thread(self.make_standby)
+        return await asyncio.to_thread(self.follows, self._standby)
+
+    async def failover(self) -> None:
+        """Kill the server; its standby, which lacks the last writes, takes its place."""
+        standby, old = self._standby, self.server
+        standby.pause()
+        await asyncio.sleep(LAG)
+        old.kill()
+        standby.resume()
+        await asyncio.to_thread(self.promote, standby)
+        self.server, self._standby = standby, None
+        await asyncio.to_thread(old.remove)
+        for proxy in (self.proxy, self._door):
+            assert proxy is not None
+            proxy.target = standby.port
+            proxy.cut()
+
+    def make_standby(self) -> Any:
+        """Start a server that follows the one that answers."""
+        raise NotImplementedError
+
+    def follows(self, standby: Any) -> bool:
+        """Return whether a standby is connected and has nearly everything."""
+        raise NotImplementedError
+
+    def promote(self, standby: Any) -> None:
+        """Have a standby take writes."""
+        raise NotImplementedError
 
     def _keep(self) -> None:
         shutil.rmtree(self._copy, ignore_errors=True)
@@ -105,26 +161,53 @@ class Served:
 
     async def _start(self) -> None:
         # What was connected to the old server is cut off, as it would be without a proxy.
-        assert self.proxy is not None
-        self.proxy.cut()
+        for proxy in (self.proxy, self._door):
+            assert proxy is not None
+            proxy.cut()
         await asyncio.to_thread(self.server.start)
 
 
 class RedisLike(Served):
     """Redis or Valkey, with an append-only file: what was answered survives the end of the process."""
 
+    options: tuple[str, ...] = ("--appendonly", "yes", "--appendfsync", "everysec")
+
     def __init__(self, flavour: str) -> None:
-        super().__init__(Server(BINARIES[flavour](), "--appendonly", "yes", "--appendfsync", "everysec"))
+        self._binary = BINARIES[flavour]()
+        super().__init__(Server(self._binary, *self.options))
+
+    def make_standby(self) -> Server:
+        """Start a replica."""
+        primary = ("--replicaof", f"127.0.0.1 {self.server.port}", "--repl-diskless-sync-delay", "0")
+        return Server(self._binary, *self.options, *primary).start()
+
+    def follows(self, standby: Server) -> bool:
+        """Ask both how far they are."""
+        copied = _info(standby)
+        behind = int(_info(self.server)["master_repl_offset"]) - int(copied["slave_repl_offset"])
+        return copied["master_link_status"] == "up" and behind < CLOSE
+
+    def promote(self, standby: Server) -> None:
+        """Have the replica be a primary."""
+        standby.command("REPLICAOF", "NO", "ONE")
+        standby.options = self.options  # when it starts again
 
 
-class Guarded(Served):
+def _info(server: Server) -> dict[str, str]:
+    text = server.command("INFO", "replication")
+    assert isinstance(text, bytes)
+    return dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
+
+
+class Guarded(RedisLike):
     """Redis without persistence, guarded by PostgreSQL: its data go with its process, and no job does."""
 
-    faults = ("cut", "slow", "wipe")
+    faults = ("cut", "slow", "wipe", "failover")
+    options = ()
 
     def __init__(self) -> None:
-        super().__init__(Server(BINARIES["redis"]()))
-        self._postgres = PostgresServer(settings={"synchronous_commit": "on", "full_page_writes": "on"})
+        super().__init__("redis")
+        self._postgres = PostgresServer(settings=SETTINGS)
 
     async def open(self) -> None:
         """Start both, with the tables of the ledger."""
@@ -149,12 +232,46 @@ class Postgres(Served):
     """PostgreSQL that answers when the log is written: that survives the end of its processes."""
 
     def __init__(self) -> None:
-        super().__init__(PostgresServer(settings={"synchronous_commit": "on", "full_page_writes": "on"}))
+        super().__init__(PostgresServer(settings=SETTINGS))
 
     async def open(self) -> None:
         """Start it, with the tables."""
         await super().open()
         await PostgresStorage(self.direct).apply_schema()
+        if not (self.server.binaries / "pg_basebackup").exists():  # a wheel has no more than the server
+            self.faults = tuple(kind for kind in self.faults if kind != "failover")
+
+    def make_standby(self) -> PostgresServer:
+        """Copy the server, and start the copy as a standby."""
+        standby = PostgresServer(settings=SETTINGS)
+        subprocess.run(
+            [
+                *other_user(), self.server.binaries / "pg_basebackup", "-d", self.server.url,
+                "-D", standby.data, "-R", "-X", "stream", "-c", "fast", "--no-sync",
+            ],
+            check=True, cwd="/", stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        return standby.start()
+
+    def follows(self, standby: PostgresServer) -> bool:
+        """Ask the server what it knows of its standby."""
+        sent = "select pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn) from pg_stat_replication"
+        return any(behind < CLOSE for behind in _query(self.server, sent))
+
+    def promote(self, standby: PostgresServer) -> None:
+        """End recovery, and wait until it takes writes."""
+        _query(standby, "select pg_promote()")
+
+
+def _query(server: PostgresServer, sql: str) -> list[Any]:
+    async def run() -> list[Any]:
+        connection = await asyncpg.connect(server.url)
+        try:
+            return [row[0] for row in await connection.fetch(sql)]
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
 
 
 STORES: dict[str, Callable[[Path], Any]] = {

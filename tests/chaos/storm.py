@@ -24,7 +24,7 @@ from tests.chaos.history import Recorder, read
 
 ROOT = Path(__file__).parents[2]
 CAST = ("producer", "producer", "worker", "worker", "worker", "reaper", "reaper")
-WEIGHTS = {"kill": 6, "freeze": 2, "cut": 2, "slow": 1, "restart": 1, "rollback": 1, "wipe": 2}
+WEIGHTS = {"kill": 6, "freeze": 2, "cut": 2, "slow": 1, "restart": 1, "rollback": 1, "failover": 1, "wipe": 2}
 VICTIMS = {"worker": 6, "reaper": 2, "producer": 1}
 PROBE = 0.2
 """Seconds in which a store answers unless a frozen process holds its lock."""
@@ -33,6 +33,8 @@ SLOW = 100_000
 HEALS_WITHIN = 90.0
 """Seconds in which all jobs end and all calls are answered when nothing is done any more."""
 BATCH = 500
+BEHIND = 2.0
+"""Seconds before a failover whose writes the standby may not have."""
 UNTOLD = 2.0
 """Seconds before a wipe in which outcomes may not be in the ledger: then a job runs again."""
 
@@ -209,6 +211,11 @@ class Storm:
             case "restart":
                 with self._recorder.fault("restart"):
                     await store.restart()
+            case "failover":
+                if not await store.stand_by():
+                    return
+                with self._recorder.fault("failover", lost=BEHIND):
+                    await store.failover()
             case _:
                 if not store.copied:
                     return

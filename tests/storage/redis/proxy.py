@@ -16,7 +16,8 @@ class ChaosProxy:
     drops pub/sub messages, `rate` makes the link slow, `freeze` leaves a connection half open."""
 
     def __init__(self, port: int) -> None:
-        self._target = port
+        self.target = port
+        """Port of the server to which new connections go."""
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -74,7 +75,7 @@ class ChaosProxy:
     async def _bridge(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
         try:
-            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:  # the server is away
             writer.transport.abort()
             self._writers.discard(writer)
