@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,8 @@ LAG = 0.3
 """Seconds for which a standby hears nothing before it takes over."""
 CLOSE = 1_000_000
 """Bytes that a standby may be behind and still counts as one that follows."""
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+"""What gives a program a clock of its own: Debian's libfaketime, where it is installed."""
 SETTINGS = {"synchronous_commit": "on", "full_page_writes": "on"}
 
 
@@ -50,6 +53,9 @@ class Served:
     faults: tuple[str, ...] = ("cut", "slow", "restart", "rollback", "failover")
     ledger: str | None = None
     """URL of the ledger of a guarded store."""
+    clock: SteppedClock | None = None
+    env: dict[str, str] | None = None
+    """Variables of the server."""
 
     def __init__(self, server: Any) -> None:
         self.server = server
@@ -71,8 +77,17 @@ class Served:
         self.direct = self.server.url.replace(f":{self.server.port}", f":{self._door.port}")
         self.url = self.server.url.replace(f":{self.server.port}", f":{self.proxy.port}")
 
+    def have_clock(self) -> None:
+        """Have a clock that can be set, where the library for it is installed."""
+        if FAKETIME is not None:
+            self.clock = SteppedClock()
+            self.env = self.clock.env
+            self.faults = (*self.faults, "clock")
+
     async def close(self) -> None:
         """End it and delete its data."""
+        if self.clock is not None:
+            self.clock.remove()
         for proxy in (self.proxy, self._door):
             if proxy is not None:
                 await proxy.stop()
@@ -167,6 +182,33 @@ class Served:
         await asyncio.to_thread(self.server.start)
 
 
+class SteppedClock:
+    """The clock of a server, set forth and back by a library that the server is started with."""
+
+    def __init__(self) -> None:
+        self._directory = Path(tempfile.mkdtemp(prefix="jobqueue-clock-"))
+        self._directory.chmod(0o755)  # a server that root starts runs as somebody else
+        self._ahead = 0.0
+        self._write()
+        self.env = {
+            "LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(self._directory / "ahead"),
+            "FAKETIME_CACHE_DURATION": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }  # fmt: skip
+
+    async def step(self, seconds: float) -> None:
+        """Set it, and wait until the server has seen it."""
+        self._ahead += seconds
+        self._write()
+        await asyncio.sleep(1.1)
+
+    def remove(self) -> None:
+        """Delete what tells the time."""
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _write(self) -> None:
+        (self._directory / "ahead").write_text(f"{self._ahead:+}")
+
+
 class RedisLike(Served):
     """Redis or Valkey, with an append-only file: what was answered survives the end of the process."""
 
@@ -174,12 +216,14 @@ class RedisLike(Served):
 
     def __init__(self, flavour: str) -> None:
         self._binary = BINARIES[flavour]()
-        super().__init__(Server(self._binary, *self.options))
+        if flavour == "valkey":  # the allocator of Debian's Redis does not start with that library
+            self.have_clock()
+        super().__init__(Server(self._binary, *self.options, env=self.env))
 
     def make_standby(self) -> Server:
         """Start a replica."""
         primary = ("--replicaof", f"127.0.0.1 {self.server.port}", "--repl-diskless-sync-delay", "0")
-        return Server(self._binary, *self.options, *primary).start()
+        return Server(self._binary, *self.options, *primary, env=self.env).start()
 
     def follows(self, standby: Server) -> bool:
         """Ask both how far they are."""
@@ -232,7 +276,8 @@ class Postgres(Served):
     """PostgreSQL that answers when the log is written: that survives the end of its processes."""
 
     def __init__(self) -> None:
-        super().__init__(PostgresServer(settings=SETTINGS))
+        self.have_clock()
+        super().__init__(PostgresServer(settings=SETTINGS, env=self.env))
 
     async def open(self) -> None:
         """Start it, with the tables."""
@@ -243,7 +288,7 @@ class Postgres(Served):
 
     def make_standby(self) -> PostgresServer:
         """Copy the server, and start the copy as a standby."""
-        standby = PostgresServer(settings=SETTINGS)
+        standby = PostgresServer(settings=SETTINGS, env=self.env)
         subprocess.run(
             [
                 *other_user(), self.server.binaries / "pg_basebackup", "-d", self.server.url,
@@ -255,8 +300,8 @@ class Postgres(Served):
 
     def follows(self, standby: PostgresServer) -> bool:
         """Ask the server what it knows of its standby."""
-        sent = "select pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn) from pg_stat_replication"
-        return any(behind < CLOSE for behind in _query(self.server, sent))
+        behind = "select pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn) from pg_stat_replication"
+        return any(size is not None and size < CLOSE for size in _query(self.server, behind))
 
     def promote(self, standby: PostgresServer) -> None:
         """End recovery, and wait until it takes writes."""

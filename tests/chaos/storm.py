@@ -24,7 +24,17 @@ from tests.chaos.history import Recorder, read
 
 ROOT = Path(__file__).parents[2]
 CAST = ("producer", "producer", "worker", "worker", "worker", "reaper", "reaper")
-WEIGHTS = {"kill": 6, "freeze": 2, "cut": 2, "slow": 1, "restart": 1, "rollback": 1, "failover": 1, "wipe": 2}
+WEIGHTS = {
+    "kill": 6,
+    "freeze": 2,
+    "cut": 2,
+    "slow": 1,
+    "restart": 1,
+    "rollback": 1,
+    "failover": 1,
+    "clock": 1,
+    "wipe": 2,
+}
 VICTIMS = {"worker": 6, "reaper": 2, "producer": 1}
 PROBE = 0.2
 """Seconds in which a store answers unless a frozen process holds its lock."""
@@ -33,6 +43,8 @@ SLOW = 100_000
 HEALS_WITHIN = 90.0
 """Seconds in which all jobs end and all calls are answered when nothing is done any more."""
 BATCH = 500
+STEPS = (60.0, 5.0, -2.0, -20.0)
+"""Seconds by which the clock of a server is set. A lease lives longer when it is set back."""
 BEHIND = 2.0
 """Seconds before a failover whose writes the standby may not have."""
 UNTOLD = 2.0
@@ -211,6 +223,9 @@ class Storm:
             case "restart":
                 with self._recorder.fault("restart"):
                     await store.restart()
+            case "clock":
+                with self._recorder.fault("clock"):
+                    await store.clock.step(self._draw.choice(STEPS))
             case "failover":
                 if not await store.stand_by():
                     return

@@ -185,6 +185,14 @@ def test_what_a_rollback_may_have_taken_is_forgotten_and_not_lost() -> None:
     assert judged(*ENQUEUED, final(None), fault(1.5, "rollback", None, since=1.2)).lost == 1
 
 
+def test_a_guard_may_end_a_job_by_what_its_ledger_knows() -> None:
+    lines = [*PLAIN[:-1], final(fence=2)]
+    read = history(lines)
+    assert judge(read, MODEL._replace(guarded=True)).problems == []
+    another = history([*PLAIN[:-1], final(fence=2, value="other")])
+    assert judge(another, MODEL._replace(guarded=True)).problems != []
+
+
 def test_lines_survive_the_file(tmp_path: Path) -> None:
     lines = [*TWICE, fault(2.2, since=1.0)]
     assert [decode(encode(line)) for line in lines] == lines

@@ -53,7 +53,13 @@ def other_user() -> list[str]:
 class PostgresServer:
     """A server of the tests, with its own port and directory. Its superuser is ``jq``, without a password."""
 
-    def __init__(self, *, fsync: bool = False, settings: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        fsync: bool = False,
+        settings: dict[str, str] | None = None,
+        env: dict[str, str] | None = None,
+    ) -> None:
         self.binaries = postgres_binaries()
         self.port = free_port()
         self.dir = Path(tempfile.mkdtemp(prefix="jobqueue-postgres-"))
@@ -71,6 +77,8 @@ class PostgresServer:
             "logging_collector": "off",
             **(settings or {}),
         }
+        # After the change of user: a library that is loaded before it would be that of root.
+        self.given = ["env", *(f"{name}={value}" for name, value in env.items())] if env else []
         self.process: subprocess.Popen[bytes] | None = None
         atexit.register(self.remove)
 
@@ -108,7 +116,7 @@ class PostgresServer:
         options = [f"--{name}={value}" for name, value in self.settings.items()]
         with (self.dir / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*other_user(), self.binaries / "postgres", "-D", self.data, *options],
+                [*other_user(), *self.given, self.binaries / "postgres", "-D", self.data, *options],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd="/",
             )  # fmt: skip
         deadline = time.monotonic() + STARTS_WITHIN
