@@ -35,6 +35,10 @@ from jobqueue.storage.redis import RedisStorage
 
 PAYLOAD = "x" * 100
 TRACKED = 10_000
+UNKNOWN = """
+update jobqueue_ledger.store set epoch = null, version = 0, lost_at = 0, doubt_until = 0, restored = 0
+"""
+"""Let the ledger know no store yet: it takes one that is empty for a new one, and not for a loss."""
 TARGETS = (
     "added at 1 in flight, p50", "added at 100 in flight, p50", "rate at 100 with a guard, of Redis alone",
     "memory of 10,000 tracked jobs", "10,000 live jobs compared",
@@ -60,13 +64,17 @@ class Bench:
         return GuardedStorage(RedisStorage(self.redis.url), PostgresLedger(self.ledger))
 
     @asynccontextmanager
-    async def emptied(self, storage: Storage) -> AsyncGenerator[Queue[str, Any]]:
-        """Lend a queue on an empty store that only produces."""
+    async def emptied(self, storage: Storage, *, lost: bool = False) -> AsyncGenerator[Queue[str, Any]]:
+        """Lend a queue on an empty store that only produces. ``lost``: the ledger knows that it was wiped."""
         self.redis.command("FLUSHALL")
+        if not lost:
+            connection = await asyncpg.connect(self.ledger)
+            await connection.execute(UNKNOWN)
+            await connection.close()
         async with Queue[str, Any](storage, "bench") as queue:
             yield queue
 
-    async def enqueue(self, storage: Storage, in_flight: int) -> tuple[float, float]:
+    async def enqueue(self, storage: Storage, in_flight: int, *, lost: bool = False) -> tuple[float, float]:
         """Return the median in milliseconds, and jobs per second."""
         numbers = count()
         taken: list[float] = []
@@ -77,7 +85,7 @@ class Bench:
                 await queue.enqueue(f"job-{next(numbers)}", PAYLOAD)
                 taken.append(time.perf_counter() - began)
 
-        async with self.emptied(storage) as queue:
+        async with self.emptied(storage, lost=lost) as queue:
             for jobs in (in_flight * 5, self.jobs[in_flight]):  # the first ones warm up
                 taken.clear()
                 left, began = iter(range(jobs)), time.perf_counter()
@@ -109,6 +117,9 @@ class Bench:
             self.note(f"rate at {in_flight}, Redis alone", "/s", rate)
             self.note(f"rate at {in_flight} with a guard", "/s", guarded_rate)
             self.note(f"rate at {in_flight} with a guard, of Redis alone", "", guarded_rate / rate)
+            lost, lost_rate = await self.enqueue(self.guarded(), in_flight, lost=True)
+            self.note(f"added at {in_flight} in flight after a loss, p50", "ms", lost - alone)
+            self.note(f"rate at {in_flight} after a loss, of Redis alone", "", lost_rate / rate)
 
     async def tracked(self) -> None:
         """Measure memory and comparisons."""

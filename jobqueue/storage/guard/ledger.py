@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, TypeVar
 
 from jobqueue.errors import StorageUnavailableError
 from jobqueue.model.checks import check_count, check_seconds
 from jobqueue.model.new_job import NewJob
 from jobqueue.model.states import JobState
-from jobqueue.runtime.text import printable
 from jobqueue.storage.guard import statements as sql
+from jobqueue.storage.guard.rows import changed, columns, event_of, instant, job_of, written
 from jobqueue.storage.guard.values import Change, GuardEvent, Known, Row, Written
 from jobqueue.storage.pieces import chunks
 from jobqueue.storage.postgres import migrations
@@ -28,8 +27,6 @@ __all__ = ["Beat", "PostgresLedger"]
 T = TypeVar("T")
 
 PACKAGE: Final = "jobqueue.storage.guard"
-MOST_SHOWN = 200
-"""Characters that are shown of what cannot be read."""
 _STATES = dict(enumerate(JobState, start=1))
 
 
@@ -133,10 +130,14 @@ class PostgresLedger:
 
     # -- writing --------------------------------------------------------------------------------------
 
-    async def write(self, jobs: Sequence[Written], now: float) -> None:
-        """Write jobs before the store has them; one that is there already stays as it is."""
+    async def write(self, jobs: Sequence[Written], now: float, *, again: bool = False) -> None:
+        """Write jobs before the store has them.
+
+        ``again``: they may be there already, and stay as they are then.
+        """
+        text = sql.WRITE_AGAIN if again else sql.WRITE
         for some in chunks(jobs, [one.size for one in jobs]):
-            await self._execute(sql.WRITE, *_columns([_written(one, now) for one in some], 17))
+            await self._execute(text, *written(some, now), repeated=sql.WRITE_AGAIN)
 
     async def record(self, changes: Sequence[Change]) -> None:
         """Write what has become of jobs. Those that were never made go, unless they were requeued."""
@@ -145,7 +146,7 @@ class PostgresLedger:
             await self._execute(sql.DROP, dropped)
         left = [change for change in changes if not change.drops]
         for some in chunks(left, [change.size for change in left]):
-            await self._execute(sql.RECORD, *_columns([_changed(change) for change in some], 13))
+            await self._execute(sql.RECORD, *columns([changed(change) for change in some], 13))
         replacing = [change.token for change in left if change.replaces]
         if replacing:
             await self._execute(sql.OUTLIVE, replacing)
@@ -194,7 +195,7 @@ class PostgresLedger:
     async def jobs(self, tokens: Sequence[str]) -> dict[str, NewJob]:
         """Return jobs as they can be inserted again: due when they were, with the attempts they have left."""
         rows = await self._fetch(sql.JOBS, list(tokens))
-        return {row["token"].hex: _job(row) for row in rows}
+        return {row["token"].hex: job_of(row) for row in rows}
 
     async def superseded(self, tokens: Sequence[str]) -> set[str]:
         """Return those of the jobs that a later one of their id has outlived: the store had that one."""
@@ -211,8 +212,8 @@ class PostgresLedger:
         rows = await self._fetch(sql.HISTORY, queue, id, limit)
         events: list[GuardEvent] = []
         for row in reversed(rows):
-            events.append(GuardEvent(_instant(row["created"]), "enqueued", "", 0, ""))
-            events += [_event(entry) for entry in json.loads(row["history"])]
+            events.append(GuardEvent(instant(row["created"]), "enqueued", "", 0, ""))
+            events += [event_of(entry) for entry in json.loads(row["history"])]
         return events
 
     async def counts(self, queue: str | None) -> dict[int, int]:
@@ -264,11 +265,11 @@ class PostgresLedger:
             raise StorageUnavailableError("the ledger is not open")
         return await self._pool.run(call)
 
-    async def _execute(self, text: str, *args: Any) -> str:
-        made = self._made(text)
+    async def _execute(self, text: str, *args: Any, repeated: str | None = None) -> str:
+        made, again = self._made(text), self._made(repeated or text)
 
-        async def execute(connection: Connection, _repeated: bool) -> str:  # noqa: FBT001
-            return await connection.execute(made, *args)
+        async def execute(connection: Connection, repeated: bool) -> str:  # noqa: FBT001
+            return await connection.execute(again if repeated else made, *args)
 
         return await self._run(execute)
 
@@ -285,55 +286,3 @@ class PostgresLedger:
         if made is None:
             made = self._statements[text] = sql.statement(text, self._schema)
         return made
-
-
-def _instant(millis: int) -> datetime:
-    return datetime.fromtimestamp(millis / 1000, UTC)
-
-
-def _event(entry: Any) -> GuardEvent:
-    """Return one change of a history; one that somebody has edited may be anything."""
-    try:
-        at, event, worker, attempt, error = entry
-        return GuardEvent(_instant(at), str(event), str(worker), int(attempt), str(error))
-    except (TypeError, ValueError, OverflowError, OSError):
-        return GuardEvent(_instant(0), "unreadable", "", 0, printable(json.dumps(entry))[:MOST_SHOWN])
-
-
-def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[list[Any]]:
-    return [[row[at] for row in rows] for at in range(count)]
-
-
-def _written(one: Written, now: float) -> tuple[Any, ...]:
-    job = one.job
-    return (
-        one.token, one.queue, job.id, job.priority, job.run_at, job.delay, job.max_attempts, job.max_stalls,
-        job.ttl, job.dead_letter_ttl, job.payload, job.headers, job.task, job.group, job.weight, job.expires,
-        max(0, int((now - one.at) * 1000)),
-    )  # fmt: skip
-
-
-def _changed(change: Change) -> tuple[Any, ...]:
-    history = json.dumps([list(entry) for entry in change.history], separators=(",", ":"))
-    return (
-        change.token, change.state, change.attempts, change.worker, change.error, change.data, change.due,
-        change.payload, change.ttl, change.seq, change.fence, change.revives, history,
-    )  # fmt: skip
-
-
-def _job(row: Any) -> NewJob:
-    return NewJob(
-        row["id"],
-        row["payload"],
-        priority=row["priority"],
-        run_at=row["due"],
-        max_attempts=row["max_attempts"],
-        max_stalls=row["max_stalls"],
-        ttl=row["ttl"],
-        headers=row["headers"],
-        task=row["task"],
-        group=row["group_name"],
-        dead_letter_ttl=row["dead_letter_ttl"],
-        weight=row["weight"],
-        expires=row["start_within"],
-    )

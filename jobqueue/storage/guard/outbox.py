@@ -234,7 +234,7 @@ class Outbox:
     async def _write(self, writes: Sequence[Written | Change]) -> None:
         jobs = [one for one in writes if isinstance(one, Written)]
         if jobs:
-            await self._ledger.write(jobs, SYSTEM_CLOCK.monotonic())
+            await self._ledger.write(jobs, SYSTEM_CLOCK.monotonic(), again=True)
         changes = [one for one in writes if isinstance(one, Change)]
         if changes:
             await self._ledger.record(changes)

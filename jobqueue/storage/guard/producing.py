@@ -59,17 +59,19 @@ class Producing(HandsOn):
         ended: dict[str, Known] = {}
         if await session.in_doubt():
             ended = await self._ended_before(session, queue, jobs, tokens)
-        left = [job for job in tagged if job.id not in ended]
+        left = [job for job in tagged if job.id not in ended] if ended else tagged
         try:
-            made = iter(
+            found = (
                 await session.inner.insert(queue, left, reply_to=reply_to, max_length=max_length)
                 if left
-                else ()
+                else []
             )
         except (InvalidArgumentError, QueueFullError):
             session.drop(tokens)
             raise
-        found = [remembered(ended[job.id]) if job.id in ended else next(made) for job in jobs]
+        if ended:
+            made = iter(found)
+            found = [remembered(ended[job.id]) if job.id in ended else next(made) for job in jobs]
         drops = [
             Change(token, drops=True)
             for token, answer in zip(tokens, found, strict=True)

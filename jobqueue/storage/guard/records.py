@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from jobqueue.model.fast import make_tuple
 from jobqueue.model.new_job import NewJob, Reuse
 from jobqueue.model.states import ENDED, JobState
 from jobqueue.runtime.clock import SYSTEM_CLOCK
 from jobqueue.storage.guard.session import GuardSession
-from jobqueue.storage.guard.tags import new_token, number_of, tagged_job, untag
+from jobqueue.storage.guard.tags import new_tokens, number_of, tagged_job, untag
 from jobqueue.storage.guard.values import CODES, Change, History, Known, Written
 from jobqueue.storage.values import Inserted, InsertStatus, Record
 
@@ -19,9 +20,11 @@ def ledgered(session: GuardSession, queue: str, jobs: Sequence[NewJob]) -> tuple
     """Give jobs their tokens: as the ledger gets them, and as the store does."""
     now = session.now() / 1000  # the ledger's, so that tokens of all producers rise together
     at = SYSTEM_CLOCK.monotonic()
-    tokens = [new_token(now) for _ in jobs]
-    tagged = [tagged_job(token, job) for token, job in zip(tokens, jobs, strict=True)]
-    return [Written(token, queue, job, at) for token, job in zip(tokens, jobs, strict=True)], tagged
+    tokens = new_tokens(now, len(jobs))
+    tagged = list(map(tagged_job, tokens, jobs))
+    return [
+        make_tuple(Written, (token, queue, job, at)) for token, job in zip(tokens, jobs, strict=True)
+    ], tagged
 
 
 def token_of(record: Record | None) -> str | None:

@@ -31,6 +31,7 @@ __all__ = [
     "REQUEUE",
     "SUPERSEDED",
     "WRITE",
+    "WRITE_AGAIN",
     "statement",
 ]
 
@@ -50,18 +51,24 @@ WRITE = """
 insert into {s}.job (token, queue, id, state, priority, due, max_attempts, max_stalls, ttl,
                      dead_letter_ttl, payload, headers, task, group_name, weight, start_within, created,
                      updated)
-select u.token, u.queue, u.id, case when d.due > n.now then 1 else 2 end, u.priority, d.due, u.max_attempts,
-       u.max_stalls, u.ttl, u.dead_letter_ttl, u.payload, u.headers, u.task, u.group_name, u.weight,
-       u.start_within, n.now - u.ago, n.now
+select u.token, k.queue, u.id, case when d.due > n.now then 1 else 2 end, k.priority, d.due, k.max_attempts,
+       k.max_stalls, k.ttl, k.dead_letter_ttl, u.payload, coalesce(u.headers, ''), k.task, k.group_name,
+       k.weight, k.start_within, n.now - k.ago, n.now
 from (select {now} as now) n,
-     unnest($1::uuid[], $2::text[], $3::text[], $4::int[], $5::bigint[], $6::bigint[], $7::int[], $8::int[],
-            $9::bigint[], $10::bigint[], $11::bytea[], $12::bytea[], $13::text[], $14::text[],
-            $15::int[], $16::bigint[], $17::bigint[])
-         u (token, queue, id, priority, run_at, delay, max_attempts, max_stalls, ttl, dead_letter_ttl,
-            payload, headers, task, group_name, weight, start_within, ago),
-     lateral (select coalesce(u.run_at, n.now - u.ago + u.delay) as due) d
-on conflict (token) do nothing
+     unnest($1::text::uuid[], $2::text[], $3::bytea[], $4::bytea[], $5::int[])
+         u (token, id, payload, headers, kind)
+     join unnest($6::text[], $7::int[], $8::bigint[], $9::bigint[], $10::int[], $11::int[], $12::bigint[],
+                 $13::bigint[], $14::text[], $15::text[], $16::int[], $17::bigint[], $18::bigint[])
+          with ordinality
+          k (queue, priority, run_at, delay, max_attempts, max_stalls, ttl, dead_letter_ttl, task, group_name,
+             weight, start_within, ago, kind) on k.kind = coalesce(u.kind, 1),
+     lateral (select coalesce(k.run_at, n.now - k.ago + k.delay) as due) d
 """
+"""What several jobs have in common, as jobs of one queue mostly do, is sent once for all of them. No headers
+at all, and one kind only, are arrays without elements: these cost the most."""
+
+WRITE_AGAIN = WRITE + "on conflict (token) do nothing"
+"""The same for jobs that may have been written before."""
 
 RECORD = """
 update {s}.job j set

@@ -10,7 +10,7 @@ from jobqueue.model.fast import make_tuple
 from jobqueue.model.new_job import CheckedJob, NewJob
 from jobqueue.runtime.ids import random_secret
 
-__all__ = ["new_token", "number_of", "tagged_job", "untag"]
+__all__ = ["new_token", "new_tokens", "number_of", "tagged_job", "untag"]
 
 _BEGIN = b'{"jobqueue-guard":"'
 _AT = len(_BEGIN)
@@ -21,14 +21,21 @@ _HEADERS = NewJob._fields.index("headers")
 _last = 0
 
 
-def new_token(now: float) -> str:
-    """Return a token: a number that rises with the time, as indexes like it, and 72 bits.
+def new_tokens(now: float, count: int) -> list[str]:
+    """Return tokens: each a number that rises with the time, as indexes like it, and 72 bits.
 
     The bits are random. The number has 53: milliseconds, and eleven bits for those of one millisecond.
     """
     global _last  # noqa: PLW0603 - what came before in this process
-    _last = max(_last + 1, int(now * 1000) << 11)
-    return f"{_last:014x}{random_secret(9).hex()}"
+    first = max(_last + 1, int(now * 1000) << 11)
+    _last = first + count - 1
+    bits = random_secret(9 * count).hex()
+    return [f"{first + at:014x}{bits[18 * at : 18 * at + 18]}" for at in range(count)]
+
+
+def new_token(now: float) -> str:
+    """Return one token; see `new_tokens`."""
+    return new_tokens(now, 1)[0]
 
 
 def number_of(token: str) -> int:

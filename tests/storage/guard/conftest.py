@@ -9,8 +9,9 @@ import pytest
 from jobqueue.storage.guard import GuardedStorage, PostgresLedger
 from jobqueue.storage.redis import RedisStorage
 from tests.services import Server, redis_binary
-from tests.storage.guard.support import ledger_schema
-from tests.storage.postgres.server import postgres_url
+from tests.storage.guard.support import EMPTY, ledger_schema
+from tests.storage.postgres.server import PostgresServer, postgres_url
+from tests.storage.postgres.support import connection
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +43,24 @@ async def store(redis: Server, schema: str) -> AsyncIterator[GuardedStorage]:
     await made.open()
     yield made
     await made.close()
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[PostgresServer]:
+    made = PostgresServer(settings={"synchronous_commit": "on", "full_page_writes": "on"}).create()
+    made.start()
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+async def postgres(database: PostgresServer) -> AsyncIterator[PostgresServer]:
+    """A PostgreSQL of these tests' own, with an empty ledger."""
+    if database.process is None:
+        database.start()
+    await PostgresLedger(database.url).apply_schema()
+    async with connection(database.url) as admin:
+        await admin.execute(EMPTY.format(s="jobqueue_ledger"))
+    yield database
+    if database.process is None:
+        database.start()
