@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, get_args, overload
 
-from jobqueue.client.session import worker_of
+from jobqueue.app_session import AppSession, AppWeb
 from jobqueue.errors import InvalidArgumentError, JobQueueError
 from jobqueue.events import Event, Listener, QueueEvent, ReaperEvent
 from jobqueue.maintenance.leadership import LeaderElection
@@ -20,14 +19,14 @@ from jobqueue.model.checks import (
     check_seconds,
 )
 from jobqueue.queue import Queue
-from jobqueue.runtime.lifecycle import Service, Session, check_unstarted, is_started, runs_in
+from jobqueue.runtime.lifecycle import Service, check_unstarted, is_started
 from jobqueue.runtime.loops import Home
 from jobqueue.runtime.tasks import all_at_once
 from jobqueue.storage.contract import Storage
 from jobqueue.storage.urls import as_storage, made_from_one_url
 from jobqueue.worker.options import MAX_CONCURRENCY
 
-__all__ = ["App", "reaper_of"]
+__all__ = ["App", "AppWeb", "reaper_of"]
 
 E = TypeVar("E", bound=Event)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,7 +35,7 @@ _QUEUE_EVENTS: dict[str, type[Event]] = {kind.name: kind for kind in get_args(Qu
 _REAPER_EVENTS: dict[str, type[Event]] = {kind.name: kind for kind in get_args(ReaperEvent)}
 
 
-class App(Service["AppSession"]):
+class App(Service[AppSession]):
     """Several queues and a reaper on one store, which start, serve and stop together.
 
     Use it as a context manager, call `run`, or name it to the command: ``jobqueue worker MODULE:app``.
@@ -48,6 +47,7 @@ class App(Service["AppSession"]):
             same URL, in which case they are given the object of the app.
         reaper: ``True``: be the reaper of the store, while no other worker or reaper leads; ``False``: have
             none; or a `Reaper` on that store, with options of its own.
+        web: a `jobqueue.web.DashboardServer`, which shows these queues; ``None``: serve no dashboard.
 
     Raises `InvalidArgumentError`.
     """
@@ -58,6 +58,7 @@ class App(Service["AppSession"]):
         queues: Iterable[Queue[Any, Any]] = (),
         *,
         reaper: Reaper | bool = True,
+        web: AppWeb | None = None,
     ) -> None:
         super().__init__("this app", "App")
         self._storage = as_storage(storage)
@@ -72,6 +73,9 @@ class App(Service["AppSession"]):
             # Made in any case: listeners and `configure` find it there.
             self._reaper = Reaper(self._storage, leader_election=LeaderElection())
             self._reaps = check_bool("reaper", reaper)
+        self._web = web
+        if web is not None:
+            _show(web, self)
         self._check_has_parts()
 
     def __repr__(self) -> str:
@@ -98,6 +102,11 @@ class App(Service["AppSession"]):
         """The reaper, ``None`` if this app has none."""
         return self._reaper if self._reaps else None
 
+    @property
+    def web(self) -> AppWeb | None:
+        """The dashboard that is served with this app, ``None`` if there is none."""
+        return self._web
+
     def configure(
         self,
         *,
@@ -107,12 +116,13 @@ class App(Service["AppSession"]):
         reaper: bool | None = None,
         queues: Iterable[str] | None = None,
         tasks: Iterable[str] | None = None,
+        web: bool | None = None,
     ) -> None:
         """Replace arguments of this app and of its queues, as a command line does; only before `start`.
 
         ``queues`` are names of queues of this app: only these work here, the others only produce. ``tasks``
         are names of tasks of these: as for `Queue.configure`, and queues that have none of them only
-        produce.
+        produce. With ``web=False`` no dashboard is served.
 
         Raises `InvalidArgumentError`, and `JobQueueError` if the app is started.
         """
@@ -120,12 +130,7 @@ class App(Service["AppSession"]):
         for queue in self._queues:
             check_unstarted(queue)
         check_unstarted(self._reaper)
-        if concurrency is not None:
-            check_count("concurrency", concurrency, high=MAX_CONCURRENCY)
-        if worker_id is not None:
-            check_id(worker_id, "worker_id")
-        if reaper is not None:
-            check_bool("reaper", reaper)
+        self._check_given(concurrency, worker_id, reaper=reaper, web=web)
         working = self._working if queues is None else self._check_queues(queues)
         if tasks is not None:
             working = _restrict(working, check_names("tasks", tasks))
@@ -137,8 +142,10 @@ class App(Service["AppSession"]):
             given = None if storage is None else self._storage
             queue.configure(storage=given, concurrency=concurrency, worker_id=worker_id)
         if reaper is not None:
-            self._reaps = check_bool("reaper", reaper)
-            self._check_has_parts()
+            self._reaps = reaper
+        if web is False:
+            self._web = None
+        self._check_has_parts()
 
     @overload
     def on(self, name: type[E], listener: Listener[E]) -> Callable[[], None]: ...
@@ -214,8 +221,11 @@ class App(Service["AppSession"]):
             await session.until_empty()
 
     async def _begin(self, home: Home) -> AppSession:
-        started: list[Queue[Any, Any] | Reaper] = []
+        started: list[Queue[Any, Any] | Reaper | AppWeb] = []
         try:
+            if self._web is not None:  # first: an address that is taken ends the start before any job runs
+                await self._web.start()
+                started.append(self._web)
             for part in self._parts():
                 if is_started(part):  # by somebody else, whose it is until this app has started as a whole
                     continue
@@ -228,10 +238,22 @@ class App(Service["AppSession"]):
                 [part.stop(0.0) if isinstance(part, Queue) else part.stop() for part in started]
             )
             raise
-        return AppSession(home, self._queues, self._working, self.reaper)
+        return AppSession(home, self._queues, self._working, self.reaper, self._web)
 
     def _parts(self) -> list[Queue[Any, Any] | Reaper]:
         return [*self._queues, *([self._reaper] if self._reaps else [])]
+
+    def _check_given(
+        self, concurrency: int | None, worker_id: str | None, *, reaper: bool | None, web: bool | None
+    ) -> None:
+        if concurrency is not None:
+            check_count("concurrency", concurrency, high=MAX_CONCURRENCY)
+        if worker_id is not None:
+            check_id(worker_id, "worker_id")
+        if reaper is not None:
+            check_bool("reaper", reaper)
+        if web is not None and check_bool("web", web) and self._web is None:
+            raise InvalidArgumentError("web", "this app has no dashboard: make it with web=DashboardServer()")
 
     def _check_queues(self, names: Iterable[str]) -> tuple[Queue[Any, Any], ...]:
         wanted = check_names("queues", names)
@@ -242,81 +264,22 @@ class App(Service["AppSession"]):
         return tuple(queue for queue in self._queues if queue.name in wanted)
 
     def _check_has_parts(self) -> None:
-        if not self._parts():
+        if not self._parts() and self._web is None:
             raise InvalidArgumentError("queues", "must not be empty without a reaper: there is nothing to do")
-
-
-class AppSession(Session):
-    """An app from one start to the next stop: its parts are started."""
-
-    def __init__(
-        self,
-        home: Home,
-        queues: Sequence[Queue[Any, Any]],
-        working: Sequence[Queue[Any, Any]],
-        reaper: Reaper | None,
-    ) -> None:
-        super().__init__("this app", "App", home)
-        self._queues = queues
-        self._working = working
-        self._reaper = reaper
-
-    @property
-    def ready(self) -> bool:
-        """Whether every queue is ready; without queues, whether the reaper is."""
-        if self._queues:
-            return all(queue.ready for queue in self._queues)
-        return self._reaper is not None and self._reaper.ready
-
-    def runs(self, task: asyncio.Task[Any] | None) -> bool:
-        """Return whether a task is the run of a job here."""
-        return any(runs_in(queue, task) for queue in self._queues)
-
-    async def drain(self, timeout: float | None) -> None:
-        """Stop all parts at once. None waits for another, nor misses its stop because another failed."""
-        stops = [queue.stop(timeout) for queue in self._queues]
-        await all_at_once(stops if self._reaper is None else [*stops, self._reaper.stop()])
-
-    def hurry(self) -> None:
-        """Give the running jobs back now, in a running or later stop."""
-        for queue in self._queues:
-            queue.hurry()
-
-    async def close(self) -> None:
-        """Do nothing: each part has closed the store for itself."""
-
-    async def until_empty(self) -> None:
-        """Wait until no job of the queues is ready and none runs here."""
-        workers = [worker for queue in self._working if (worker := worker_of(queue)) is not None]
-        while True:
-            # A job of one queue may enqueue in another that was found empty before: until none did.
-            before = sum(worker.claimed for worker in workers)
-            at_rest = not any(worker.running for worker in workers)
-            for worker in workers:
-                await worker.until_empty()
-            if at_rest and before == sum(worker.claimed for worker in workers):
-                return
-
-    async def until_stopped(self) -> None:
-        """Wait until others have stopped every queue, or the reaper alone; raise what breaks any part."""
-        parts: list[Service[Any]] = [*self._queues]
-        parts += [] if self._reaper is None else [self._reaper]
-        waits = [asyncio.ensure_future(part.until_broken()) for part in parts]
-        awaited = set(waits[: len(self._queues) or None])
-        try:
-            left = set(waits)
-            while awaited & left:
-                over, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
-                for wait in over:
-                    wait.result()
-        finally:
-            for wait in waits:
-                wait.cancel()
 
 
 def reaper_of(app: App) -> Reaper:
     """Return the reaper that an app has, or would have if `App.configure` gave it one."""
     return app._reaper  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+
+
+def _show(web: AppWeb, app: App) -> None:
+    """Have a dashboard show an app. Raises `InvalidArgumentError` for what is none."""
+    if not callable(getattr(web, "show", None)):
+        raise InvalidArgumentError(
+            "web", f"must be a jobqueue.web.DashboardServer, not {type(web).__name__}, or None"
+        )
+    web.show(app)
 
 
 def _checked(queues: Iterable[Queue[Any, Any]]) -> tuple[Queue[Any, Any], ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -17,10 +17,13 @@ from jobqueue.runtime.text import one_line
 from jobqueue.stats import is_paused
 from jobqueue.storage.capabilities import Limiting
 from jobqueue.storage.contract import Storage
-from jobqueue.storage.values import Record, WorkerInfo
+from jobqueue.storage.values import Counts, Record, WorkerInfo
 from jobqueue.worker.self_report import read_reports
 
-__all__ = ["Explanation", "Reason", "ReasonKind", "explain"]
+__all__ = ["Count", "Explanation", "Reason", "ReasonKind", "explain"]
+
+Count = Callable[[str], Awaitable[Counts]]
+"""Counts the jobs of a queue by state."""
 
 LINE = 1_000
 """Ready jobs among which the place of one is looked for; of a longer line only the length is told."""
@@ -81,8 +84,11 @@ class Explanation:
     """At least one; those of the job itself first."""
 
 
-async def explain(store: Storage, queue: str, id: str) -> Explanation:
-    """Look for the reasons. The store is asked several times, so that they are not all of one instant."""
+async def explain(store: Storage, queue: str, id: str, count: Count | None = None) -> Explanation:
+    """Look for the reasons. The store is asked several times, so that they are not all of one instant.
+
+    ``count`` counts the jobs of a queue; ``None``: the store does.
+    """
     (record,) = await store.get(queue, [id], letters=True)
     if record is None:
         detail = f"queue {queue!r} has no job {id!r}: it was never enqueued, or its record has expired"
@@ -97,10 +103,10 @@ async def explain(store: Storage, queue: str, id: str) -> Explanation:
     if state is JobState.PROCESSING:
         workers = await store.workers(queue)
         return Explanation(id, state, (_running(record, workers, store.clock.time()),))
-    return Explanation(id, state, tuple(await _waiting(store, queue, record)))
+    return Explanation(id, state, tuple(await _waiting(store, queue, record, count or store.counts)))
 
 
-async def _waiting(store: Storage, queue: str, record: Record) -> list[Reason]:
+async def _waiting(store: Storage, queue: str, record: Record, count: Count) -> list[Reason]:
     """Return the reasons why a job waits."""
     workers, paused = await asyncio.gather(store.workers(queue), is_paused(store, queue))
     later = record.state is not JobState.QUEUED and record.run_at / 1000 > store.clock.time()
@@ -116,7 +122,7 @@ async def _waiting(store: Storage, queue: str, record: Record) -> list[Reason]:
             reasons.append(Reason(ReasonKind.NO_HANDLER, _without_handler(record.task)))
     if not later:
         reasons += await _limits(store, queue, record.group)
-        behind = await _behind(store, queue, record)
+        behind = await _behind(store, queue, record, count)
         if behind or not reasons:
             reasons.append(Reason(ReasonKind.BEHIND, behind or _next(workers)))
     return reasons
@@ -199,10 +205,10 @@ def _without_handler(task: str) -> str:
     return f"no worker that is seen has {what}: deploy one that does"
 
 
-async def _behind(store: Storage, queue: str, record: Record) -> str:
+async def _behind(store: Storage, queue: str, record: Record, count: Count) -> str:
     """Say how many jobs are in front; empty if none is."""
     takes_turns = bool(record.group) and isinstance(store, Limiting)
-    counts = await store.counts(queue)
+    counts = await count(queue)
     if counts.queued > LINE:
         return f"up to {counts.queued - 1} jobs are in front of it"
     place, front, read = (-record.priority, record.seq), 0, 0

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from jobqueue.client.results import JobStatus
 from jobqueue.errors import InvalidArgumentError
-from jobqueue.explanation import Explanation, explain
+from jobqueue.explanation import Count, Explanation, explain
 from jobqueue.model.checks import (
     check_bool,
     check_count,
@@ -35,6 +35,8 @@ MOST_READ = 10_000
 """Most records that one `QueueJobs.list` reads in search of those that a filter lets through."""
 MOST_CALLS = 100
 """Most calls to the store that one `QueueJobs.list` makes."""
+STEP = 1_000
+"""Most records of one such call."""
 BATCH = 500
 """Jobs that one call to the store changes."""
 WATCH_INTERVAL = 0.5
@@ -85,6 +87,8 @@ class QueueView:
     """Make the public view of a record; what cannot be read of it is ``None``."""
     cancelled: Callable[[str], None]
     """Tell that a job was cancelled here."""
+    count: Count | None = None
+    """Count jobs for an explanation, which may be a moment old; ``None``: the store counts them now."""
 
 
 Which = str | Iterable[str] | JobFilter
@@ -136,13 +140,20 @@ class QueueJobs:
         state, inner = _place(cursor, states)
         store, name = self._view.store(), self._view.name
         found: list[Record] = []
-        read = 0
-        calls = 0
+        read = calls = 0
+        most = limit
         while len(found) < limit and read < MOST_READ and calls < MOST_CALLS:
             calls += 1
-            page = await store.scan(name, state, limit - len(found), inner)
+            page = await store.scan(name, state, most, inner)
             read += len(page.records)
-            found += [record for record in page.records if check.lets_through(record)]
+            room = limit - len(found)
+            meant = [place for place, record in enumerate(page.records) if check.lets_through(record)]
+            if len(meant) > room:
+                # A page can end only where one of the store does: have that one end with the last that fits.
+                most = meant[room - 1] + 1
+                continue
+            found += [page.records[place] for place in meant]
+            most = _next_step(room - len(meant), len(page.records), len(meant))
             inner = page.cursor
             if inner is None:
                 at = states.index(state) + 1
@@ -215,7 +226,7 @@ class QueueJobs:
         Raises `InvalidArgumentError` and `StorageError`.
         """
         check_id(id)
-        return await explain(self._view.store(), self._view.name, id)
+        return await explain(self._view.store(), self._view.name, id, self._view.count)
 
     async def watch(self, id: str, *, timeout: float | None = None) -> AsyncIterator[JobStatus[Any]]:
         """Yield the job's status now and at each change of state, attempts or progress, until it has ended.
@@ -306,6 +317,14 @@ def _filter(given: JobFilter | None, fields_given: dict[str, Any]) -> JobFilter:
         if name not in known:
             raise InvalidArgumentError(name, f"is no field of a JobFilter: {', '.join(sorted(known))}")
     return replace(given, **fields_given) if given is not None else JobFilter(**fields_given)
+
+
+def _next_step(room: int, read: int, meant: int) -> int:
+    """Return how many records to read for ``room`` more jobs, if ``meant`` of the last ``read`` were."""
+    if meant == read:
+        return room
+    share = read * 4 if not meant else -(-room * read // meant)
+    return max(room, min(STEP, share))
 
 
 def _place(cursor: str | None, states: Sequence[JobState]) -> tuple[JobState, str | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -89,10 +89,15 @@ class QueueStats:
     """What holds for the queue and its groups; ``None`` if the store has no limits."""
 
 
-async def queue_stats(store: Storage, name: str, counted: Counts | None = None) -> QueueStats:
-    """Read the figures of a queue; ``counted`` are its counts, if they have been read."""
+async def queue_stats(
+    store: Storage,
+    name: str,
+    counted: Counts | None = None,
+    sweeping: Sequence[ReaperStats] | None = None,
+) -> QueueStats:
+    """Read the figures of a queue; ``counted`` are its counts, ``sweeping`` the reapers, if known already."""
     counts, workers, sweeping, rules = await asyncio.gather(
-        _counts(store, name, counted), store.workers(name), reapers(store), read_rules(store, name)
+        _counts(store, name, counted), store.workers(name), _reapers(store, sweeping), read_rules(store, name)
     )
     reports = await read_reports(store, name, [known.worker for known in workers])
     by_name = reports or {}
@@ -125,6 +130,10 @@ async def queue_stats(store: Storage, name: str, counted: Counts | None = None) 
 
 async def _counts(store: Storage, name: str, counted: Counts | None) -> Counts:
     return await store.counts(name) if counted is None else counted
+
+
+async def _reapers(store: Storage, known: Sequence[ReaperStats] | None) -> Sequence[ReaperStats]:
+    return await reapers(store) if known is None else known
 
 
 async def is_paused(store: Storage, name: str) -> bool:

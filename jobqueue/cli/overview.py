@@ -69,7 +69,9 @@ async def look(store: Storage, names: Sequence[str]) -> Overview:
     """Read the figures of some queues, or of all; Raises `StorageError`."""
     chosen = sorted(names or await store.queues())
     sweeping = await reapers(store)
-    queues = await asyncio.gather(*(queue_stats(store, name) for name in chosen[:MOST_QUEUES]))
+    queues = await asyncio.gather(
+        *(queue_stats(store, name, sweeping=sweeping) for name in chosen[:MOST_QUEUES])
+    )
     at = datetime.fromtimestamp(store.clock.time()).astimezone()
     return Overview(at, list(queues), max(0, len(chosen) - MOST_QUEUES), sweeping, guard_gauges(store))
 

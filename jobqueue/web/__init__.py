@@ -3,6 +3,7 @@
 It needs starlette and jinja2: ``pip install 'jobqueue[web]'``.
 
 application.py  `dashboard`, `Dashboard`: the application, and its options
+server.py       `DashboardServer`: the dashboard served by uvicorn, alone or with an app
 options.py      the options, and their checks
 params.py       the arguments of a request, checked
 security.py     what is refused before any page is made: hosts, credentials, origins, sizes; headers
@@ -24,6 +25,9 @@ assets.py       the stylesheet and the scripts
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 try:
     import jinja2 as jinja2
     import starlette as starlette
@@ -33,4 +37,14 @@ except ImportError as error:  # pragma: no cover - the tests have them
 from jobqueue.web.application import Dashboard, dashboard
 from jobqueue.web.options import Action, Authorize, Redact
 
-__all__ = ["Action", "Authorize", "Dashboard", "Redact", "dashboard"]
+if TYPE_CHECKING:
+    from jobqueue.web.server import DashboardServer
+
+__all__ = ["Action", "Authorize", "Dashboard", "DashboardServer", "Redact", "dashboard"]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when it is used: an application that mounts the dashboard has a server of its own.
+    if name == "DashboardServer":
+        return importlib.import_module("jobqueue.web.server").DashboardServer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -24,7 +24,7 @@ from jobqueue.runtime.loops import Home, open_apart
 from jobqueue.runtime.tasks import apart
 from jobqueue.schedules.made import ScheduleHost
 from jobqueue.schedules.schedules import QueueSchedules
-from jobqueue.stats import QueueStats, queue_stats
+from jobqueue.stats import QueueStats, ReaperStats, queue_stats
 from jobqueue.storage.contract import Storage
 from jobqueue.storage.urls import as_storage
 from jobqueue.storage.values import Counts, InsertStatus, NewJob
@@ -62,14 +62,14 @@ class Source:
         self._given = storage
         self._known = known
         self._other = other
-        self.counting = Counting()
-        """Counts of jobs, those that cost the store something kept for a moment."""
         self._forget()
 
     def _forget(self) -> None:
         self._home: Home | None = None
         self._store: Storage | None = None
         self._opening: asyncio.Task[None] | None = None
+        self.counting = Counting()
+        """Counts of jobs, those that cost the store something kept for a moment."""
 
     @property
     def clock(self) -> Clock:
@@ -129,6 +129,7 @@ class Source:
         if opening is not None:
             opening.cancel()
             await asyncio.wait([opening])
+        await self.counting.close()
         store, self._store = self._store, None
         if store is not None:
             try:
@@ -171,6 +172,7 @@ class Desk:
                 store=lambda: store,
                 status=status_reader(form.payload, form.result),
                 cancelled=_tell_nobody,
+                count=lambda queue: counting.of(store, queue),
             )
         )
         builder = JobBuilder(3, 2, millis(3600.0), form.payload, form.max_bytes)
@@ -183,9 +185,13 @@ class Desk:
         """The open store."""
         return self._store
 
-    async def stats(self) -> QueueStats:
-        """Return the figures of the queue. Raises `StorageError`."""
-        return await queue_stats(self._store, self.name, await self._counting.of(self._store, self.name))
+    async def stats(self, sweeping: Sequence[ReaperStats] | None = None) -> QueueStats:
+        """Return the figures of the queue; ``sweeping`` are the reapers, where a page has read them.
+
+        Raises `StorageError`.
+        """
+        counts = await self._counting.of(self._store, self.name)
+        return await queue_stats(self._store, self.name, counts, sweeping)
 
     async def set_paused(self, *, paused: bool) -> None:
         """Pause or resume the queue. Raises `UnsupportedError` and `StorageError`."""

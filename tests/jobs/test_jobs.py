@@ -221,3 +221,26 @@ async def test_a_value_that_cannot_be_read_hides_nothing_else(lab: Lab, storage:
     status = await queue.jobs.get("a")
     assert status is not None
     assert (status.state, status.payload) == (S.QUEUED, None)
+
+
+async def test_a_search_takes_few_calls_and_pages_end_where_they_are_full(storage: Storage) -> None:
+    """With many jobs of another kind, fewer, or none between those that are meant."""
+    jobs = [NewJob(f"j{n:04}", b"1", group="a" if n % 7 == 0 or n > 1_900 else "b") for n in range(2_000)]
+    queue: Queue[Any, Any] = Queue(storage, "mail")
+    async with queue.producer():
+        for start in range(0, len(jobs), 500):
+            await storage.insert("mail", jobs[start : start + 500])
+        meant = sorted(job.id for job in jobs if job.group == "a")
+        for limit in (1_000, 90, 7):
+            assert await ids(queue, group="a", limit=limit) == meant
+        scan, calls = storage.scan, list[int]()
+
+        async def counted(name: str, state: JobState, limit: int, cursor: str | None = None) -> Any:
+            calls.append(limit)
+            return await scan(name, state, limit, cursor)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(storage, "scan", counted)
+            page = await queue.jobs.list(task="nothing", limit=50)
+    assert (page.jobs, page.cursor) == ([], None)
+    assert len(calls) < 15

@@ -26,7 +26,7 @@ from jobqueue.cli.running import run
 from jobqueue.cli.times import ago_or_in, duration, iso, now
 from jobqueue.model.states import ENDED, WAITING, JobState
 from jobqueue.queue import Queue
-from jobqueue.stats import QueueStats, queue_stats
+from jobqueue.stats import QueueStats, queue_stats, reapers
 from jobqueue.storage.contract import Storage
 
 __all__ = ["queue"]
@@ -55,7 +55,8 @@ def ls(*, storage: str, output: str) -> None:
 
     async def call() -> list[QueueStats]:
         async with opened(shared_storage(storage)) as store:
-            return [await queue_stats(store, name) for name in await store.queues()]
+            sweeping = await reapers(store)
+            return [await queue_stats(store, name, sweeping=sweeping) for name in await store.queues()]
 
     found = run(call())
     if output == "json":

@@ -20,7 +20,7 @@ from jobqueue.cli.serving.notify import notifiers
 from jobqueue.cli.serving.serving import serve
 
 if TYPE_CHECKING:
-    from jobqueue.web import Dashboard
+    from jobqueue.web import DashboardServer
 
 __all__ = ["web"]
 
@@ -70,18 +70,18 @@ def web(
         )
     if root_path and not root_path.startswith("/"):
         raise Failure.usage(f"--root-path {root_path!r} must begin with /")
-    made = _dashboard(targets, storage, serde, credentials, allow_host, title, read_only=read_only)
+    server = _server(
+        targets, storage, serde, credentials, allow_host, title,
+        host=host, port=port, root_path=root_path or "", read_only=read_only,
+    )  # fmt: skip
 
     async def main() -> None:
-        from jobqueue.cli.serving.web_server import WebServer
-
-        server = WebServer(made, host, port, (root_path or "").rstrip("/"))
         await serve(server, server.stop, notifiers(os.environ), "127.0.0.1", None)
 
     run_fast(main())
 
 
-def _dashboard(
+def _server(
     targets: tuple[str, ...],
     storage: str | None,
     serde: str,
@@ -89,11 +89,14 @@ def _dashboard(
     allow_host: tuple[str, ...],
     title: str,
     *,
+    host: str,
+    port: int,
+    root_path: str,
     read_only: bool,
-) -> Dashboard:
+) -> DashboardServer:
     try:
         importlib.import_module("uvicorn")
-        from jobqueue.web import dashboard
+        from jobqueue.web import DashboardServer
         from jobqueue.web.options import LOOPBACK
     except ImportError as error:
         raise Failure(f"`jobqueue web` needs {error.name}: pip install 'jobqueue[web]'") from error
@@ -103,8 +106,11 @@ def _dashboard(
         require_shared(announced(source.storage), f"the store of {' '.join(targets)}")
     elif storage is None:
         raise Failure.usage("name a store with --storage, or the queues that are on it")
-    return dashboard(
+    return DashboardServer(
         source if source is not None else shared_storage(storage or ""),
+        host=host,
+        port=port,
+        root_path=root_path,
         credentials=credentials,
         hosts=hosts,
         payload_serde=SERDES[serde](),

@@ -46,6 +46,9 @@ __all__ = ["worker"]
 @option("--reaper/--no-reaper", default=None, show_default=False,
         help="Also be the reaper of the store, if no other worker or reaper leads.  "
              "[default: yes, or as the App says]")  # fmt: skip
+@option("--web/--no-web", default=None, show_default=False,
+        help="Also serve the dashboard of the App; of several processes the first one does.  "
+             "[default: as the App says]")  # fmt: skip
 @option("-q", "--queue", type=queue_name, metavar="NAME", multiple=True, show_default=False,
         help="Only this one of the queues; may be repeated.  [default: all]")  # fmt: skip
 @option("--task", type=label, metavar="NAME", multiple=True, show_default=False,
@@ -70,6 +73,7 @@ def worker(
     queue: tuple[str, ...],
     task: tuple[str, ...],
     reaper: bool | None,
+    web: bool | None,
     reload: bool,
     burst: bool,
 ) -> None:
@@ -98,13 +102,14 @@ def worker(
         told = notifiers(os.environ)  # before the children get these variables
         measured = health_port is not None and can_export()
         sources = working_directory() if reload else None
-        fleet = _fleet(arguments, name, processes, sources, burst=burst, measured=measured)
+        fleet = _fleet(arguments, name, processes, sources, burst=burst, measured=measured, web=web)
         run(_serve_fleet(fleet, processes, told, health_host, health_port))
         return
     app, own_store = load_app(targets, storage)
     app.configure(
-        concurrency=concurrency, worker_id=name, reaper=reaper, queues=queue or None, tasks=task or None
-    )
+        concurrency=concurrency, worker_id=name, reaper=reaper, queues=queue or None, tasks=task or None,
+        web=web,
+    )  # fmt: skip
     require_shared(announced(app.storage), f"the store of {' '.join(targets)}")
     worker_banner(targets, app, own_store, task)
     calm_collector()
@@ -122,15 +127,18 @@ def _fleet(
     *,
     burst: bool,
     measured: bool,
+    web: bool | None,
 ) -> Fleet:
     debug = ["--debug"] if click.get_current_context().find_root().params["debug"] else []
     # -P: this directory is put on the path later, so that no file in it replaces a standard module.
     command = [sys.executable, "-P", "-m", "jobqueue", *debug, "worker", *arguments]
 
     def command_of(slot: int) -> list[str]:
+        # An address can be served once.
+        served = [] if web is None and not slot else ["--web" if web and not slot else "--no-web"]
         if name is None:
-            return command
-        return [*command, "--name", name if processes == 1 else f"{name}-{slot + 1}"]
+            return [*command, *served]
+        return [*command, *served, "--name", name if processes == 1 else f"{name}-{slot + 1}"]
 
     # The options that made this process a parent must not reach the children in their variables.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("JOBQUEUE_WORKER_")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,12 +39,11 @@ async def job(visit: Visit) -> Page:
     params = visit.params
     desk = await visit.source.desk(params.queue())
     id = params.id()
-    found = await desk.jobs.get(id)
+    found, explained = await asyncio.gather(desk.jobs.get(id), desk.jobs.explain(id))
     if found is None:
         data = {"queue": desk.name, "id": id}
         return Page("no_job.html", "No such job", data, section="overview", live="job", status=404)
     redact = visit.board.redact
-    explained = await desk.jobs.explain(id)
     payload = redact("payload", found.payload, found)
     has_payload = found.state not in {JobState.COMPLETED, JobState.CANCELLED}
     completed = found.state is JobState.COMPLETED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Hashable, Mapping
 
 from jobqueue.jobs import JobFilter
@@ -16,14 +17,16 @@ __all__ = ["facts", "letters"]
 
 MOST_QUEUES = 200
 """Queues whose letters are counted for the list of queues."""
+AT_ONCE = 5
+"""Queues that are counted at the same time."""
 
 
 async def letters(visit: Visit) -> Page:
     """Show dead letters, of one queue at a time."""
     params = visit.params
     names = await visit.source.names()
-    counts = [(name, (await visit.source.counts(name)).failed) for name in names[:MOST_QUEUES]]
-    having = [(name, number) for name, number in counts if number]
+    counts = await _failed(visit.source, names)
+    having = [(name, number) for name, number in zip(names, counts, strict=False) if number]
     chosen = params.queue() if params.text("queue") else (having[0][0] if having else None)
     task, group = params.label("task"), params.label("group")
     rows, cursor = [], None
@@ -56,12 +59,21 @@ async def letters(visit: Visit) -> Page:
     )
 
 
+async def _failed(source: Source, names: list[str]) -> tuple[int, ...]:
+    """Return the number of failed jobs of each queue, of the first ones."""
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def count(name: str) -> int:
+        async with gate:
+            return (await source.counts(name)).failed
+
+    return tuple(await asyncio.gather(*map(count, names[:MOST_QUEUES])))
+
+
 async def facts(source: Source, query: Mapping[str, str]) -> dict[str, Hashable]:
     """Return what tells a change."""
     names = await source.names()
-    found: dict[str, Hashable] = {
-        "letters": tuple([(await source.counts(name)).failed for name in names[:MOST_QUEUES]])
-    }
+    found: dict[str, Hashable] = {"letters": await _failed(source, names)}
     if query.get("queue"):
         desk = await source.desk(query["queue"])
         found["jobs"] = await queue_facts(source, desk.name)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from jobqueue.model.states import JobState
-from jobqueue.stats import QueueStats
+from jobqueue.stats import QueueStats, reapers
 from jobqueue.storage.capabilities import Admission, Totals
 from jobqueue.web.charts import sparkline, stacked_bar
 from jobqueue.web.pages import Page, Visit
@@ -54,12 +54,14 @@ async def overview(visit: Visit) -> Page:
     names = await visit.source.names()
     shown, number, pages = page_of(names, search, visit.params.number("p"))
     visit.board.samples.want(shown)
+    store = await visit.source.store()
+    sweeping = await reapers(store)
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def row(name: str) -> Row:
         desk = await visit.source.desk(name)
         async with gate:
-            stats = await desk.stats()
+            stats = await desk.stats(sweeping)
         return _row(stats, visit.board.samples.of(name))
 
     rows = await asyncio.gather(*(row(name) for name in shown))
@@ -73,8 +75,8 @@ async def overview(visit: Visit) -> Page:
             "totals": {state: sum(each.stats.counts[state] for each in rows) for state in JobState},
             "rate": sum(rates) if rates else None,
             "workers": len(workers),
-            "reaper": next((each.stats.reaper for each in rows if each.stats.reaper), None),
-            "shared": (await visit.source.store()).shared,
+            "reaper": sweeping[0] if rows and sweeping else None,
+            "shared": store.shared,
             "search": search,
             "number": number,
             "pages": pages,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Hashable, Mapping
 
 from jobqueue.jobs import JobFilter
@@ -41,9 +42,11 @@ async def queue(visit: Visit) -> Page:
     params = visit.params
     desk = await visit.source.desk(params.queue())
     state, task, group = params.state(), params.label("task"), params.label("group")
-    stats = await desk.stats()
-    page = await desk.jobs.list(
-        JobFilter(state=state, task=task, group=group), limit=JOBS, cursor=params.cursor()
+    wanted = JobFilter(state=state, task=task, group=group)
+    stats, page, limits = await asyncio.gather(
+        desk.stats(),
+        desk.jobs.list(wanted, limit=JOBS, cursor=params.cursor()),
+        limits_view(desk, group or ""),
     )
     visit.board.samples.want([desk.name])
     samples = visit.board.samples.of(desk.name)
@@ -61,7 +64,7 @@ async def queue(visit: Visit) -> Page:
             "began": params.cursor() is not None,
             "verbs": verbs_for(state, visit.may),
             "rate": rate_of(stats, samples),
-            "limits": await limits_view(desk, group or ""),
+            "limits": limits,
             "rate_text": rate_text,
             "charts": _charts(samples),
             "did": params.one_of("did", (*VERBS, "started", "full", "paused", "resumed", "limits")),

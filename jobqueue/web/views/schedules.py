@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -61,10 +62,12 @@ async def schedules(visit: Visit) -> Page:
     chosen = params.queue() if params.text("queue") else None
     names, more = ([chosen], None) if chosen else await _queues(store, params.cursor("after"))
     now = store.clock.time()
-    parts = [
-        await _part(store, name, MANY if chosen else FEW, params.cursor() if chosen else None, now)
-        for name in names
-    ]
+    parts = await asyncio.gather(
+        *(
+            _part(store, name, MANY if chosen else FEW, params.cursor() if chosen else None, now)
+            for name in names
+        )
+    )
     return Page(
         "schedules.html",
         "Schedules",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -34,8 +35,9 @@ async def system(visit: Visit) -> Page:
     started = store.clock.monotonic()
     await store.lock_holder(REAPER_LOCK)
     latency = store.clock.monotonic() - started
-    findings, trouble = await _findings(store)
-    guard, guard_trouble = await _guard(store)
+    (findings, trouble), (guard, guard_trouble), sweeping = await asyncio.gather(
+        _findings(store), _guard(store), reapers(store)
+    )
     return Page(
         "system.html",
         "System",
@@ -43,7 +45,7 @@ async def system(visit: Visit) -> Page:
             "latency": latency,
             "findings": findings,
             "trouble": trouble,
-            "reapers": await reapers(store),
+            "reapers": sweeping,
             "shared": store.shared,
             "guarded": isinstance(store, _Guarded),
             "guard": guard,

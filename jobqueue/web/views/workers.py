@@ -75,10 +75,12 @@ async def workers(visit: Visit) -> Page:
 async def _part(visit: Visit, name: str) -> Part | None:
     """Return the workers of a queue; ``None`` if it has none and needs none."""
     desk = await visit.source.desk(name)
-    if not await desk.store.workers(name) and not (await visit.source.counts(name)).processing:
+    seen, counts = await asyncio.gather(desk.store.workers(name), visit.source.counts(name))
+    if not seen and not counts.processing:
         return None
-    stats = await desk.stats()
-    page = await desk.jobs.list(state=JobState.PROCESSING, limit=MOST_RUNNING)
+    stats, page = await asyncio.gather(
+        desk.stats(sweeping=()), desk.jobs.list(state=JobState.PROCESSING, limit=MOST_RUNNING)
+    )
     by_worker: dict[str | None, list[JobStatus[Any]]] = {}
     for job in page.jobs:
         by_worker.setdefault(job.worker_id, []).append(job)
