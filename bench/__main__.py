@@ -7,7 +7,7 @@ import sys
 
 NAMES = (
     "memory", "file", "redis", "redis-scale", "postgres", "postgres-bloat", "recovery", "schedules", "limits",
-    "clear", "sync", "guard", "chaos", "chaos-peers",
+    "clear", "sync", "guard", "web", "chaos", "chaos-peers",
 )  # fmt: skip
 
 
