@@ -31,12 +31,18 @@ class Sample(NamedTuple):
     """Jobs that have ended per second since the sample before; ``None``: not known."""
 
 
+class _Ended(NamedTuple):
+    at: float
+    ended: int
+    rate: float | None
+
+
 class Samples:
     """Figures by queue."""
 
     def __init__(self) -> None:
         self._queues: OrderedDict[str, deque[Sample]] = OrderedDict()
-        self._ended: dict[str, tuple[float, int]] = {}
+        self._ended: dict[str, _Ended] = {}
 
     def want(self, names: Iterable[str]) -> None:
         """Sample these from now on; those that were wanted longest ago make room."""
@@ -56,16 +62,22 @@ class Samples:
         for name in list(self._queues):
             counts = await counting.of(store, name)
             now = store.clock.monotonic()
-            rate = None
-            if isinstance(store, Totals):
-                ended = await store.ended(name)
-                before, self._ended[name] = self._ended.get(name), (now, ended)
-                if before is not None and now > before[0]:
-                    rate = max(0, ended - before[1]) / (now - before[0])
+            rate = await self._rate(store, name, counting)
             kept = self._queues.get(name)
             if kept is not None:
                 waiting = counts.queued + counts.failing + counts.scheduled
                 kept.append(Sample(now, waiting, counts.processing, counts.failed, rate))
+
+    async def _rate(self, store: Storage, name: str, counting: Counting) -> float | None:
+        """Return the jobs that have ended per second between the last two counts of them."""
+        if not isinstance(store, Totals):
+            return None
+        at, ended = await counting.ended(store, name)
+        before = self._ended.get(name)
+        if before is None or at > before.at:
+            rate = None if before is None else max(0, ended - before.ended) / (at - before.at)
+            before = self._ended[name] = _Ended(at, ended, rate)
+        return before.rate
 
     def forget(self) -> None:
         """Keep nothing: the store was away, and a line over the gap would be untrue."""

@@ -9,7 +9,6 @@ Notifications to others are collected, not sent: `Engine.take_effects` hands the
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Iterator, Sequence
 
 from jobqueue.errors import InvalidArgumentError
@@ -18,6 +17,7 @@ from jobqueue.model.states import ENDED, WAITING, JobState
 from jobqueue.storage.engine.documents import DocumentSpaces
 from jobqueue.storage.engine.group_lines import GroupLines, SavedGroups
 from jobqueue.storage.engine.job_entry import PLAIN
+from jobqueue.storage.engine.listing import jobs_after
 from jobqueue.storage.engine.locks import Locks
 from jobqueue.storage.engine.persistence import Counters, SavedJob, restored, saved
 from jobqueue.storage.engine.queue_state import NO_RULES
@@ -62,14 +62,15 @@ class Engine(JobSteps):
                 raise InvalidArgumentError("cursor", "was not made by this store")
             after = int(cursor)
         q = self._peek(queue)
-        found = [] if q is None else [
-            job for job in q.jobs.values()
-            if job.state is state and job.seq > after and not 0 < job.kept_until <= now
-        ]  # fmt: skip
-        page = heapq.nsmallest(limit, found, key=lambda job: job.seq)
-        more = str(page[-1].seq) if page and len(found) > len(page) else None
-        records = [job.record()._replace(result=None, headers=b"", history=()) for job in page]
-        return Page(records, more)
+        page, more = ([], False) if q is None else jobs_after(q, state, limit, now, after)
+        whole = state is _COMPLETED
+        records = [
+            job.record()._replace(result=None, headers=b"", history=())
+            if whole or job.extras is not PLAIN
+            else job.record()
+            for job in page
+        ]
+        return Page(records, str(page[-1].seq) if more else None)
 
     def counts(self, queue: str, now: int) -> Counts:
         q = self._peek(queue)
@@ -326,6 +327,7 @@ class Engine(JobSteps):
             q = self._queue(record.queue)
             job = restored(record)
             q.jobs[job.id] = job
+            q.ordered = False
             state = job.state
             if state is _QUEUED:
                 q.put_ready(job)

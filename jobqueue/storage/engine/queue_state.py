@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from jobqueue.model.limits import clamped, opens_at
 from jobqueue.model.states import Action, JobState
@@ -16,9 +17,19 @@ from jobqueue.storage.engine.group_lines import GroupLines
 from jobqueue.storage.engine.job_entry import JobEntry
 from jobqueue.storage.values import PROMOTE_LIMIT, Rules
 
-__all__ = ["NO_RULES", "QueueState"]
+__all__ = ["NO_RULES", "QueueState", "Roll"]
 
 NO_RULES = Rules()
+ROLL_KEPT = 10_000
+"""Milliseconds for which a `Roll` that nobody asks for is kept: it holds records that are deleted."""
+
+
+class Roll(NamedTuple):
+    """The records as a list, for those who list them; see `listing`."""
+
+    at: int
+    """When it was last asked for."""
+    jobs: list[JobEntry]
 
 
 class QueueState:
@@ -35,7 +46,9 @@ class QueueState:
         "jobs",
         "leased",
         "name",
+        "ordered",
         "ready",
+        "roll",
         "ruled",
         "rules",
         "schedule",
@@ -47,6 +60,9 @@ class QueueState:
     def __init__(self, name: str) -> None:
         self.name = name
         self.jobs: dict[str, JobEntry] = {}
+        self.ordered = True
+        """Whether the records are in the order of their ``seq``."""
+        self.roll: Roll | None = None
         self.ready: dict[int, OrderedDict[str, JobEntry]] = {}  # by priority; no empty entries
         self.schedule: list[tuple[int, int, JobEntry]] = []  # heap of (due, seq), with dead entries
         self.leased: dict[str, JobEntry] = {}  # in fence order
@@ -119,6 +135,16 @@ class QueueState:
         del self.leased[job.id]
         group = job.extras.group
         return bool(group) and self.in_groups().ended(group, now)
+
+    # -- all of them ------------------------------------------------------------------------------
+
+    def count(self, state: JobState) -> int:
+        """Count the jobs of a state, ended ones that are absent by now included."""
+        if state is JobState.QUEUED:
+            return self.ready_count()
+        if state is JobState.PROCESSING:
+            return len(self.leased)
+        return self.waiting[state] if state in self.waiting else self.ended[state]
 
     # -- ready ------------------------------------------------------------------------------------
 
@@ -270,6 +296,8 @@ class QueueState:
 
     def revive(self, job: JobEntry) -> None:
         """Remove a failed job from the ended ones; its entry must not be used any more."""
+        self.jobs[job.id] = self.jobs.pop(job.id)  # to the end: it gets a new ``seq``
+        self.roll = None
         self.ended[job.state] -= 1
         job.expires_at = 0
         self._bury_expiry()
@@ -291,6 +319,8 @@ class QueueState:
     def purge(self, now: int, limit: int) -> int:
         """Forget up to ``limit`` expired jobs; return their number."""
         times, dropped = self.expiry_times, 0
+        if self.roll is not None and not 0 <= now - self.roll.at <= ROLL_KEPT:
+            self.roll = None
         while times and times[0] <= now and dropped < limit:
             entries = self.expiry[times[0]]
             while entries and dropped < limit:

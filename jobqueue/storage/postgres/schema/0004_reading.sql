@@ -205,6 +205,8 @@ create function jobqueue.count_jobs(p_queue text, p_now bigint) returns table (
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+-- A queue may have nearly all rows of a table or nearly none: one plan for both would read them all.
+set plan_cache_mode = force_custom_plan
 as $$
 #variable_conflict use_column
 declare
@@ -282,10 +284,19 @@ $$;
 
 -- How many jobs have ended, also those whose records are deleted.
 create function jobqueue.count_ended(p_queue text) returns bigint
-language sql stable
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
 as $$
-    select
-        (select count(*) from jobqueue.outcome o where o.queue = q.queue and o.state < 10)
-        + (select coalesce(sum(g.jobs), 0)::bigint from jobqueue.gone g where g.queue = q.queue)
-    from jobqueue.queue q where q.name = p_queue
-$$;
+declare
+    v_q int := (select q.queue from jobqueue.queue q where q.name = p_queue);
+begin
+    if v_q is null then
+        return null;
+    end if;
+    return (
+        select
+            (select count(*) from jobqueue.outcome o where o.queue = v_q and o.state < 10)
+            + (select coalesce(sum(g.jobs), 0)::bigint from jobqueue.gone g where g.queue = v_q)
+    );
+end $$;
