@@ -42,10 +42,10 @@ async def queue(visit: Visit) -> Page:
     params = visit.params
     desk = await visit.source.desk(params.queue())
     state, task, group = params.state(), params.label("task"), params.label("group")
-    wanted = JobFilter(state=state, task=task, group=group)
+    wanted, cursor = JobFilter(state=state, task=task, group=group), params.cursor()
     stats, page, limits = await asyncio.gather(
         desk.stats(),
-        desk.jobs.list(wanted, limit=JOBS, cursor=params.cursor()),
+        desk.jobs.list(wanted, limit=JOBS, cursor=cursor),
         limits_view(desk, group or ""),
     )
     visit.board.samples.want([desk.name])
@@ -61,7 +61,7 @@ async def queue(visit: Visit) -> Page:
             "group": group or "",
             "rows": job_rows(page.jobs, visit.board.redact),
             "cursor": page.cursor,
-            "began": params.cursor() is not None,
+            "began": cursor is not None,
             "verbs": verbs_for(state, visit.may),
             "rate": rate_of(stats, samples),
             "limits": limits,
