@@ -44,25 +44,23 @@ else
     end
   end
 
-  -- What the groups of some members of the ring may start in their turns: elements, and for each its group and line.
+  -- What the groups of some members of the ring may start in their turns: elements, their members of lines, and for each
+  -- line that has some: group, line, priority, number of elements, what is left of the turn, and whether it has no more.
   local function plan(members, key, behind, count)
-    local elements, from, names = {}, {}, {}
+    local elements, gone, starts, names = {}, {}, {}, {}
     for i, member in ipairs(members) do names[i] = sub(member, 10) end
     fetch_groups(names)
-    for _, member in ipairs(members) do
+    for i, member in ipairs(members) do
       local priority, turn = sunpack('>I2I7', member)
       if priority ~= key or #elements >= count or (behind and turn > behind) then break end
-      local name = sub(member, 10)
-      local group, prefix = group_at(name), sub(member, 1, 2) .. spack('>I2', #name) .. name
-      local line = group.lines[priority]
-      local function front(most)
-        return call('ZRANGEBYLEX', lines, '[' .. prefix, '(' .. prefix .. '\255', 'LIMIT', 0, most)
-      end
-      local found = line and front(2) or {}
+      local name = names[i]
+      local group, prefix, position = group_at(name), sub(member, 1, 2) .. spack('>I2', #name) .. name, #name + 5
+      local line, from, to = group.lines[priority], '[' .. prefix, '(' .. prefix .. '\255'
+      -- Arguments as text: a number is written out for each command.
+      local found = line and call('ZRANGEBYLEX', lines, from, to, 'LIMIT', '0', '2') or {}
       local left = line and line.left or 0
-      if left == 0 then left = found[1] and byte(found[1], #prefix + 8) or 1 end
-      local want = math.min(left, count - #elements)
-      local granted, tat = admit(group_limit, group.running, group.tat, want)
+      if left == 0 then left = found[1] and byte(found[1], position + 7) or 1 end
+      local granted, tat = admit(group_limit, group.running, group.tat, math.min(left, count - #elements))
       if #found == 0 then -- after foreign hands
         call('ZREM', ring, member)
         group.lines[priority] = nil
@@ -70,38 +68,48 @@ else
         local at = opens_at(group_limit, group.running, tat)
         group.tat, group.parked, group.until_ = tat, true, at and string.format(WHOLE, at) or 'inf'
       else
-        if granted > 1 then found = front(granted + 1) end
-        for i = 1, math.min(granted, #found) do
-          elements[#elements + 1] = sub(found[i], #prefix + 1, #prefix + 7) .. sub(found[i], #prefix + 9)
-          from[#elements] = { group = group, line = line, key = priority, member = found[i], left = left - i, last = i == #found }
+        if granted > 1 then found = call('ZRANGEBYLEX', lines, from, to, 'LIMIT', '0', granted + 1) end
+        local started = math.min(granted, #found)
+        for n = 1, started do
+          local one = found[n]
+          elements[#elements + 1] = sub(one, position, position + 6) .. sub(one, position + 8)
+          gone[#gone + 1] = one
         end
+        starts[#starts + 1] = { group, line, key, started, left, started == #found }
       end
     end
-    return elements, from
+    return elements, gone, starts
   end
 
   -- Claim what was planned, and note of each group what it has started.
-  local function take(elements, from)
+  local function take(elements, gone, starts)
     local at = #answer + 1
     local stopped = claim(elements)
-    local gone = {}
-    for i = 1, (stopped or #elements + 1) - 1 do
-      local one = from[i]
-      local group, line = one.group, one.line
-      gone[i] = one.member
-      if answer[at] == sub(elements[i], 8) then
-        at = at + 2
-        local _, tat = admit(group_limit, group.running, group.tat, 1)
-        group.running, group.tat = group.running + 1, tat
+    local taken, i = (stopped or #elements + 1) - 1, 0
+    for _, start in ipairs(starts) do
+      local group, line, key, started, left, no_more = unpack(start)
+      if i + started > taken then started, no_more = taken - i, false end
+      for _ = 1, started do
+        i = i + 1
+        if answer[at] == sub(elements[i], 8) then
+          at = at + 2
+          if group_limit.interval then
+            local _, tat = admit(group_limit, group.running, group.tat, 1)
+            group.tat = tat
+          end
+          group.running = group.running + 1
+        end
       end
-      line.left = one.left
-      if one.last then
-        group.lines[one.key] = nil
-      elseif one.left == 0 then
-        line.turn = next_turn()
+      if started > 0 then
+        line.left = left - started
+        if no_more then
+          group.lines[key] = nil
+        elseif line.left == 0 then
+          line.turn = next_turn()
+        end
       end
     end
-    if #gone > 0 then call('ZREM', lines, unpack(gone)) end
+    if taken > 0 then call('ZREM', lines, unpack(gone, 1, taken)) end
   end
 
   while claimed < most and bytes < BUDGET do
@@ -118,8 +126,8 @@ else
       claim_plain(plain, 1)
       if claimed > had then root().turns[key] = next_turn() end
     else
-      local elements, from = plan(members, key, plain == first and turn or nil, count)
-      if #elements > 0 then take(elements, from) end
+      local elements, gone, starts = plan(members, key, plain == first and turn or nil, count)
+      if #elements > 0 then take(elements, gone, starts) end
       save_groups()
     end
   end

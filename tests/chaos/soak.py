@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import tempfile
 import time
 from collections import defaultdict
@@ -23,7 +24,7 @@ import asyncpg
 
 from jobqueue import open_storage
 from tests.chaos.stores import STORES, Files, Postgres
-from tests.chaos.storm import Plan, Storm
+from tests.chaos.storm import Plan, Storm, ended
 
 EVERY = 1.0
 """Seconds between two readings."""
@@ -66,11 +67,7 @@ def of_process(pid: int) -> dict[str, float]:
 
 async def of_store(store: Any) -> dict[str, float]:
     """Read a store: disk in MB, and what its kind counts."""
-    disk = 0
-    for path in store.data.rglob("*"):
-        with suppress(OSError):  # it is gone already
-            disk += path.stat().st_size if path.is_file() else 0
-    readings = {"disk (MB)": disk / 1e6}
+    readings = {"disk (MB)": await asyncio.to_thread(_size, store.data) / 1e6}
     with suppress(OSError, asyncpg.PostgresError, AssertionError, RuntimeError):  # it is away just now
         if isinstance(store, Postgres):
             readings |= await _of_postgres(store)
@@ -80,6 +77,15 @@ async def of_store(store: Any) -> dict[str, float]:
             readings["memory (MB)"] = int(used["used_memory"]) / 1e6
             readings["keys"] = await asyncio.to_thread(store.server.command, "DBSIZE")
     return readings
+
+
+def _size(directory: Path) -> int:
+    size = 0
+    for place, _, names in os.walk(directory):  # it passes over what is gone by now
+        for name in names:
+            with suppress(OSError):
+                size += os.lstat(Path(place, name)).st_size
+    return size
 
 
 async def _of_postgres(store: Postgres) -> dict[str, float]:
@@ -133,7 +139,7 @@ async def soak(name: str, seconds: float, directory: Path) -> tuple[dict[str, Sl
             try:
                 await storm.rage(storage)
             finally:
-                reading.cancel()
+                await ended(reading)
         await storage.close()
     finally:
         await store.close()

@@ -160,7 +160,7 @@ class Storm:
                     await self.rage(storage)
                     await self._heal(storage)
                 finally:
-                    probing.cancel()
+                    await ended(probing)
         finally:
             await storage.close()
         verdict = judge(read(self._history), Model(LEASE, guarded=self._store.ledger is not None))
@@ -325,6 +325,13 @@ class Storm:
             value = None if record.result is None else json.loads(record.result)
             reason = None if record.error is None else json.loads(record.error).get("reason")
             self._recorder.final(id, str(record.state), record.fence, value, reason)
+
+
+async def ended(task: asyncio.Task[None]) -> None:
+    """End what goes on for ever beside a run; raise what has ended it before."""
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 def _lives(pid: int) -> bool:
