@@ -47,8 +47,8 @@ MUTANTS = [
     Mutant(
         "more jobs of a group run than may",
         "lib/claim_turns.lua",
-        "local granted, tat = admit(group_limit, group.running, group.tat, want)",
-        "local granted, tat = want, group.tat",
+        "admit(group_limit, group.running, group.tat, math.min(left, count - #elements))",
+        "math.min(left, count - #elements), group.tat",
     ),
     Mutant("a rate forgets its starts", "lib/limits.lua", "+ granted * interval end", "end"),
     Mutant(
@@ -66,8 +66,8 @@ MUTANTS = [
     Mutant(
         "a group starts all that it has",
         "lib/claim_turns.lua",
-        "local want = math.min(left, count - #elements)",
-        "local want = count - #elements",
+        "group.tat, math.min(left, count - #elements))",
+        "group.tat, count - #elements)",
     ),
     Mutant(
         "a group that took its turn stays in front",
