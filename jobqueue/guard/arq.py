@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from jobqueue.errors import InvalidArgumentError, StorageUnavailableError
 from jobqueue.guard.foreign import ForeignGuard, Kept
+from jobqueue.model.checks import MAX_MILLIS
 from jobqueue.model.states import JobState
 from jobqueue.runtime.clock import SYSTEM_CLOCK
 from jobqueue.runtime.ids import random_secret
@@ -73,6 +74,12 @@ class _Arq:
         found = await _asked(pipe.execute())
         now = SYSTEM_CLOCK.time() * 1000
         return [_state(found[at : at + 4], now) for at in range(0, len(found), 4)]
+
+    def check(self, job: Kept) -> None:
+        if len(job.data) <= _HEAD.size:
+            raise ValueError("the payload is none of an arq job")
+        if max(_HEAD.unpack_from(job.data)) > MAX_MILLIS:
+            raise ValueError("the payload has no instants of an arq job")
 
     async def put(self, jobs: Sequence[Kept]) -> None:
         now = int(SYSTEM_CLOCK.time() * 1000)

@@ -18,6 +18,7 @@ from jobqueue.model.states import ENDED, JobState
 from jobqueue.runtime.batching import Batcher
 from jobqueue.runtime.clock import SYSTEM_CLOCK
 from jobqueue.runtime.loggers import get_logger
+from jobqueue.runtime.text import printable
 from jobqueue.storage.guard import GuardEvent, PostgresLedger, Reconciled
 from jobqueue.storage.guard.gate import Gate, LedgerAwayError, LedgerRefusedError
 from jobqueue.storage.guard.outbox import Outbox
@@ -34,6 +35,8 @@ PAGE = 500
 HISTORY_DAYS = 7
 CLEAN_EVERY = 3600.0
 KEPT_FOR = 86_400_000 * HISTORY_DAYS
+MOST_TOLD = 1000
+"""Rows of which is said that they are of no use."""
 
 log = get_logger("jobqueue.guard")
 
@@ -69,6 +72,10 @@ class ForeignQueue(Protocol):
         """Enqueue jobs again, under their ids; one that is there stays as it is."""
         ...
 
+    def check(self, job: Kept) -> None:
+        """Raise `ValueError` unless `put` can read the bytes of a job: somebody may have edited them."""
+        ...
+
 
 def check_options(ledger: object, interval: object) -> float:
     """Check what a guard is given; return the interval."""
@@ -92,8 +99,14 @@ class ForeignGuard:
         self._writes: Batcher[Written, LedgerAwayError | None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
+        self._turn = asyncio.Lock()
+        """Held while the server is looked at: of two answers that cross, one would look like a loss."""
         self._seen: tuple[bytes, int] | None = None
         self._lost = False
+        """Whether the ledger has yet to be told of a loss."""
+        self._told: set[str] = set()
+        """Rows of which was said that they are of no use."""
+        self._closed = False
 
     async def start(self) -> None:
         """Look after the queue until closed; once is enough. Raises `StorageError` without the tables."""
@@ -114,16 +127,24 @@ class ForeignGuard:
 
     async def close(self) -> None:
         """Write what the ledger does not have yet, and let go of it."""
+        self._closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+        if self._writes is not None:
+            await self._writes.drain()  # what PostgreSQL does not take in time goes to the outbox
         await self._outbox.close()
         await self._ledger.close()
 
     # -- jobs -----------------------------------------------------------------------------------------
 
     async def record(self, id: str, data: bytes, due: int = 0) -> str:
-        """Write a job into the ledger before its queue has it; return what `confirm` and `drop` take."""
+        """Write a job into the ledger before its queue has it; return what `confirm` and `drop` take.
+
+        Raises `StorageError` once it is closed: the job would not be guarded.
+        """
+        if self._closed:
+            raise StorageError(f"the guard of {printable(self._queue.name)} was closed: make a new one")
         await self.start()
         assert self._writes is not None
         job = NewJob(id, data, run_at=due or None, ttl=KEPT_FOR)
@@ -158,7 +179,8 @@ class ForeignGuard:
         compare_at, clean_at = 0.0, 0.0
         while True:
             try:
-                await self._look_for_loss()
+                async with self._turn:
+                    await self._look_for_loss()
                 now = SYSTEM_CLOCK.monotonic()
                 if self._lost or now >= compare_at:
                     await self.reconcile()
@@ -169,33 +191,49 @@ class ForeignGuard:
             except LedgerAwayError:
                 pass  # the gate has told it
             except JobQueueError as error:
-                log.warning("looking after %s failed: %s", self._queue.name, error)
+                log.warning("looking after %s failed: %s", printable(self._queue.name), error)
+            except Exception:
+                log.exception("looking after %s failed", printable(self._queue.name))
             await SYSTEM_CLOCK.sleep(min(LOOK_EVERY, self._interval))
 
     async def _look_for_loss(self) -> None:
-        now, seen = await self._queue.mark(), self._seen
+        """Compare what the server says with what it said last: to this process, or else to another one."""
+        now = await self._queue.mark()
+        seen = self._seen or await self._gate.ask(self._ledger.server, self._queue.name)
         if seen is not None and (now[0] != seen[0] or now[1] <= seen[1]):
-            log.warning("the server of %s has lost data: its jobs are enqueued again", self._queue.name)
+            name = printable(self._queue.name)
+            log.warning("the server of %s has lost data: its jobs are enqueued again", name)
             self._lost = True
         self._seen = now
 
     async def reconcile(self) -> Reconciled:
         """Compare the ledger with the queue now; return what was done. Raises `StorageUnavailableError`."""
+        async with self._turn:
+            return await self._reconcile()
+
+    async def _reconcile(self) -> Reconciled:
         await self._look_for_loss()
-        loss, after, total = self._lost, "0" * 32, Reconciled(0, 0, 0, 0)
+        assert self._seen is not None
+        name = self._queue.name
+        losses, mended = await self._gate.ask(self._ledger.note_server, name, *self._seen, lost=self._lost)
+        self._lost, loss = False, losses > mended  # also one that another process has found
+        after, total, told = "0" * 32, Reconciled(0, 0, 0, 0), len(self._told)
         while True:
-            rows = await self._gate.ask(self._ledger.page, after, 0, PAGE, self._queue.name)
+            now = (await self._gate.ask(self._ledger.beat)).now  # the clock of this machine may be wrong
+            rows = await self._gate.ask(self._ledger.page, after, 0, PAGE, name)
             if rows:
-                found = await self._compare(rows, loss=loss)
+                found = await self._compare(rows, now, loss=loss)
                 total = Reconciled(*(one + other for one, other in zip(total, found, strict=True)))
             if len(rows) < PAGE:
-                self._lost = self._lost and not loss
-                return total
+                break
             after = rows[-1].token
+        if loss:
+            await self._gate.ask(self._ledger.note_mended, name, losses)
+        return total._replace(set_aside=len(self._told) - told)
 
-    async def _compare(self, rows: Sequence[Row], *, loss: bool) -> Reconciled:
+    async def _compare(self, rows: Sequence[Row], now: int, *, loss: bool) -> Reconciled:
         states = await self._queue.look([row.id for row in rows])
-        grown = int(SYSTEM_CLOCK.time() * 1000) - GRACE
+        grown = now - GRACE
         lost: list[str] = []
         changes: list[Change] = []
         for row, state in zip(rows, states, strict=True):
@@ -204,33 +242,46 @@ class ForeignGuard:
                 if loss or (not confirmed and row.created < grown):
                     lost.append(row.token)
                 elif confirmed:
-                    changes.append(self._change(row, JobState.COMPLETED, "gone"))
+                    changes.append(self._change(row, JobState.COMPLETED, "gone", now))
             elif state is not row.state:
-                changes.append(self._change(row, state, state.value))
+                changes.append(self._change(row, state, state.value, now))
             elif not row.attempts:
                 changes.append(Change(row.token, attempts=1))
         if changes:
             await self._gate.ask(self._ledger.record, changes)
-        return Reconciled(len(rows), await self._put(lost), len(changes), 0)
+        return Reconciled(len(rows), await self._put(lost, now), len(changes), 0)
 
     @staticmethod
-    def _change(row: Row, state: JobState, event: str) -> Change:
-        history = [History(int(SYSTEM_CLOCK.time() * 1000), event)]
+    def _change(row: Row, state: JobState, event: str, now: int) -> Change:
+        history = [History(now, event)]
         return Change(row.token, CODES[state], 1, ttl=0 if state in ENDED else None, history=history)
 
-    async def _put(self, tokens: Sequence[str]) -> int:
+    async def _put(self, tokens: Sequence[str], now: int) -> int:
         if not tokens:
             return 0
-        sizes = await self._gate.ask(self._ledger.requeue, tokens)
+        sizes, brought = await self._gate.ask(self._ledger.requeue, tokens), 0
         live = sorted(sizes)
         for piece in chunks(live, [sizes[token] for token in live]):
             jobs = await self._gate.ask(self._ledger.jobs, piece)
-            now = int(SYSTEM_CLOCK.time() * 1000)
-            back = [_kept(job, now) for _, job in sorted(jobs.items())]
-            await self._queue.put(back)
-            for token in piece:
+            back = {token: _kept(job, now) for token, job in sorted(jobs.items())}
+            back = {token: job for token, job in back.items() if self._is_readable(token, job)}
+            await self._queue.put(list(back.values()))
+            for token in back:
                 self.confirm(token)
-        return len(live)
+            brought += len(back)
+        return brought
+
+    def _is_readable(self, token: str, job: Kept) -> bool:
+        """Say once of a row that somebody has edited that it is of no use; it stands in nobody's way."""
+        try:
+            self._queue.check(job)
+        except ValueError as error:
+            if token not in self._told and len(self._told) < MOST_TOLD:
+                self._told.add(token)
+                text = "row %s of the ledger cannot be used, and stays as it is: %s"
+                log.error(text, token, printable(str(error)))  # noqa: TRY400 - it says what is wrong
+            return False
+        return True
 
 
 def _kept(job: NewJob, now: int) -> Kept:

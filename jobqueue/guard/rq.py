@@ -23,6 +23,9 @@ T = TypeVar("T")
 
 PATIENCE = 30.0
 """Seconds that an enqueue waits for the ledger at the most."""
+MOST_FIELDS = 1000
+"""Fields of a job: RQ has some twenty."""
+MOST_TTL = 10**10
 _STATES = {
     b"finished": JobState.COMPLETED, b"failed": JobState.FAILED, b"stopped": JobState.FAILED,
     b"canceled": JobState.CANCELLED, b"started": JobState.PROCESSING, b"scheduled": JobState.SCHEDULED,
@@ -169,6 +172,9 @@ class _Rq:
             for one in await _in_thread(call)
         ]
 
+    def check(self, job: Kept) -> None:
+        unpacked(job.data)
+
     async def put(self, jobs: Sequence[Kept]) -> None:
         def call() -> None:
             script = self._redis.register_script(_PUT)
@@ -236,9 +242,16 @@ def packed(fields: dict[Any, Any], ttl: int | None) -> bytes:
 
 
 def unpacked(data: bytes) -> tuple[dict[bytes, bytes], int]:
-    """Undo `packed`."""
-    read = json.loads(data)
-    return {name.encode(): b64decode(value) for name, value in read["fields"].items()}, int(read["ttl"])
+    """Undo `packed`. Raises `ValueError` for anything else."""
+    try:
+        read = json.loads(data)
+        fields = {name.encode(): b64decode(value) for name, value in read["fields"].items()}
+        ttl = int(read["ttl"])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError("the payload is none of an RQ job") from error
+    if not 0 < len(fields) <= MOST_FIELDS or not 0 <= ttl < MOST_TTL:
+        raise ValueError("the payload is none of an RQ job: no fields, too many, or a wrong ttl")
+    return fields, ttl
 
 
 def _key(id: str) -> str:

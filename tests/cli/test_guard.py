@@ -52,7 +52,8 @@ def test_jobs_come_back_after_the_store_was_wiped(cli, data, redis, ledger):
 def test_the_ledger_may_be_named_before_the_command_or_in_a_variable(cli, data, redis, ledger, monkeypatch):
     cli("--ledger", ledger, "schema", "apply", "-s", redis.url)
     cli("--ledger", ledger, "enqueue", "a", "1", "-s", redis.url)
-    assert data("guard", "status", "-s", redis.url, "--ledger", ledger)["total"] == 1
+    monkeypatch.setenv("JOBQUEUE_LEDGER", ledger)
+    assert data("guard", "status", "-s", redis.url)["total"] == 1
 
 
 def test_a_store_without_a_ledger(cli, redis):

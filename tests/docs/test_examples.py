@@ -17,12 +17,15 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import IO
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
+from jobqueue.runtime.ids import unique_id
 from tests.cli.processes import BOUND, environ, get
 from tests.docs.doc_pages import DOCS
-from tests.services import free_port, unavailable
+from tests.services import Server, free_port, redis_binary, unavailable
+from tests.storage.postgres.server import postgres_url
 
 EXAMPLES = DOCS / "examples"
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -33,10 +36,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Start a program of the examples on a store of its own; all are ended with the test."""
     started: list[subprocess.Popen[str]] = []
 
-    def run(*arguments: str) -> subprocess.Popen[str]:
+    def run(*arguments: str, **variables: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, *arguments], cwd=EXAMPLES, text=True,
-            env=environ(JOBQUEUE_STORAGE=(tmp_path / "store").as_uri()),
+            env=environ(**{"JOBQUEUE_STORAGE": (tmp_path / "store").as_uri(), **variables}),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         started.append(process)
@@ -176,3 +179,29 @@ def test_a_web_application_shows_its_jobs_in_a_dashboard(start: Start) -> None:
     status, page = get(port, "/jobs/")
     assert status == 200
     assert "words" in page
+
+
+def test_jobs_of_a_guarded_worker_survive_the_loss_of_redis(start: Start) -> None:
+    redis = Server(redis_binary()).start()
+    try:
+        url = urlsplit(postgres_url())
+        ledger = urlunsplit(url._replace(query=f"{url.query}&schema=ledger_{unique_id().replace('-', '_')}"))
+        servers = {"JOBQUEUE_STORAGE": redis.url, "JOBQUEUE_LEDGER": ledger}
+        applied = start("-m", "jobqueue", "schema", "apply", **servers)
+        assert applied.wait(BOUND) == 0, applied.communicate()
+        enqueue = ("-m", "jobqueue", "enqueue", "-q", "words")
+        for late in ((), ("--delay", "3600")):
+            enqueued = start(*enqueue, f"text:{len(late)}", '"to be or not"', *late, **servers)
+            assert enqueued.wait(BOUND) == 0, enqueued.communicate()
+        worker = start("guard.py", **servers)
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "text:0: 4 words\n"
+        redis.command("FLUSHALL")
+        heard = [worker.stdout.readline().split(": ")[1] for _ in range(2)]
+        assert heard == ["store_lost", "brought_back"]
+        status = start("-m", "jobqueue", "status", "text:2", "-q", "words", "-o", "json", **servers)
+        assert json.loads(status.communicate(timeout=BOUND)[0])["state"] == "scheduled"
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(BOUND) == 0, worker.communicate()
+    finally:
+        redis.remove()

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
-from jobqueue import InvalidArgumentError, PostgresLedger
+from jobqueue import InvalidArgumentError, PostgresLedger, StorageError
 from jobqueue.guard.arq import guard
+from jobqueue.storage.postgres.migrations import quoted
 from tests.guard.jobs import triple
 from tests.services import Server
 from tests.storage.postgres.server import postgres_url
+from tests.storage.postgres.support import connection
 
 arq: Any = pytest.importorskip("arq")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of its use of redis-py
@@ -80,3 +82,45 @@ async def test_what_cannot_be_guarded_is_refused(pool: Any, schema: str) -> None
         await pool.enqueue_job("triple", 1, _queue_name="other")
     with pytest.raises(InvalidArgumentError, match="pool"):
         guard(object(), PostgresLedger(postgres_url(), schema))
+
+
+async def test_a_process_that_starts_after_a_loss_brings_jobs_back(
+    pool: Any, redis: Server, schema: str
+) -> None:
+    await pool.enqueue_job("triple", 5, _job_id="a")
+    await pool.guard.reconcile()
+    await pool.guard.close()
+    with pytest.raises(StorageError, match="closed"):
+        await pool.enqueue_job("triple", 6, _job_id="unguarded")
+    redis.command("FLUSHALL")
+    later = guard(pool, PostgresLedger(postgres_url(), schema), interval=0.1)
+    await later.guard.start()
+    assert (await later.guard.reconcile()).requeued == 1
+    await work(redis)
+    await has(later, "a", "completed")
+    await later.guard.close()
+
+
+@pytest.mark.parametrize("payload", [b"", b"short", b"\xff" * 40])
+async def test_a_row_that_was_edited_by_hand_holds_up_no_other(
+    pool: Any, redis: Server, schema: str, payload: bytes
+) -> None:
+    for id in ("a", "edited", "z"):
+        await pool.enqueue_job("triple", 5, _job_id=id)
+    await pool.guard.reconcile()
+    async with connection() as admin:
+        await admin.execute(f"update {quoted(schema)}.job set payload = $1 where id = 'edited'", payload)
+    redis.command("FLUSHALL")
+    await has(pool, "z", "requeued")
+    queued = await pool.queued_jobs()
+    assert sorted(job.job_id for job in queued) == ["a", "z"]
+
+
+async def test_the_pool_of_the_guide_is_guarded(redis: Server, schema: str) -> None:
+    """The lines of the guide, with a pool of these tests."""
+    plain = await arq.create_pool(arq.connections.RedisSettings(port=redis.port))
+    guarded = guard(plain, PostgresLedger(postgres_url(), schema))
+    await guarded.enqueue_job("hello")
+    await guarded.guard.close()
+    assert len(await plain.queued_jobs()) == 1
+    await plain.aclose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 import traceback
@@ -11,12 +12,15 @@ from typing import Any
 
 import pytest
 
-from jobqueue import InvalidArgumentError, PostgresLedger, StorageError
+from jobqueue import InvalidArgumentError, PostgresLedger, StorageError, StorageUnavailableError
 from jobqueue.guard.rq import guard, packed, unpacked
+from jobqueue.runtime.clock import SYSTEM_CLOCK
 from jobqueue.runtime.ids import unique_id
+from jobqueue.storage.postgres.migrations import quoted
 from tests.guard.jobs import double, fail
 from tests.services import Server
 from tests.storage.postgres.server import postgres_url
+from tests.storage.postgres.support import connection as admin_connection
 
 rq: Any = pytest.importorskip("rq")
 
@@ -145,3 +149,90 @@ def test_fields_are_kept_as_they_are() -> None:
     assert unpacked(packed(fields, None)) == (
         {b"data": b"\x80\x04\x00\xff", b"timeout": b"180", b"description": "ü".encode()}, 0,
     )  # fmt: skip
+
+
+def test_a_process_that_starts_after_a_loss_brings_jobs_back(
+    queue: Any, connection: Any, redis: Server, schema: str
+) -> None:
+    """As when the machine of both was restarted: nobody has seen the server before and after."""
+    queue.enqueue(double, 4, job_id="a")
+    until(lambda: queue.guard.reconcile().updated == 0)  # it was seen
+    queue.guard.close()
+    redis.command("FLUSHALL")
+    later = guard(rq.Queue(connection=connection), PostgresLedger(postgres_url(), schema), interval=0.1)
+    later.guard.start()
+    until(lambda: later.count == 1)
+    work(later)
+    until(lambda: events(later, "a")[-1] == "completed")
+    later.guard.close()
+    third = guard(rq.Queue(connection=connection), PostgresLedger(postgres_url(), schema), interval=0.1)
+    assert third.guard.reconcile().requeued == 0
+    third.guard.close()
+
+
+def test_a_loss_that_was_found_and_not_mended_is_mended_by_the_next(
+    queue: Any, connection: Any, redis: Server, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue.enqueue(double, 4, job_id="a")
+    until(lambda: queue.guard.reconcile().updated == 0)
+
+    async def away(*_args: Any) -> Any:
+        raise StorageUnavailableError("Redis has gone away again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jobqueue.guard.rq._Rq.look", away)
+        redis.command("FLUSHALL")
+        until(lambda: bool(asked(redis)))  # it was looked at, and found wiped
+        with pytest.raises(StorageUnavailableError):
+            queue.guard.reconcile()
+        queue.guard.close()
+    later = guard(rq.Queue(connection=connection), PostgresLedger(postgres_url(), schema), interval=0.1)
+    assert later.guard.reconcile().requeued == 1
+    later.guard.close()
+
+
+def asked(redis: Server) -> Any:
+    return redis.command("HGET", "jobqueue-guard:rq:default", "asked")
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"\xff", b"[]", b'{"fields": {}, "ttl": 0}', b'{"fields": {"a": 1}, "ttl": "x"}']
+)
+def test_a_row_that_was_edited_by_hand_holds_up_no_other(
+    queue: Any, redis: Server, schema: str, caplog: pytest.LogCaptureFixture, payload: bytes
+) -> None:
+    for id in ("a", "edited", "z"):
+        queue.enqueue(double, 1, job_id=id)
+    until(lambda: queue.guard.reconcile().updated == 0)
+    execute(schema, "update {s}.job set payload = $1 where id = 'edited'", payload)
+    redis.command("FLUSHALL")
+    until(lambda: queue.count == 2)
+    assert queue.job_ids == ["a", "z"]
+    queue.guard.reconcile()
+    queue.guard.reconcile()
+    assert caplog.text.count("stays as it is") == 1
+    work(queue)
+    until(lambda: [events(queue, id)[-1] for id in ("a", "z")] == ["completed"] * 2)
+
+
+@pytest.mark.parametrize("off", [3600.0, -3600.0], ids=["ahead", "behind"])
+def test_a_clock_that_is_an_hour_off_doubles_and_loses_nothing(
+    queue: Any, redis: Server, schema: str, monkeypatch: pytest.MonkeyPatch, off: float
+) -> None:
+    """A job that is only on its way to Redis is no lost one, and one that is long in the ledger alone is."""
+    now = time.time
+    monkeypatch.setattr(type(SYSTEM_CLOCK), "time", lambda _self: now() + off)
+    token = queue.guard.record("on its way", packed({"data": b"x"}, None), 0)
+    assert queue.guard.reconcile().requeued == 0
+    assert queue.count == 0
+    execute(schema, "update {s}.job set created = created - 20000")
+    until(lambda: queue.count == 1)
+    queue.guard.confirm(token)
+
+
+def execute(schema: str, text: str, *args: Any) -> None:
+    async def run() -> None:
+        async with admin_connection() as admin:
+            await admin.execute(text.format(s=quoted(schema)), *args)
+
+    asyncio.run(run())

@@ -17,7 +17,7 @@ from jobqueue.model.states import JobState
 from jobqueue.storage.guard import statements as sql
 from jobqueue.storage.guard.rows import changed, columns, event_of, instant, job_of, written
 from jobqueue.storage.guard.values import Change, GuardEvent, Known, Row, Written
-from jobqueue.storage.pieces import chunks
+from jobqueue.storage.pieces import MOST, chunks
 from jobqueue.storage.postgres import migrations
 from jobqueue.storage.postgres.pool import Pool
 from jobqueue.storage.postgres.target import Connection, Timeouts, check_schema, parse_dsn
@@ -171,17 +171,32 @@ class PostgresLedger:
 
         Jobs with the tokens ``but`` do not count: they are just being asked for.
         """
-        rows = await self._fetch(sql.KNOWN, queue, list(ids), list(but))
+        rows = [
+            row
+            for start in range(0, len(ids), MOST)
+            for row in await self._fetch(sql.KNOWN, queue, list(ids[start : start + MOST]), list(but))
+        ]
+        outcomes = await self._outcomes(rows)
         return [
-            Known(row["id"], row["token"].hex, _STATES[row["state"]], row["outcome"], row["attempts"],
-                  row["created"], row["updated"], row["expires"], row["fence"])
+            Known(row["id"], row["token"].hex, _STATES[row["state"]], outcomes.get(row["token"].hex),
+                  row["attempts"], row["created"], row["updated"], row["expires"], row["fence"])
             for row in rows
         ]  # fmt: skip
 
     async def ended(self, tokens: Sequence[str]) -> dict[str, tuple[JobState, bytes | None]]:
         """Return those of the jobs that have ended, by token, with their outcomes."""
         rows = await self._fetch(sql.ENDED, list(tokens))
-        return {row["token"].hex: (_STATES[row["state"]], row["outcome"]) for row in rows}
+        outcomes = await self._outcomes(rows)
+        return {row["token"].hex: (_STATES[row["state"]], outcomes.get(row["token"].hex)) for row in rows}
+
+    async def _outcomes(self, rows: Sequence[Any]) -> dict[str, bytes | None]:
+        """Read the outcomes of rows, by token, in pieces of a bounded size."""
+        rows = [row for row in rows if row["size"]]
+        return {
+            found["token"].hex: found["outcome"]
+            for some in chunks(rows, [row["size"] for row in rows])
+            for found in await self._fetch(sql.OUTCOMES, [row["token"] for row in some])
+        }
 
     async def page(self, after: str, age: int, limit: int, queue: str | None) -> list[Row]:
         """Return live jobs that were asked for at least ``age`` milliseconds ago, by token."""
@@ -257,6 +272,23 @@ class PostgresLedger:
     async def note_stuck(self, stuck: int) -> None:
         """Note how many jobs were stuck when the store was last compared."""
         await self._execute("update {s}.store set stuck = $1 where stuck <> $1", stuck)
+
+    # -- the servers of other libraries ---------------------------------------------------------------
+
+    async def server(self, queue: str) -> tuple[bytes, int] | None:
+        """Return the epoch that was last noted of the server of a queue, and how often it was asked."""
+        rows = await self._fetch("select epoch, asked from {s}.server where queue = $1", queue)
+        return (rows[0]["epoch"], rows[0]["asked"]) if rows else None
+
+    async def note_server(self, queue: str, epoch: bytes, asked: int, *, lost: bool) -> tuple[int, int]:
+        """Note what a server says; return how often it has lost data, and how much of that was mended."""
+        (row,) = await self._fetch(sql.NOTE_SERVER, queue, epoch, asked, lost)
+        return row["losses"], row["mended"]
+
+    async def note_mended(self, queue: str, losses: int) -> None:
+        """Note that all was brought back that a server had lost until then."""
+        text = "update {s}.server set mended = $2 where queue = $1 and mended < $2"
+        await self._execute(text, queue, losses)
 
     # -- statements -------------------------------------------------------------------------------------
 

@@ -173,7 +173,10 @@ class GuardSession(StoreSession):
     async def _learn_doubt(self) -> None:
         self._asks_for_doubt = False
         now, until = await self.gate.ask(self.ledger.doubt)
+        before = self.now()
         self._ledger_began = now - int(SYSTEM_CLOCK.monotonic() * 1000)
+        if self._doubt_until:  # by the clock of before, which may have been that of this machine
+            self._doubt_until += self.now() - before
         self._doubt_until = max(self._doubt_until, until)
 
     async def known(self, queue: str, ids: Sequence[str], but: Sequence[str] = ()) -> dict[str, Known]:

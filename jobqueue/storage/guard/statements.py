@@ -24,7 +24,9 @@ __all__ = [
     "KNOWN",
     "NOTE_DOUBT",
     "NOTE_EPOCH",
+    "NOTE_SERVER",
     "ORIGINS",
+    "OUTCOMES",
     "OUTLIVE",
     "PAGE",
     "RECORD",
@@ -114,8 +116,9 @@ DROP = "delete from {s}.job where token = any($1::uuid[]) and requeued = 0 and s
 
 KNOWN = """
 select * from (
-    select distinct on (j.id) j.id, j.token, j.state, j.outcome, j.attempts, j.created, j.updated,
-                              coalesce(j.expires, 0) as expires, j.fence
+    select distinct on (j.id) j.id, j.token, j.state, j.attempts, j.created, j.updated,
+                              coalesce(j.expires, 0) as expires, j.fence,
+                              coalesce(octet_length(j.outcome), 0) as size
     from {s}.job j, (select {now} as now) n
     where j.queue = $1 and j.id = any($2::text[]) and not j.token = any($3::uuid[]) and not (
         j.state < 5 and not {confirmed:j} and exists (
@@ -125,7 +128,12 @@ select * from (
 where state < 5 or (state in (5, 6) and expires > {now})
 """
 
-ENDED = "select token, state, outcome from {s}.job where token = any($1::uuid[]) and state in (5, 6, 7)"
+ENDED = """
+select token, state, coalesce(octet_length(outcome), 0) as size
+from {s}.job where token = any($1::uuid[]) and state in (5, 6, 7)
+"""
+
+OUTCOMES = "select token, outcome from {s}.job where token = any($1::uuid[])"
 
 PAGE = """
 select token, queue, id, state, attempts, due, created from {s}.job
@@ -188,6 +196,13 @@ NOTE_EPOCH = """
 update {s}.store
 set epoch = $1, version = $2, lost_at = case when $3 then greatest(lost_at + 1, {now}) else lost_at end,
     doubt_until = case when $3 then greatest(doubt_until, {now} + $4) else doubt_until end
+"""
+
+NOTE_SERVER = """
+insert into {s}.server as k (queue, epoch, asked, losses) values ($1, $2, $3, case when $4 then 1 else 0 end)
+on conflict (queue) do update
+set epoch = excluded.epoch, asked = excluded.asked, losses = k.losses + excluded.losses
+returning losses, mended
 """
 
 

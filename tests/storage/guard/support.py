@@ -16,7 +16,7 @@ from tests.storage.postgres.server import postgres_url
 from tests.storage.postgres.support import connection
 
 EMPTY = """
-delete from {s}.job; delete from {s}.store; insert into {s}.store default values
+delete from {s}.job; delete from {s}.store; delete from {s}.server; insert into {s}.store default values
 """
 
 _free: list[str] = []

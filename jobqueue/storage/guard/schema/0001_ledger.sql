@@ -71,6 +71,19 @@ comment on column jobqueue.store.restored is 'The lost_at up to which all jobs w
 comment on column jobqueue.store.stuck is 'Jobs whose lease was long over when the store was last compared';
 insert into jobqueue.store default values;
 
+-- What is known of the server of a queue of another library.
+create table jobqueue.server (
+    queue text collate "C" primary key,
+    epoch bytea not null,
+    asked bigint not null,
+    losses int not null default 0,
+    mended int not null default 0
+);
+comment on column jobqueue.server.epoch is 'A random value that a wiped server no longer has';
+comment on column jobqueue.server.asked is 'How often it was asked for that: one that was set back says less';
+comment on column jobqueue.server.losses is 'How often it was found wiped or set back';
+comment on column jobqueue.server.mended is 'The number of losses up to which everything was brought back';
+
 -- For people: who did what, when.
 create view jobqueue.audit as
     select j.queue, j.id, j.token, to_timestamp(j.created / 1000.0) as at, 'enqueued'::text as event,
