@@ -40,6 +40,10 @@ class Gate:
         """Whether the ledger is asked."""
         return self._breaker.state(SYSTEM_CLOCK.monotonic())
 
+    def try_now(self) -> None:
+        """Have the next call try the ledger, also if it has failed a moment ago."""
+        self._breaker.opened_at = float("-inf")
+
     async def ask(self, call: Callable[P, Awaitable[T]], *args: P.args, **options: P.kwargs) -> T:
         """Make a call. Raises `LedgerAwayError` for whatever goes wrong with the ledger."""
         if not self._breaker.admits(SYSTEM_CLOCK.monotonic()):

@@ -58,6 +58,8 @@ class Outbox:
         self._room.set()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self._told = False
+        """Whether it was said that there is no room, since there was some."""
         self.lost = 0
         """Writes that had no room, or that the ledger has refused."""
         self.waited = 0.0
@@ -100,10 +102,12 @@ class Outbox:
     def _fits(self, size: int) -> bool:
         if self._bytes + size <= MOST_BYTES:
             return True
-        if not self.lost:
-            log.error("the ledger has been away for too long: %d writes are kept, more are not", len(self))
+        if not self._told:
+            self._told = True
+            text = f"the ledger has been away for too long: {len(self)} writes are kept, more are not"
+            log.error(text)
+            self._notices.tell("dropped", text)
         self.lost += 1
-        self._notices.tell("dropped", "a write has no room while the ledger is away")
         return False
 
     async def wait_for_room(self) -> None:
@@ -143,8 +147,9 @@ class Outbox:
     # -- writing --------------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        """Write the rest, for `LAST` seconds at the most."""
+        """Write the rest, for `LAST` seconds at the most, also to a ledger that has not answered lately."""
         self._closing = True
+        self._gate.try_now()
         self._filled.set()
         self._room.set()
         task = self._task
@@ -196,6 +201,7 @@ class Outbox:
             finally:
                 self._sending = 0
         if self._bytes * 2 <= MOST_BYTES:
+            self._told = False
             self._room.set()
 
     def _take(self, kept: dict[str, W]) -> dict[str, W]:

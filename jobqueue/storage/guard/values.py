@@ -170,8 +170,8 @@ class GuardNotice(NamedTuple):
 
     kind: str
     """``ledger_away``, ``ledger_back``, ``ledger_slow`` (callers wait for it: it is slower than the store),
-    ``dropped`` (a write that found no room, or was refused), ``store_lost`` (it was wiped or set back) or
-    ``brought_back`` (jobs that the store had lost)."""
+    ``dropped`` (a write that was refused, or the first that found no room), ``store_lost`` (it was wiped or
+    set back) or ``brought_back`` (jobs that the store had lost)."""
     detail: str
     """The same for people."""
 

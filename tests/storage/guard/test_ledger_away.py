@@ -147,15 +147,20 @@ async def test_what_has_no_room_is_counted_and_told(
     redis: Server, postgres: PostgresServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "MOST_BYTES", 10_000)
+    heard: list[str] = []
     async with guarded(redis, postgres) as store:
-        postgres.kill()
-        for n in range(30):
-            await store.insert("q", [NewJob(f"room-{n}", b"x" * 1000)])
-        assert 0 < store.guard.buffered < 30
-        assert store.guard.lost == 30 - store.guard.buffered
-        assert "the ledger has been away for too long" in caplog.text
-        postgres.start()
-        await until(lambda: store.guard.buffered == 0)
+        store.guard.listen(lambda notice: heard.append(notice.kind))
+        for outage in (1, 2):
+            postgres.kill()
+            before = store.guard.lost
+            for n in range(30):
+                await store.insert("q", [NewJob(f"room-{outage}-{n}", b"x" * 1000)])
+            assert 0 < store.guard.buffered < 30
+            assert store.guard.lost - before == 30 - store.guard.buffered
+            assert caplog.text.count("the ledger has been away for too long") == outage, "once each time"
+            assert heard.count("dropped") == outage
+            postgres.start()
+            await until(lambda: store.guard.buffered == 0)
         await asyncio.sleep(0.1)
         await store.insert("q", [NewJob("later", b"x")])
         assert "later" in await ledger_of(postgres)
@@ -293,3 +298,20 @@ async def test_back_pressure_is_said_and_measured(
             await store.exchange("q", "w", [], 5, 60_000)
         assert store.guard.waited > 0.0
         assert "ledger_slow" in heard
+
+
+async def test_a_store_that_closes_tries_the_ledger_once_more(
+    redis: Server, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has failed a moment ago, and would not be asked for ten minutes."""
+    monkeypatch.setattr(outbox, "LAST", 5.0)
+    ledger = PostgresLedger(postgres.url, retry_for=0.0, connect_timeout=1.0)
+    store = GuardedStorage(RedisStorage(redis.url), ledger, breaker_failures=1, breaker_reset=600.0)
+    await store.apply_schema()
+    await store.open()
+    postgres.kill()
+    await store.insert("q", [NewJob("kept until the end", b"")])
+    assert store.guard.breaker == "open"
+    postgres.start()
+    await store.close()
+    assert "kept until the end" in await ledger_of(postgres)
