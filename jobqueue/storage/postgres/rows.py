@@ -129,6 +129,7 @@ def every_job_column(jobs: Sequence[NewJob]) -> tuple[list[Any], ...]:
         # A null is none; the default takes no room, since without a null a row has no map of these.
         [DEAD_LETTER_TTL if job.dead_letter_ttl is None else job.dead_letter_ttl or None for job in jobs],
         [job.expires for job in jobs],
+        [job.weight if job.group else 1 for job in jobs],
     )
 
 
@@ -178,8 +179,14 @@ def every_settlement_column(settlements: Sequence[Settlement]) -> tuple[list[Any
 def exchanged(rows: Sequence[Any], count: int) -> Exchanged:
     """Return the answer of ``exchange`` for so many settlements."""
     settled, next_due = rows[0][0], rows[0][1]
+    last = rows[-1]
+    if len(rows) > 1 and last[3] is None:  # of a queue with limits or groups
+        opens, cut, rows = last[1], last[2], rows[:-1]
+        next_due = opens if next_due is None or (opens is not None and opens < next_due) else next_due
+    else:
+        cut = len(rows) > 1 and rows[1][2]
     jobs = [make_tuple(Claimed, (*row[3:16], _history(*row[16:20]) if row[16] else ())) for row in rows[1:]]
-    more, paused, expired = bool(jobs) and rows[1][2], bool(rows[0][2]), rows[0][22]
+    more, paused, expired = bool(jobs) and cut, bool(rows[0][2]), rows[0][22]
     if expired:
         more = more or len(expired) == EXPIRE_LIMIT
         return Exchanged(letters(settled, SETTLED, count), jobs, next_due, more, paused, tuple(expired))
@@ -207,7 +214,7 @@ def reached(rows: Sequence[Any]) -> Reached | None:
 
 def met_strays(rows: Sequence[Any]) -> bool:
     """Return whether a claim found nothing but places without a job."""
-    return len(rows) == 1 and bool(rows[0][21])
+    return bool(rows[0][21]) and all(row[3] is None for row in rows[1:])
 
 
 def _history(

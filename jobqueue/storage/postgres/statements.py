@@ -47,6 +47,7 @@ from jobqueue.storage.values import (
     SettleStatus,
     Swept,
     UpdateTtlStatus,
+    Usage,
     WorkerInfo,
 )
 
@@ -73,14 +74,14 @@ _INSIDE = """
 select * from {s}.insert_inside(
     $1::text, $2::bigint, $3::bigint, $4::int, $5::bigint, $6::text[], $7::bytea[], $8::int[], $9::bigint[],
     $10::bigint[], $11::int[], $12::int[], $13::bigint[], $14::smallint[], $15::boolean[], $16::bytea[],
-    $17::text[], $18::text[], $19::bigint[], $20::bigint[]
+    $17::text[], $18::text[], $19::bigint[], $20::bigint[], $21::smallint[]
 )
 """
 _REPLACING_INSIDE = """
 select place, status, seq, state, attempts from {s}.insert_replacing(
     $1::text, $2::bigint, $3::bigint, $4::text, $5::int, $6::text[], $7::bytea[], $8::int[], $9::bigint[],
     $10::bigint[], $11::int[], $12::int[], $13::bigint[], $14::smallint[], $15::boolean[], $16::bytea[],
-    $17::text[], $18::text[], $19::bigint[], $20::bigint[], $21::smallint[], true
+    $17::text[], $18::text[], $19::bigint[], $20::bigint[], $21::smallint[], $22::smallint[], true
 )
 """
 
@@ -127,6 +128,8 @@ class _Names(NamedTuple):
     take_turn: str
     set_rules: str
     get_rules: str
+    usage: str
+    use_groups: str
 
 
 def _statements(schema: str) -> _Names:
@@ -141,7 +144,7 @@ def _statements(schema: str) -> _Names:
         return f"select coalesce({s}.recall($1), {s}.remember($1, ({answer} a)))"
 
     return _Names(
-        insert=call("insert_jobs", 22),
+        insert=call("insert_jobs", 23),
         get=call("read_jobs", 7),
         exchange=call("exchange", 23),
         extend=call("extend_leases", 8),
@@ -163,23 +166,25 @@ def _statements(schema: str) -> _Names:
         holder=call("lock_holder", 2),
         channel=call("channel", 2),
         keep_pace=call("keep_pace", 1),
-        settle_then=call("settle_then", 27),
-        exchange_then=call("exchange_then", 39),
+        settle_then=call("settle_then", 28),
+        exchange_then=call("exchange_then", 40),
         revive=once("revive_with", 5),
         forget=once("forget", 3),
         read_documents=call("read_documents", 2),
         write_documents=once("write_documents", 4),
         list_documents=call("list_documents", 4),
         insert_inside=_INSIDE.format(s=s),
-        insert_replacing=once("insert_replacing", 21),
+        insert_replacing=once("insert_replacing", 22),
         replacing_inside=_REPLACING_INSIDE.format(s=s),
         held_ids=call("held_ids", 2),
         mend=call("mend", 1),
         held_inside=f"select {s}.held_ids($1::text, $2::text[])",
         queue_number=call("queue_number", 1),
         take_turn=call("take_turn", 2),
-        set_rules=once("set_rules", 4),
+        set_rules=once("set_rules", 5),
         get_rules=call("get_rules", 2),
+        usage=call("usage", 3),
+        use_groups=f"select {s}.use_groups({s}.queue_number($1::text))",
     )
 
 
@@ -202,6 +207,8 @@ class Statements:
         self._lines_of: dict[str, Lines] = {}
         self._made: set[str] = set()
         """Queues that are known to have a number."""
+        self._grouped: set[str] = set()
+        """Queues that are known to have jobs of groups."""
 
     async def _fetch(self, sql: str, *args: Any) -> list[Any]:
         async def call(connection: Connection, _repeated: bool) -> list[asyncpg.Record]:  # noqa: FBT001
@@ -293,16 +300,21 @@ class Statements:
 
         return await insert_around(jobs, insert, held_among, self._patience, self._pool.where)
 
+    async def _make(self, made: set[str], queue: str, sql: str) -> None:
+        if queue not in made:
+            await self._value(sql, queue)
+            if len(made) >= _MOST_MADE:  # a cache, not a registry
+                made.clear()
+            made.add(queue)
+
     async def insert_inside(
         self, fetch: Fetch, queue: str, jobs: Sequence[NewJob], room: int | None
     ) -> list[Answer]:
         """Insert jobs in a transaction of the caller, which ``fetch`` runs statements in; see `insert`."""
-        if queue not in self._made:
-            # Of its own, or nobody else could make this queue before the caller's transaction ends.
-            await self._value(self._sql.queue_number, queue)
-            if len(self._made) >= _MOST_MADE:  # a cache, not a registry
-                self._made.clear()
-            self._made.add(queue)
+        # Of its own, or nobody else could make this queue before the caller's transaction ends.
+        await self._make(self._made, queue, self._sql.queue_number)
+        if any(job.group for job in jobs):
+            await self._make(self._grouped, queue, self._sql.use_groups)
 
         async def insert(some: Sequence[NewJob]) -> list[Inserted | None] | None:
             columns = rows.job_columns(some)
@@ -488,7 +500,11 @@ class Statements:
 
     async def set_rules(self, queue: str, rules: Rules | None, expected: Rules | None) -> bool:
         wanted = (expected is None, pack_rules(expected))
-        return (await self._once(self._sql.set_rules, queue, pack_rules(rules), *wanted)) == [True]
+        return (await self._once(self._sql.set_rules, queue, self._now(), pack_rules(rules), *wanted)) == [True]
+
+    async def usage(self, queue: str, groups: Sequence[str]) -> list[Usage]:
+        found = await self._fetch(self._sql.usage, queue, self._now(), groups)
+        return [Usage(*row) for row in found]
 
     async def get_rules(self, queue: str) -> AdmissionInfo:
         found = await self._fetch(self._sql.get_rules, queue, self._now())

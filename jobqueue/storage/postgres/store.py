@@ -32,7 +32,6 @@ from jobqueue.storage.postgres.pool import Pool
 from jobqueue.storage.postgres.rows import CODES
 from jobqueue.storage.postgres.run_transaction import RunTransaction
 from jobqueue.storage.postgres.target import Connection, Timeouts, check_schema, parse_dsn
-from jobqueue.storage.rules import refuse_limits
 from jobqueue.storage.values import (
     AdmissionInfo,
     CancelStatus,
@@ -52,6 +51,7 @@ from jobqueue.storage.values import (
     SettleStatus,
     Swept,
     UpdateTtlStatus,
+    Usage,
     WorkerInfo,
 )
 
@@ -407,7 +407,6 @@ class PostgresStorage(LoopBoundStorage[OpenStore]):
     async def set_rules(self, queue: str, rules: Rules | None, *, expected: Rules | None = None) -> bool:
         """Replace the rules of a queue; see `jobqueue.storage.capabilities`."""
         arguments.check_set_rules(queue, rules, expected)
-        refuse_limits(self, rules)
         session = self._open_session()
         return await session.call(session.statements.set_rules(queue, rules, expected))
 
@@ -416,6 +415,12 @@ class PostgresStorage(LoopBoundStorage[OpenStore]):
         arguments.check_queue(queue)
         session = self._open_session()
         return await session.call(session.statements.get_rules(queue))
+
+    async def usage(self, queue: str, groups: Sequence[str]) -> list[Usage]:
+        """Return where groups stand; see `jobqueue.storage.capabilities.Limiting`."""
+        arguments.check_usage(queue, groups)
+        session = self._open_session()
+        return await session.call(session.statements.usage(queue, groups))
 
     # -- documents --------------------------------------------------------------------------------
 

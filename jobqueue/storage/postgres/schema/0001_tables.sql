@@ -26,9 +26,12 @@ comment on column jobqueue.meta.secret is 'Makes names of channels that nobody c
 create table jobqueue.queue (
     queue int generated always as identity primary key,
     name text collate "C" not null unique,
-    rules jsonb
+    rules jsonb,
+    grouped boolean not null default false
 );
 comment on column jobqueue.queue.rules is 'What may be claimed, in the form of jobqueue/storage/rules.py; null: everything';
+comment on column jobqueue.queue.grouped is
+    'Whether a job with a group was ever inserted: its claims, and what ends its runs, hold a lock then. See lock_turns';
 
 create table jobqueue.job (
     queue int not null,
@@ -46,6 +49,7 @@ create table jobqueue.job (
     headers bytea not null default '',
     task text collate "C" not null default '',
     group_name text collate "C" not null default '',
+    weight smallint not null default 1,
     primary key (id, queue),
     -- A worker that is given such a time could not hand its job in, nor those that it hands in together with it.
     constraint job_ttl check (ttl between 0 and 1000000000000000)
@@ -62,6 +66,9 @@ comment on column jobqueue.job.due is 'When it was due at first';
 --
 -- What a transaction of a caller inserts goes to a third slot of ready, which is never truncated: such a transaction may
 -- stay open for long, and who waits for it would keep others waiting.
+--
+-- Ready jobs of groups are in a fourth one, each in the line of its group and priority, which has a row in line. Those
+-- that a transaction of a caller inserts wait in a fifth until a claim puts them into their lines.
 --
 -- A statement locks all slots before it takes its snapshot, and until its transaction ends. So a slot that is emptied
 -- under an exclusive lock is full or empty to a statement, and never in between.
@@ -86,12 +93,17 @@ create table jobqueue.ready (
     attempts int not null default 0,
     stalls int not null default 0,
     slot smallint not null,
-    id text collate "C" not null
+    id text collate "C" not null,
+    weight smallint not null default 1,
+    group_name text collate "C" not null default ''
 ) partition by list (slot);
 create table jobqueue.ready_0 partition of jobqueue.ready for values in (0);
 create table jobqueue.ready_1 partition of jobqueue.ready for values in (1);
 create table jobqueue.ready_2 partition of jobqueue.ready for values in (2);
+create table jobqueue.ready_3 partition of jobqueue.ready for values in (3);
+create table jobqueue.ready_4 partition of jobqueue.ready for values in (4);
 create index ready_line on jobqueue.ready (queue, priority desc, place);
+create index ready_group on jobqueue.ready_3 (queue, group_name, priority, place);
 create index ready_seq on jobqueue.ready (queue, seq);
 comment on column jobqueue.ready.place is 'Order within the priority; negative for what was released or recovered';
 
@@ -108,14 +120,19 @@ create table jobqueue.lease (
     stalls int not null,
     slot smallint not null,
     cancelling boolean not null default false,
+    counted boolean not null default false,
+    weight smallint not null default 1,
     id text collate "C" not null,
-    worker text collate "C" not null
+    worker text collate "C" not null,
+    group_name text collate "C" not null default ''
 ) partition by list (slot);
 create table jobqueue.lease_0 partition of jobqueue.lease for values in (0) with (fillfactor = 70);
 create table jobqueue.lease_1 partition of jobqueue.lease for values in (1) with (fillfactor = 70);
 create index lease_fence on jobqueue.lease (fence);
 create index lease_seq on jobqueue.lease (seq);
+create index lease_counted on jobqueue.lease (queue, group_name) where counted;
 comment on column jobqueue.lease.token is 'Names the call that claimed the job: a repeated call gets its claims again';
+comment on column jobqueue.lease.counted is 'Whether its queue has limits or groups: then leases are counted by each claim';
 
 create table jobqueue.due (
     queue int not null,
@@ -126,7 +143,9 @@ create table jobqueue.due (
     priority int not null,
     attempts int not null default 0,
     stalls int not null default 0,
-    id text collate "C" not null
+    id text collate "C" not null,
+    weight smallint not null default 1,
+    group_name text collate "C" not null default ''
 );
 create index due_at on jobqueue.due (queue, at, seq);
 alter table jobqueue.due add primary key (queue, seq);
@@ -204,6 +223,40 @@ create table jobqueue.worker (
     primary key (queue, name)
 ) with (fillfactor = 50);
 
+create table jobqueue.line (
+    queue int not null,
+    priority int not null,
+    turn bigint not null,
+    opens bigint,
+    left_over int not null default 0,
+    weight int not null default 1,
+    group_name text collate "C" not null,
+    primary key (group_name, queue, priority)
+) with (fillfactor = 70);
+create index line_ring on jobqueue.line (queue, priority desc, turn) where opens is null;
+create index line_opens on jobqueue.line (queue, opens) where opens is not null;
+comment on column jobqueue.line.opens is
+    'Null: it is in the ring. Else the instant at which its rate opens; 2^53: not before a run of the group ends';
+comment on column jobqueue.line.left_over is 'Jobs that it may still start in a turn that it has begun; 0: it has not';
+comment on column jobqueue.line.weight is 'A guess of how many it may start in its next turn, which its first job says';
+create table jobqueue.plain_turn (
+    queue int not null,
+    priority int not null,
+    turn bigint not null,
+    primary key (queue, priority)
+) with (fillfactor = 50);
+comment on table jobqueue.plain_turn is 'When the jobs without a group had their last turn that others waited for';
+
+-- The number of each rate that was used: by queue, and group or the empty text. Of one that is open nothing is kept.
+create table jobqueue.pace (
+    queue int not null,
+    tat bigint not null,
+    group_name text collate "C" not null,
+    primary key (group_name, queue)
+) with (fillfactor = 70);
+create index pace_tat on jobqueue.pace (queue, tat);
+comment on column jobqueue.pace.tat is 'Microseconds since 1970: the instant at which the next start would be in time';
+
 create table jobqueue.lock (
     name text collate "C" primary key,
     owner text collate "C" not null,
@@ -226,6 +279,10 @@ alter table jobqueue.ready_1 set (autovacuum_vacuum_scale_factor = 0.05, autovac
     autovacuum_vacuum_cost_delay = 0);
 alter table jobqueue.ready_2 set (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000,
     autovacuum_vacuum_cost_delay = 0);
+alter table jobqueue.ready_3 set (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000,
+    autovacuum_vacuum_cost_delay = 0);
+alter table jobqueue.ready_4 set (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000,
+    autovacuum_vacuum_cost_delay = 0);
 alter table jobqueue.lease_0 set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
     autovacuum_vacuum_cost_delay = 0);
 alter table jobqueue.lease_1 set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
@@ -236,3 +293,13 @@ alter table jobqueue.waiter set (autovacuum_vacuum_scale_factor = 0, autovacuum_
     autovacuum_vacuum_cost_delay = 0);
 alter table jobqueue.worker set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 alter table jobqueue.lock set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
+alter table jobqueue.line set (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_cost_delay = 0);
+
+-- The rules of a queue as claims need them. Of a limit: most leases at once, and of a rate the microseconds from one
+-- start to the next, and those by which one may come before its time; null: no limit.
+create type jobqueue.limits as (
+    paused boolean, limited boolean, grouped boolean,
+    running bigint, pause bigint, tolerance bigint,
+    group_running bigint, group_pause bigint, group_tolerance bigint
+);

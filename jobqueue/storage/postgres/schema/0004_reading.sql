@@ -247,19 +247,30 @@ set enable_bitmapscan = off
 as $$
 declare
     v_q int;
-    v_paused boolean;
+    v_rules jsonb;
+    v_grouped boolean;
+    v_limits jobqueue.limits;
+    v_now bigint := jobqueue.instant(p_now);
+    v_opens bigint;
 begin
-    select q.queue, q.rules is not null into v_q, v_paused from jobqueue.queue q where q.name = p_queue;
-    if not v_paused then
+    select q.queue, q.rules, q.grouped into v_q, v_rules, v_grouped from jobqueue.queue q where q.name = p_queue;
+    if v_rules is not null or v_grouped then
+        v_limits := jobqueue.read_rules(v_rules, v_grouped);
+        if not v_limits.paused then
+            v_opens := jobqueue.opens_in(v_q, v_now, v_limits);
+        end if;
+    else
         perform 1 from jobqueue.ready r where r.queue = v_q order by r.priority desc, r.place limit 1;
         if found then
-            return 0;
+            v_opens := 0;
         end if;
     end if;
-    return (
-        select greatest(0, d.at - jobqueue.instant(p_now)) from jobqueue.due d
-        where d.queue = v_q order by d.at, d.seq limit 1
-    );
+    if v_opens = 0 then
+        return 0;
+    end if;
+    return least(v_opens, (
+        select greatest(0, d.at - v_now) from jobqueue.due d where d.queue = v_q order by d.at, d.seq limit 1
+    ));
 end $$;
 
 -- Volatile: it must not look with a snapshot from before it has locked the slots.

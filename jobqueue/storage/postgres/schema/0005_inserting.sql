@@ -3,7 +3,7 @@
 create type jobqueue.new_job as (
     place int, seq bigint, due bigint, id text, payload bytea, priority int, max_attempts int, max_stalls int,
     ttl bigint, reuse smallint, waits boolean, headers bytea, task text, group_name text, dead_letter_ttl bigint,
-    start_within bigint
+    start_within bigint, weight smallint
 );
 
 -- Creates those of the jobs whose ids are free, and returns their places in the batch. For a few: see insert_jobs.
@@ -25,10 +25,10 @@ begin
         -- In the order of the ids: two batches with the same ones never wait for each other.
         insert into jobqueue.job (
             queue, id, seq, token, created, priority, due, max_attempts, max_stalls, ttl, payload, headers, task,
-            group_name, dead_letter_ttl
+            group_name, dead_letter_ttl, weight
         )
         select p_q, n.id, n.seq, p_token, p_now, n.priority, n.due, n.max_attempts, n.max_stalls, n.ttl, n.payload,
-            n.headers, n.task, n.group_name, n.dead_letter_ttl
+            n.headers, n.task, n.group_name, n.dead_letter_ttl, n.weight
         from unnest(p_jobs) n order by n.id, n.place
         on conflict do nothing
         returning seq
@@ -50,13 +50,24 @@ begin
         select p_q, n.seq, n.start_within, n.due + n.start_within from unnest(v_made) n where n.start_within is not null;
     end if;
     if v_later is null or cardinality(v_later) < cardinality(v_made) then
-        insert into jobqueue.ready (queue, priority, place, seq, due, updated, slot, id)
-        select p_q, n.priority, n.seq, n.seq, n.due, p_now, p_slot, n.id from unnest(v_made) n where n.due <= p_now;
+        insert into jobqueue.ready (queue, priority, place, seq, due, updated, slot, id, weight, group_name)
+        select
+            p_q, n.priority, n.seq, n.seq, n.due, p_now, jobqueue.slot_of(n.group_name, p_slot), n.id, n.weight,
+            n.group_name
+        from unnest(v_made) n where n.due <= p_now;
+        if p_slot < 2 then
+            perform jobqueue.join_lines(
+                p_q, array_agg(n.group_name order by n.place), array_agg(n.priority order by n.place),
+                array_agg(n.weight order by n.place)
+            )
+            from unnest(v_made) n where n.due <= p_now and n.group_name <> '' having count(*) > 0;
+        end if;
         perform jobqueue.wake(p_queue);
     end if;
     if v_later is not null then
-        insert into jobqueue.due (queue, at, seq, updated, priority, id)
-        select p_q, n.due, n.seq, p_now, n.priority, n.id from unnest(v_made) n where n.due > p_now;
+        insert into jobqueue.due (queue, at, seq, updated, priority, id, weight, group_name)
+        select p_q, n.due, n.seq, p_now, n.priority, n.id, n.weight, n.group_name
+        from unnest(v_made) n where n.due > p_now;
         if jobqueue.is_next(p_q, v_later) then
             perform jobqueue.wake(p_queue);
         end if;
@@ -108,7 +119,7 @@ create function jobqueue.insert_jobs(
     p_ids text[], p_payloads bytea[], p_priorities int[], p_delays bigint[], p_run_ats bigint[],
     p_max_attempts int[], p_max_stalls int[], p_ttls bigint[], p_reuses smallint[], p_waits boolean[],
     p_headers bytea[], p_tasks text[], p_groups text[], p_letters bigint[], p_expires bigint[],
-    p_slot smallint default null
+    p_weights smallint[], p_slot smallint default null
 ) returns table (
     place int, status smallint, seq bigint, state smallint, data bytea, attempts int, seqs bigint[]
 )
@@ -136,9 +147,13 @@ declare
     v_new jobqueue.new_job;
     v_old record;
     v_bytes bigint := 0;
+    v_grouped boolean := array_remove(p_groups, '') <> '{}';
 begin
     if v_q is null then
         v_q := jobqueue.queue_number(p_queue);
+    end if;
+    if v_grouped then
+        perform jobqueue.use_groups(v_q);
     end if;
     perform jobqueue.next_number();
     if p_room is not null then
@@ -158,27 +173,30 @@ begin
                 jobqueue.filled(p_run_ats, v_size), jobqueue.filled(p_max_attempts, v_size),
                 jobqueue.filled(p_max_stalls, v_size), jobqueue.filled(p_ttls, v_size),
                 jobqueue.filled(p_headers, v_size), jobqueue.filled(p_tasks, v_size), jobqueue.filled(p_groups, v_size),
-                jobqueue.filled(p_letters, v_size)
+                jobqueue.filled(p_letters, v_size), jobqueue.filled(p_weights, v_size)
             ) with ordinality t(
                 id, payload, priority, delay, run_at, max_attempts, max_stalls, ttl, headers, task, group_name,
-                dead_letter_ttl, place
+                dead_letter_ttl, weight, place
             )
         ),
         made as (
             -- In the order of the ids: two batches with the same ones never wait for each other.
             insert into jobqueue.job (
                 queue, id, seq, token, created, priority, due, max_attempts, max_stalls, ttl, payload, headers, task,
-                group_name, dead_letter_ttl
+                group_name, dead_letter_ttl, weight
             )
             select v_q, g.id, g.seq, p_token, v_now, g.priority, g.due, g.max_attempts, g.max_stalls, g.ttl, g.payload,
-                g.headers, g.task, g.group_name, g.dead_letter_ttl
+                g.headers, g.task, g.group_name, g.dead_letter_ttl, g.weight
             from given g order by g.id, g.place
             on conflict do nothing
-            returning seq, priority, due, id
+            returning seq, priority, due, id, weight, group_name
         ),
         lined as (
-            insert into jobqueue.ready (queue, priority, place, seq, due, updated, slot, id)
-            select v_q, m.priority, m.seq, m.seq, m.due, v_now, v_slot, m.id from made m where m.due <= v_now
+            insert into jobqueue.ready (queue, priority, place, seq, due, updated, slot, id, weight, group_name)
+            select
+                v_q, m.priority, m.seq, m.seq, m.due, v_now,
+                case when m.group_name = '' then v_slot when v_slot = 2 then 4 else 3 end, m.id, m.weight, m.group_name
+            from made m where m.due <= v_now
         )
         select
             (select array_agg(g.seq order by g.place) from given g), array_agg(m.seq),
@@ -189,13 +207,26 @@ begin
         if cardinality(v_new_seqs) > coalesce(cardinality(v_later), 0) then
             perform jobqueue.wake(p_queue);
         end if;
+        if v_grouped and v_slot < 2 then
+            perform jobqueue.join_lines(
+                v_q, array_agg(t.group_name order by t.seq), array_agg(t.priority order by t.seq),
+                array_agg(t.weight order by t.seq)
+            )
+            from unnest(
+                v_seqs, jobqueue.filled(p_priorities, v_size), jobqueue.filled(p_delays, v_size),
+                jobqueue.filled(p_run_ats, v_size), jobqueue.filled(p_groups, v_size), jobqueue.filled(p_weights, v_size)
+            ) t(seq, priority, delay, run_at, group_name, weight)
+            where t.group_name <> '' and coalesce(t.run_at, v_now + t.delay) <= v_now
+            and (v_all or t.seq = any(v_new_seqs))
+            having count(*) > 0;
+        end if;
         if v_later is not null then
-            insert into jobqueue.due (queue, at, seq, updated, priority, id)
-            select v_q, coalesce(t.run_at, v_now + t.delay), t.seq, v_now, t.priority, t.id
+            insert into jobqueue.due (queue, at, seq, updated, priority, id, weight, group_name)
+            select v_q, coalesce(t.run_at, v_now + t.delay), t.seq, v_now, t.priority, t.id, t.weight, t.group_name
             from unnest(
                 v_seqs, p_ids, jobqueue.filled(p_priorities, v_size), jobqueue.filled(p_delays, v_size),
-                jobqueue.filled(p_run_ats, v_size)
-            ) t(seq, id, priority, delay, run_at)
+                jobqueue.filled(p_run_ats, v_size), jobqueue.filled(p_weights, v_size), jobqueue.filled(p_groups, v_size)
+            ) t(seq, id, priority, delay, run_at, weight, group_name)
             where coalesce(t.run_at, v_now + t.delay) > v_now and (v_all or t.seq = any(v_new_seqs));
             if jobqueue.is_next(v_q, v_later) then
                 perform jobqueue.wake(p_queue);
@@ -243,7 +274,7 @@ begin
     -- What is left was found, or has no room: one by one.
     select array_agg(row(
         n.place, n.seq, coalesce(n.run_at, v_now + n.delay), n.id, n.payload, n.priority, n.max_attempts, n.max_stalls,
-        n.ttl, n.reuse, n.waits, n.headers, n.task, n.group_name, n.dead_letter_ttl, n.start_within
+        n.ttl, n.reuse, n.waits, n.headers, n.task, n.group_name, n.dead_letter_ttl, n.start_within, n.weight
     )::jobqueue.new_job order by n.place)
     into v_jobs
     from (
@@ -254,10 +285,10 @@ begin
             jobqueue.filled(p_max_stalls, v_size), jobqueue.filled(p_ttls, v_size),
             jobqueue.filled(p_reuses, v_size), jobqueue.filled(p_waits, v_size), jobqueue.filled(p_headers, v_size),
             jobqueue.filled(p_tasks, v_size), jobqueue.filled(p_groups, v_size), jobqueue.filled(p_letters, v_size),
-            jobqueue.filled(p_expires, v_size)
+            jobqueue.filled(p_expires, v_size), jobqueue.filled(p_weights, v_size)
         ) with ordinality t(
             id, payload, priority, delay, run_at, max_attempts, max_stalls, ttl, reuse, waits, headers, task,
-            group_name, dead_letter_ttl, start_within, place
+            group_name, dead_letter_ttl, start_within, weight, place
         )
     ) n;
     for v_new in

@@ -55,7 +55,7 @@ begin
         array_agg(row(
             r.place, r.action, r.data, r.ttl, r.delay, r.summary, row(
                 r.queue, r.until, r.seq, r.fence, r.token, r.due, r.updated, r.priority, r.attempts, r.stalls, r.slot,
-                r.cancelling, r.id, r.worker
+                r.cancelling, r.counted, r.weight, r.id, r.worker, r.group_name
             )::jobqueue.lease
         )::jobqueue.run) filter (where r.action <> 1)
     into v_places, v_letters, v_ended, v_others
@@ -96,7 +96,7 @@ begin
         select
             r.action, r.data, r.ttl, r.delay, r.summary, (r.lease).seq, (r.lease).fence, (r.lease).due,
             (r.lease).priority, (r.lease).attempts, (r.lease).stalls, (r.lease).cancelling, (r.lease).id,
-            (r.lease).worker
+            (r.lease).worker, (r.lease).weight, (r.lease).group_name
         from unnest(p_runs) r
     ),
     ended as (
@@ -120,8 +120,9 @@ begin
         ) e
     ),
     later as (
-        insert into jobqueue.due (queue, at, seq, updated, fence, priority, attempts, stalls, id)
-        select p_q, p_now + r.delay, r.seq, p_now, r.fence, r.priority, r.attempts, r.stalls, r.id
+        insert into jobqueue.due (queue, at, seq, updated, fence, priority, attempts, stalls, id, weight, group_name)
+        select
+            p_q, p_now + r.delay, r.seq, p_now, r.fence, r.priority, r.attempts, r.stalls, r.id, r.weight, r.group_name
         from runs r where r.action = 3
     ),
     failed as (
@@ -134,10 +135,12 @@ begin
         select p_q, r.seq, r.fence, p_now, r.attempts, r.worker, r.summary from runs r where r.action in (2, 3)
     ),
     freed as (
-        insert into jobqueue.ready (queue, priority, place, seq, due, updated, fence, attempts, stalls, slot, id)
+        insert into jobqueue.ready (
+            queue, priority, place, seq, due, updated, fence, attempts, stalls, slot, id, weight, group_name
+        )
         select
-            p_q, f.priority, -nextval('jobqueue.number'), f.seq, f.due, p_now, f.fence, f.attempts - 1, f.stalls, v_slot,
-            f.id
+            p_q, f.priority, -nextval('jobqueue.number'), f.seq, f.due, p_now, f.fence, f.attempts - 1, f.stalls,
+            jobqueue.slot_of(f.group_name, v_slot), f.id, f.weight, f.group_name
         from (select r.* from runs r where r.action = 4 order by r.fence desc offset 0) f
     )
     select
@@ -147,6 +150,14 @@ begin
     from runs r;
     if v_often is not null then
         perform jobqueue.trim_history(p_q, v_often);
+    end if;
+    if v_freed then
+        perform jobqueue.join_lines(
+            p_q, array_agg((r.lease).group_name order by (r.lease).fence desc),
+            array_agg((r.lease).priority order by (r.lease).fence desc),
+            array_agg((r.lease).weight order by (r.lease).fence desc)
+        )
+        from unnest(p_runs) r where r.action = 4 and (r.lease).group_name <> '' having count(*) > 0;
     end if;
     if v_freed or jobqueue.is_next(p_q, v_later) then
         perform jobqueue.wake(p_queue);
@@ -160,7 +171,7 @@ create function jobqueue.settle_then(
     p_actions smallint[], p_data bytea[], p_ttls bigint[], p_delays bigint[], p_summaries bytea[], p_then int[],
     p_new_ids text[], p_payloads bytea[], p_priorities int[], p_new_delays bigint[], p_run_ats bigint[],
     p_max_attempts int[], p_max_stalls int[], p_new_ttls bigint[], p_reuses smallint[], p_waits boolean[],
-    p_headers bytea[], p_tasks text[], p_groups text[], p_letters bigint[], p_expires bigint[]
+    p_headers bytea[], p_tasks text[], p_groups text[], p_letters bigint[], p_expires bigint[], p_weights smallint[]
 ) returns text
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -176,7 +187,9 @@ declare
     v_letters text;
     v_answer text[] := array_fill(''::text, array[cardinality(p_ids)]);
     v_at int;
+    v_limits jobqueue.limits := jobqueue.lock_turns(v_q);
 begin
+    perform jobqueue.runs_end(v_q, v_limits, p_fences);
     for v_part in
         -- A part ends with a settlement that has jobs to insert; the releases are the last part.
         select array_agg(o.place order by o.place) from (
@@ -208,11 +221,15 @@ begin
             array_agg(p_new_ttls[t.n] order by t.n), array_agg(p_reuses[t.n] order by t.n),
             array_agg(p_waits[t.n] order by t.n), array_agg(p_headers[t.n] order by t.n),
             array_agg(p_tasks[t.n] order by t.n), array_agg(p_groups[t.n] order by t.n),
-            array_agg(p_letters[t.n] order by t.n), array_agg(p_expires[t.n] order by t.n)
+            array_agg(p_letters[t.n] order by t.n), array_agg(p_expires[t.n] order by t.n),
+            array_agg(p_weights[t.n] order by t.n)
         )
         from unnest(p_new_ids) with ordinality t(id, n)
         where p_then[t.n] = any(v_part) and v_answer[p_then[t.n]] = 'N'
         having count(*) > 0;
     end loop;
+    if v_limits.running is not null or v_limits.group_running is not null then
+        perform jobqueue.wake(p_queue);
+    end if;
     return array_to_string(v_answer, '');
 end $$;

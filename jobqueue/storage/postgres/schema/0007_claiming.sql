@@ -16,11 +16,22 @@ begin
     ) p;
     if v_at is not null then
         delete from jobqueue.due d where d.ctid = any(v_at);
-        insert into jobqueue.ready (queue, priority, place, seq, due, updated, fence, attempts, stalls, slot, id)
+        insert into jobqueue.ready (
+            queue, priority, place, seq, due, updated, fence, attempts, stalls, slot, id, weight, group_name
+        )
         select
-            p_q, d.priority, nextval('jobqueue.number'), d.seq, d.at, d.updated, d.fence, d.attempts, d.stalls, v_slot,
-            d.id
+            p_q, d.priority, nextval('jobqueue.number'), d.seq, d.at, d.updated, d.fence, d.attempts, d.stalls,
+            jobqueue.slot_of(d.group_name, v_slot), d.id, d.weight, d.group_name
         from unnest(v_jobs) d;
+        perform jobqueue.join_lines(
+            p_q, array_agg(d.group_name order by d.n), array_agg(d.priority order by d.n),
+            array_agg(d.weight order by d.n)
+        )
+        from (
+            select (v_jobs[n.n]).group_name, (v_jobs[n.n]).priority, (v_jobs[n.n]).weight, n.n
+            from generate_subscripts(v_jobs, 1) n(n)
+        ) d
+        where d.group_name <> '' having count(*) > 0;
     end if;
 end $$;
 
@@ -44,6 +55,8 @@ $$;
 -- which no due job is left; how many microseconds picking took; then, if there may be more, priority and place of the
 -- last job that was picked. ``priorities``: of the jobs picked. ``expired``: ids of the jobs that have failed, up to
 -- ``p_expire``, with ``p_late`` for their error.
+-- In a queue with limits or groups a last row without a job follows: when the next job may start, where limits keep them
+-- back, and in ``more`` whether the claim was cut short by ``p_budget``.
 create function jobqueue.exchange(
     p_queue text, p_now bigint, p_worker text, p_token bigint, p_repeated boolean, p_limit int, p_lease bigint,
     p_budget bigint, p_promote int, p_ids text[], p_fences bigint[], p_actions smallint[], p_data bytea[],
@@ -72,6 +85,13 @@ declare
     v_again bigint[];
     v_slot smallint := (select t.last_value from jobqueue.lease_turn t);
     v_timed boolean;
+    v_rules jsonb;
+    v_grouped boolean;
+    v_limited boolean;
+    v_limits jobqueue.limits;
+    v_wanted int := p_limit;
+    v_held bigint;
+    v_taken int;
 begin
     if p_limit > 0 then
         -- From here to the end of the transaction the rules stay: see set_rules.
@@ -79,10 +99,18 @@ begin
             ('jobqueue.queue'::regclass::oid::bigint - 2147483648)::int, hashtext(p_queue)
         );
     end if;
-    -- Pause is the only rule that there is; others could not be kept here.
-    select q.queue, q.rules is not null into v_q, more from jobqueue.queue q where q.name = p_queue;
+    select q.queue, q.rules, q.grouped into v_q, v_rules, v_grouped from jobqueue.queue q where q.name = p_queue;
     if v_q is null then
         v_q := jobqueue.queue_number(p_queue);
+        v_grouped := false;
+    end if;
+    more := false;
+    v_limited := v_rules is not null or v_grouped;
+    if v_limited then
+        v_limits := jobqueue.lock_turns(v_q);
+        more := v_limits.paused;
+        v_limited := v_limits.limited or v_grouped;
+        perform jobqueue.runs_end(v_q, v_limits, p_fences);
     end if;
     perform jobqueue.see(v_q, p_worker, v_now, case when p_now is null then 1000 else 0 end);
     if p_limit > 0 then
@@ -115,6 +143,9 @@ begin
     if p_limit = 0 or p_repeated and exists (
         select 1 from jobqueue.lease l where l.queue = v_q and l.token = p_token
     ) then
+        if v_limited and settled <> '' then
+            perform jobqueue.wake_for_room(v_q, p_queue, v_now, v_limits);
+        end if;
         reached := null;  -- what the first call has seen is not known
         return next;
         return query
@@ -137,6 +168,28 @@ begin
     if v_timed then
         expired := jobqueue.expire_jobs(v_q, p_queue, v_now, p_expire, p_late);
     end if;
+    if v_grouped then
+        reached := null;
+        return next;
+        return query select * from jobqueue.claim_in_turns(
+            v_q, p_queue, v_now, p_worker, p_token, p_limit, p_lease, p_budget, v_limits, v_timed, settled <> ''
+        );
+        return;
+    end if;
+    if v_limited then
+        v_held := jobqueue.held(v_q);
+        p_limit := (jobqueue.admit(
+            v_limits.running, v_limits.pause, v_limits.tolerance, v_held, jobqueue.tat_of(v_q, ''), v_now, p_limit
+        )).granted;
+        if p_limit = 0 then
+            reached := null;
+            return next;
+            return query select * from jobqueue.note_starts(
+                v_q, p_queue, v_now, v_limits, v_wanted, 0, v_held, false, settled <> ''
+            );
+            return;
+        end if;
+    end if;
     v_began := clock_timestamp();
     -- A row does not move while it is locked.
     select
@@ -150,13 +203,14 @@ begin
             select x.at, x.job from (
                 select r.ctid as at, r as job from jobqueue.ready r
                 where l.most = l.least and r.queue = v_q and r.priority = l.most
-                and r.place >= l.low and r.place < l.high
+                and r.place >= l.low and r.place < l.high and r.slot < 3
                 order by r.place limit p_limit for no key update skip locked
             ) x
             union all
             select x.at, x.job from (
                 select r.ctid as at, r as job from jobqueue.ready r
                 where l.most > l.least and r.queue = v_q and r.priority <= l.most and r.priority >= l.least
+                and r.slot < 3
                 order by r.priority desc, r.place limit p_limit for no key update skip locked
             ) x
         ) f
@@ -179,6 +233,11 @@ begin
     priorities := array(select distinct t.priority from unnest(priorities) t(priority));
     return next;
     if v_at is null then
+        if v_limited then
+            return query select * from jobqueue.note_starts(
+                v_q, p_queue, v_now, v_limits, v_wanted, 0, v_held, false, settled <> ''
+            );
+        end if;
         return;
     end if;
     if v_again is null then
@@ -189,7 +248,7 @@ begin
                 p.*, j.*, sum(octet_length(j.payload) + octet_length(j.headers)) over (order by p.n rows unbounded preceding)
                     as bytes
             from unnest(v_at, v_picked) with ordinality
-                p(at, queue, priority, place, seq, due, updated, fence, attempts, stalls, slot, id, n)
+                p(at, queue, priority, place, seq, due, updated, fence, attempts, stalls, slot, id, weight, in_group, n)
             cross join lateral (
                 select j.payload, j.max_attempts, j.ttl, j.created, j.headers, j.task, j.group_name
                 from jobqueue.job j where j.queue = v_q and j.id = p.id offset 0
@@ -210,11 +269,11 @@ begin
         ),
         held as (
             insert into jobqueue.lease (
-                queue, until, seq, fence, token, due, updated, priority, attempts, stalls, slot, id, worker
+                queue, until, seq, fence, token, due, updated, priority, attempts, stalls, slot, counted, id, worker
             )
             select
                 v_q, v_now + p_lease, t.seq, t.new_fence, p_token, t.due, v_now, t.priority, t.attempts + 1, t.stalls,
-                v_slot, t.id, p_worker
+                v_slot, v_limited, t.id, p_worker
             from taken t
         )
         select
@@ -222,8 +281,14 @@ begin
             t.new_fence, t.attempts + 1, t.max_attempts, t.ttl, t.created, t.headers, t.task, t.group_name, t.seq, t.due,
             null::bytea, null::bigint[], null::int[], null::text[], null::bytea[], null::bigint[], null::int[], null::text[]
         from taken t order by t.n;
+        get diagnostics v_taken = row_count;
         if v_timed then
             perform jobqueue.have_started(v_q, v_picked);
+        end if;
+        if v_limited then
+            return query select * from jobqueue.note_starts(
+                v_q, p_queue, v_now, v_limits, v_wanted, v_taken, v_held, v_taken < cardinality(v_at), settled <> ''
+            );
         end if;
         return;
     end if;
@@ -236,7 +301,7 @@ begin
                 + coalesce(h.history_bytes, 0)
             ) over (order by p.n rows unbounded preceding) as bytes
         from unnest(v_at, v_picked) with ordinality
-            p(at, queue, priority, place, seq, due, updated, fence, attempts, stalls, slot, id, n)
+            p(at, queue, priority, place, seq, due, updated, fence, attempts, stalls, slot, id, weight, in_group, n)
         cross join lateral (
             select j.payload, j.max_attempts, j.ttl, j.created, j.headers, j.task, j.group_name
             from jobqueue.job j where j.queue = v_q and j.id = p.id offset 0
@@ -263,11 +328,11 @@ begin
     ),
     held as (
         insert into jobqueue.lease (
-            queue, until, seq, fence, token, due, updated, priority, attempts, stalls, slot, id, worker
+            queue, until, seq, fence, token, due, updated, priority, attempts, stalls, slot, counted, id, worker
         )
         select
             v_q, v_now + p_lease, t.seq, t.new_fence, p_token, t.due, v_now, t.priority, t.attempts + 1, t.stalls,
-            v_slot, t.id, p_worker
+            v_slot, v_limited, t.id, p_worker
         from taken t
     )
     select
@@ -275,12 +340,18 @@ begin
         t.new_fence, t.attempts + 1, t.max_attempts, t.ttl, t.created, t.headers, t.task, t.group_name, t.seq, t.due,
         t.saved, t.history_at, t.history_attempt, t.history_worker, t.history_error, null::bigint[], null::int[], null::text[]
     from taken t order by t.n;
+    get diagnostics v_taken = row_count;
     if v_timed then
         perform jobqueue.have_started(v_q, v_picked);
     end if;
     update jobqueue.detail x set progress = null
     where x.queue = v_q and x.seq = any(v_again) and x.progress is not null
     and exists (select 1 from jobqueue.lease l where l.seq = x.seq);
+    if v_limited then
+        return query select * from jobqueue.note_starts(
+            v_q, p_queue, v_now, v_limits, v_wanted, v_taken, v_held, v_taken < cardinality(v_at), settled <> ''
+        );
+    end if;
 end $$;
 
 -- Settles as settle_then does, and then promotes and claims as exchange does: what was inserted may be claimed at once.
@@ -291,7 +362,7 @@ create function jobqueue.exchange_then(
     p_low bigint[], p_high bigint[], p_expire int, p_late bytea, p_then int[], p_new_ids text[], p_payloads bytea[],
     p_priorities int[], p_new_delays bigint[], p_run_ats bigint[], p_max_attempts int[], p_max_stalls int[],
     p_new_ttls bigint[], p_reuses smallint[], p_waits boolean[], p_headers bytea[], p_tasks text[], p_groups text[],
-    p_letters bigint[], p_expires bigint[]
+    p_letters bigint[], p_expires bigint[], p_weights smallint[]
 ) returns table (
     settled text, next_due bigint, more boolean, id text, payload bytea, fence bigint, attempts int, max_attempts int,
     ttl bigint, created bigint, headers bytea, task text, group_name text, seq bigint, due bigint, saved bytea,
@@ -306,10 +377,16 @@ declare
     v_letters text;
     v_commit text := current_setting('synchronous_commit');
 begin
+    if p_limit > 0 then
+        -- Before that of lock_turns: whoever wants both takes them in this order.
+        perform pg_advisory_xact_lock_shared(
+            ('jobqueue.queue'::regclass::oid::bigint - 2147483648)::int, hashtext(p_queue)
+        );
+    end if;
     v_letters := jobqueue.settle_then(
         p_queue, p_now, p_token, p_repeated, p_ids, p_fences, p_actions, p_data, p_ttls, p_delays, p_summaries,
         p_then, p_new_ids, p_payloads, p_priorities, p_new_delays, p_run_ats, p_max_attempts, p_max_stalls, p_new_ttls,
-        p_reuses, p_waits, p_headers, p_tasks, p_groups, p_letters, p_expires
+        p_reuses, p_waits, p_headers, p_tasks, p_groups, p_letters, p_expires, p_weights
     );
     return query
     select

@@ -10,9 +10,13 @@ declare
     v_ready_0 tid[];
     v_ready_1 tid[];
     v_ready_2 tid[];
+    v_ready_3 tid[];
+    v_ready_4 tid[];
     v_due tid[];
     v_ended bigint[];
     v_ids text[];
+    v_groups text[];
+    v_priorities int[];
 begin
     select array_agg(x.seq order by x.start_before, x.seq) into v_seqs from (
         select x.seq, x.start_before from jobqueue.detail x where x.queue = p_q and x.start_before <= p_now
@@ -23,10 +27,13 @@ begin
     end if;
     -- A row does not move while it is locked.
     select
+        array_agg(r.group_name) filter (where r.slot = 3), array_agg(r.priority) filter (where r.slot = 3),
         array_agg(r.at) filter (where r.slot = 0), array_agg(r.at) filter (where r.slot = 1),
-        array_agg(r.at) filter (where r.slot = 2)
-    into v_ready_0, v_ready_1, v_ready_2 from unnest(v_seqs) s(seq) cross join lateral (
-        select r.ctid as at, r.slot from jobqueue.ready r
+        array_agg(r.at) filter (where r.slot = 2), array_agg(r.at) filter (where r.slot = 3),
+        array_agg(r.at) filter (where r.slot = 4)
+    into v_groups, v_priorities, v_ready_0, v_ready_1, v_ready_2, v_ready_3, v_ready_4
+    from unnest(v_seqs) s(seq) cross join lateral (
+        select r.ctid as at, r.slot, r.group_name, r.priority from jobqueue.ready r
         where r.queue = p_q and r.seq = s.seq offset 0 for update skip locked
     ) r;
     select array_agg(d.at) into v_due from unnest(v_seqs) s(seq) cross join lateral (
@@ -44,6 +51,14 @@ begin
         delete from jobqueue.ready_2 r where r.ctid = any(v_ready_2)
         returning r.seq, r.fence, r.due, r.attempts, r.stalls, r.id
     ),
+    from_ready_3 as (
+        delete from jobqueue.ready_3 r where r.ctid = any(v_ready_3)
+        returning r.seq, r.fence, r.due, r.attempts, r.stalls, r.id
+    ),
+    from_ready_4 as (
+        delete from jobqueue.ready_4 r where r.ctid = any(v_ready_4)
+        returning r.seq, r.fence, r.due, r.attempts, r.stalls, r.id
+    ),
     from_due as (
         delete from jobqueue.due d where d.ctid = any(v_due)
         returning d.seq, d.fence, d.at, d.attempts, d.stalls, d.id
@@ -51,6 +66,7 @@ begin
     gone as (
         select g.*, j.ttl, j.dead_letter_ttl from (
             select * from from_ready_0 union all select * from from_ready_1 union all select * from from_ready_2
+            union all select * from from_ready_3 union all select * from from_ready_4
             union all select * from from_due
         ) g cross join lateral (
             select j.ttl, j.dead_letter_ttl from jobqueue.job j where j.queue = p_q and j.id = g.id offset 0
@@ -67,6 +83,9 @@ begin
     )
     select array_agg(g.seq), array_agg(g.id order by s.place) into v_ended, v_ids
     from gone g join unnest(v_seqs) with ordinality s(seq, place) on s.seq = g.seq;
+    if v_groups is not null then
+        perform jobqueue.end_lines(p_q, v_groups, v_priorities);
+    end if;
     if v_ended is not null then
         perform jobqueue.tell(p_q, p_queue, v_ended);
     end if;
@@ -99,8 +118,20 @@ declare
     v_workers text[];
     v_ended bigint[];
     v_often bigint[];
+    v_fences bigint[];
+    v_groups text[];
+    v_priorities int[];
+    v_weights smallint[];
     v_slot smallint := (select t.last_value from jobqueue.ready_turn t);
+    v_limits jobqueue.limits := jobqueue.lock_turns(v_q);
 begin
+    if v_limits.grouped then
+        v_fences := array(
+            select l.fence from jobqueue.lease l where l.queue = v_q and l.until <= v_now and l.group_name <> ''
+            order by l.fence limit p_limit
+        );
+        perform jobqueue.runs_end(v_q, v_limits, v_fences);
+    end if;
     perform jobqueue.next_number();
     with expired as materialized (
         select l.* from jobqueue.lease l where l.queue = v_q and l.until <= v_now
@@ -136,17 +167,22 @@ begin
         select v_q, e.seq, e.fence, v_now, e.attempts, e.worker, p_error from judged e
     ),
     freed as (
-        insert into jobqueue.ready (queue, priority, place, seq, due, updated, fence, attempts, stalls, slot, id)
+        insert into jobqueue.ready (
+            queue, priority, place, seq, due, updated, fence, attempts, stalls, slot, id, weight, group_name
+        )
         select
             v_q, e.priority, -nextval('jobqueue.number'), e.seq, e.due, v_now, e.new_fence, e.attempts, e.stalls + 1,
-            v_slot, e.id
+            jobqueue.slot_of(e.group_name, v_slot), e.id, e.weight, e.group_name
         from (select e.* from judged e where e.state = 2 order by e.new_fence desc offset 0) e
     )
     select
         array_agg(e.id order by e.fence), array_agg(e.state order by e.fence), array_agg(e.attempts order by e.fence),
         array_agg(e.stalls + 1 order by e.fence), array_agg(e.worker order by e.fence),
-        array_agg(e.seq) filter (where e.state <> 2), array_agg(e.seq) filter (where e.attempts + e.stalls >= 20)
-    into v_ids, v_states, v_attempts, v_stalls, v_workers, v_ended, v_often
+        array_agg(e.seq) filter (where e.state <> 2), array_agg(e.seq) filter (where e.attempts + e.stalls >= 20),
+        array_agg(e.group_name order by e.fence desc) filter (where e.state = 2 and e.group_name <> ''),
+        array_agg(e.priority order by e.fence desc) filter (where e.state = 2 and e.group_name <> ''),
+        array_agg(e.weight order by e.fence desc) filter (where e.state = 2 and e.group_name <> '')
+    into v_ids, v_states, v_attempts, v_stalls, v_workers, v_ended, v_often, v_groups, v_priorities, v_weights
     from judged e;
     if v_ids is not null then
         if v_often is not null then
@@ -155,8 +191,11 @@ begin
         if v_ended is not null then
             perform jobqueue.tell(v_q, p_queue, v_ended);
         end if;
+        perform jobqueue.join_lines(v_q, v_groups, v_priorities, v_weights);
         if 2 = any(v_states) then
             perform jobqueue.wake(p_queue);
+        elsif v_limits.limited then
+            perform jobqueue.wake_for_room(v_q, p_queue, v_now, v_limits);
         end if;
         return query
         select t.id, t.state, t.attempts, t.stalls, t.worker, false
@@ -191,11 +230,15 @@ declare
     v_ready_0 tid[];
     v_ready_1 tid[];
     v_ready_2 tid[];
+    v_ready_3 tid[];
+    v_ready_4 tid[];
     v_due tid[];
     v_ended bigint[];
     v_asked text[] := '{}';
     v_states int[];
     v_run record;
+    v_groups text[];
+    v_priorities int[];
 begin
     if v_q is null then
         return array_fill(0, array[cardinality(p_ids)]);
@@ -206,10 +249,13 @@ begin
         );
         -- A row does not move while it is locked.
         select
+            array_agg(r.group_name) filter (where r.slot = 3), array_agg(r.priority) filter (where r.slot = 3),
             array_agg(r.at) filter (where r.slot = 0), array_agg(r.at) filter (where r.slot = 1),
-            array_agg(r.at) filter (where r.slot = 2)
-        into v_ready_0, v_ready_1, v_ready_2 from unnest(v_seqs) s(seq) cross join lateral (
-            select r.ctid as at, r.slot from jobqueue.ready r where r.queue = v_q and r.seq = s.seq offset 0 for update
+            array_agg(r.at) filter (where r.slot = 2), array_agg(r.at) filter (where r.slot = 3),
+            array_agg(r.at) filter (where r.slot = 4)
+        into v_groups, v_priorities, v_ready_0, v_ready_1, v_ready_2, v_ready_3, v_ready_4
+        from unnest(v_seqs) s(seq) cross join lateral (
+            select r.ctid as at, r.slot, r.group_name, r.priority from jobqueue.ready r where r.queue = v_q and r.seq = s.seq offset 0 for update
         ) r;
         select array_agg(d.at) into v_due from unnest(v_seqs) s(seq) cross join lateral (
             select d.ctid as at from jobqueue.due d where d.queue = v_q and d.seq = s.seq offset 0 for update
@@ -226,6 +272,14 @@ begin
             delete from jobqueue.ready_2 r where r.ctid = any(v_ready_2)
             returning r.seq, r.fence, r.due, r.attempts, r.stalls, r.id
         ),
+        from_ready_3 as (
+            delete from jobqueue.ready_3 r where r.ctid = any(v_ready_3)
+            returning r.seq, r.fence, r.due, r.attempts, r.stalls, r.id
+        ),
+        from_ready_4 as (
+            delete from jobqueue.ready_4 r where r.ctid = any(v_ready_4)
+            returning r.seq, r.fence, r.due, r.attempts, r.stalls, r.id
+        ),
         from_due as (
             delete from jobqueue.due d where d.ctid = any(v_due)
             returning d.seq, d.fence, d.at, d.attempts, d.stalls, d.id
@@ -233,6 +287,7 @@ begin
         gone as (
             select g.*, j.ttl from (
                 select * from from_ready_0 union all select * from from_ready_1 union all select * from from_ready_2
+                union all select * from from_ready_3 union all select * from from_ready_4
                 union all select * from from_due
             ) g cross join lateral (
                 select j.ttl from jobqueue.job j where j.queue = v_q and j.id = g.id offset 0
@@ -246,6 +301,9 @@ begin
             from gone g
         )
         select array_agg(g.seq) into v_ended from gone g;
+        if v_groups is not null then
+            perform jobqueue.end_lines(v_q, v_groups, v_priorities);
+        end if;
         if v_ended is not null then
             perform jobqueue.tell(v_q, p_queue, v_ended);
         end if;
@@ -343,6 +401,7 @@ declare
     v_count int;
 begin
     delete from jobqueue.worker w where w.queue = v_q and w.seen + p_seen_for <= v_now;
+    perform jobqueue.tidy_turns(v_q, v_now, p_limit);
     -- A row does not move while it is locked.
     select array_agg(o.at), array_agg(o.seq), array_agg(o.id) into v_at, v_seqs, v_ids from (
         select o.ctid as at, o.seq, o.id from jobqueue.outcome o where o.queue = v_q and o.purge_at <= v_now

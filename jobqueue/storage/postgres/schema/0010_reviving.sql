@@ -17,6 +17,8 @@ declare
     v_seqs bigint[];
     v_priorities int[];
     v_fences bigint[];
+    v_weights smallint[];
+    v_groups text[];
     v_at tid[];
     v_new bigint[];
     v_slot smallint := (select t.last_value from jobqueue.ready_turn t);
@@ -24,15 +26,15 @@ begin
     perform jobqueue.keep_pace();
     -- Locked first: then nobody changes them, and they do not move.
     select array_agg(f.place), array_agg(f.id), array_agg(f.seq), array_agg(f.priority), array_agg(f.fence),
-        array_agg(f.at)
-    into v_places, v_ids, v_seqs, v_priorities, v_fences, v_at
+        array_agg(f.weight), array_agg(f.group_name), array_agg(f.at)
+    into v_places, v_ids, v_seqs, v_priorities, v_fences, v_weights, v_groups, v_at
     from (
-        select g.place, g.id, j.seq, j.priority, o.fence, o.at
+        select g.place, g.id, j.seq, j.priority, j.weight, j.group_name, o.fence, o.at
         from (
             select t.id, min(t.place) as place from unnest(p_ids) with ordinality t(id, place) group by t.id order by t.id
         ) g
         cross join lateral (
-            select j.seq, j.priority from jobqueue.job j where j.queue = v_q and j.id = g.id offset 0
+            select j.seq, j.priority, j.weight, j.group_name from jobqueue.job j where j.queue = v_q and j.id = g.id offset 0
         ) j
         cross join lateral (
             select o.fence, o.ctid as at from jobqueue.outcome o
@@ -41,7 +43,8 @@ begin
     ) f;
     with numbered as materialized (
         select f.*, nextval('jobqueue.number') as new_seq from (
-            select t.* from unnest(v_places, v_ids, v_seqs, v_priorities, v_fences) t(place, id, seq, priority, fence)
+            select t.* from unnest(v_places, v_ids, v_seqs, v_priorities, v_fences, v_weights, v_groups)
+                t(place, id, seq, priority, fence, weight, group_name)
             order by t.place offset 0
         ) f
     ),
@@ -60,15 +63,23 @@ begin
         delete from jobqueue.detail x where x.queue = v_q and x.seq = any(v_seqs)
     ),
     back as (
-        insert into jobqueue.ready (queue, priority, place, seq, due, updated, fence, slot, id)
-        select v_q, n.priority, n.new_seq, n.new_seq, v_now, v_now, n.fence, v_slot, n.id
+        insert into jobqueue.ready (queue, priority, place, seq, due, updated, fence, slot, id, weight, group_name)
+        select
+            v_q, n.priority, n.new_seq, n.new_seq, v_now, v_now, n.fence, jobqueue.slot_of(n.group_name, v_slot), n.id,
+            n.weight, n.group_name
         from numbered n where p_delay <= 0
     ),
     later as (
-        insert into jobqueue.due (queue, at, seq, updated, fence, priority, id)
-        select v_q, v_now + p_delay, n.new_seq, v_now, n.fence, n.priority, n.id from numbered n where p_delay > 0
+        insert into jobqueue.due (queue, at, seq, updated, fence, priority, id, weight, group_name)
+        select v_q, v_now + p_delay, n.new_seq, v_now, n.fence, n.priority, n.id, n.weight, n.group_name
+        from numbered n where p_delay > 0
     )
-    select coalesce(array_agg(n.place), '{}'), array_agg(n.new_seq) into v_places, v_new from numbered n;
+    select coalesce(array_agg(n.place), '{}'), array_agg(n.new_seq), array_agg(n.group_name order by n.place),
+        array_agg(n.priority order by n.place), array_agg(n.weight order by n.place)
+    into v_places, v_new, v_groups, v_priorities, v_weights from numbered n;
+    if p_delay <= 0 then
+        perform jobqueue.join_lines(v_q, v_groups, v_priorities, v_weights);
+    end if;
     if v_new is not null and (p_delay <= 0 or jobqueue.is_next(v_q, v_new)) then
         perform jobqueue.wake(p_queue);
     end if;

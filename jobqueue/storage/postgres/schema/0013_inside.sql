@@ -6,7 +6,8 @@ create function jobqueue.insert_inside(
     p_queue text, p_now bigint, p_token bigint, p_room int, p_budget bigint,
     p_ids text[], p_payloads bytea[], p_priorities int[], p_delays bigint[], p_run_ats bigint[],
     p_max_attempts int[], p_max_stalls int[], p_ttls bigint[], p_reuses smallint[], p_waits boolean[],
-    p_headers bytea[], p_tasks text[], p_groups text[], p_letters bigint[], p_expires bigint[]
+    p_headers bytea[], p_tasks text[], p_groups text[], p_letters bigint[], p_expires bigint[],
+    p_weights smallint[]
 ) returns table (
     place int, status smallint, seq bigint, state smallint, data bytea, attempts int, seqs bigint[]
 )
@@ -28,7 +29,7 @@ begin
     return query select * from jobqueue.insert_jobs(
         p_queue, p_now, p_token, false, null, v_room, p_budget, p_ids, p_payloads, p_priorities, p_delays, p_run_ats,
         p_max_attempts, p_max_stalls, p_ttls, p_reuses, p_waits, p_headers, p_tasks, p_groups, p_letters, p_expires,
-        2::smallint
+        p_weights, 2::smallint
     );
 end $$;
 

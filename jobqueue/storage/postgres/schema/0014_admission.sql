@@ -1,27 +1,41 @@
--- The rules of a queue: what may be claimed. Pause is the only one so far. `exchange` obeys them.
+-- The rules of a queue: what may be claimed. `exchange` obeys them.
 
 -- Replaces the rules, unless others than the expected ones are there; whether it did. A claim holds a lock from before
 -- it reads the rules until its end, shared with all other claims. This waits for those under way, so that none is
 -- committed after it has returned; and it does so last of all, so that claims never wait for what it waits for.
-create function jobqueue.set_rules(p_queue text, p_rules text, p_any boolean, p_expected text) returns boolean
+create function jobqueue.set_rules(p_queue text, p_now bigint, p_rules text, p_any boolean, p_expected text)
+returns boolean
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_q int := jobqueue.queue_number(p_queue);
+    v_now bigint := jobqueue.instant(p_now);
     v_rules jsonb := nullif(p_rules, '')::jsonb;
+    v_limits jobqueue.limits;
 begin
     update jobqueue.queue q set rules = v_rules
     where q.queue = v_q and (p_any or q.rules is not distinct from nullif(p_expected, '')::jsonb);
     if not found then
         return false;
     end if;
-    if v_rules is null then
+    if v_rules is null or v_rules -> 'paused' is null then
         perform jobqueue.wake(p_queue);
     end if;
     perform pg_advisory_xact_lock(
         ('jobqueue.queue'::regclass::oid::bigint - 2147483648)::int, hashtext(p_queue)
     );
+    -- No claim is under way now, nor begins before the end.
+    v_limits := jobqueue.lock_turns(v_q);
+    if v_limits.limited then
+        update jobqueue.lease l set counted = true where l.queue = v_q and not l.counted;
+        update jobqueue.pace p set tat = v_now * 1000 + case p.group_name when '' then v_limits.tolerance + v_limits.pause
+            else v_limits.group_tolerance + v_limits.group_pause end
+        where p.queue = v_q and p.tat > v_now * 1000 + case p.group_name when '' then v_limits.tolerance + v_limits.pause
+            else v_limits.group_tolerance + v_limits.group_pause end;
+    end if;
+    -- Who may start is found out anew.
+    update jobqueue.line l set opens = null where l.queue = v_q and l.opens is not null;
     return true;
 end $$;
 

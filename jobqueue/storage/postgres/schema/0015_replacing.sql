@@ -17,7 +17,7 @@ begin
     if v_ready.seq is not null then
         v_job := row(
             p_q, v_ready.due, v_ready.seq, p_now, v_ready.fence, v_ready.priority, v_ready.attempts, v_ready.stalls,
-            v_ready.id
+            v_ready.id, v_ready.weight, v_ready.group_name
         );
     else
         delete from jobqueue.due d where d.queue = p_q and d.seq = v_seq returning d.* into v_job;
@@ -31,7 +31,7 @@ begin
     update jobqueue.job j set
         priority = p_new.priority, due = v_due, max_attempts = p_new.max_attempts, max_stalls = p_new.max_stalls,
         ttl = p_new.ttl, dead_letter_ttl = p_new.dead_letter_ttl, payload = p_new.payload, headers = p_new.headers,
-        task = p_new.task, group_name = p_new.group_name
+        task = p_new.task, group_name = p_new.group_name, weight = p_new.weight
     where j.queue = p_q and j.id = p_new.id;
     update jobqueue.detail x set
         saved = null, start_within = p_new.start_within,
@@ -43,18 +43,33 @@ begin
         values (p_q, v_seq, p_new.start_within, case when v_job.fence = 0 then v_due + p_new.start_within end);
     end if;
     if v_due <= p_now then
-        insert into jobqueue.ready (queue, priority, place, seq, due, updated, fence, attempts, stalls, slot, id)
+        insert into jobqueue.ready (
+            queue, priority, place, seq, due, updated, fence, attempts, stalls, slot, id, weight, group_name
+        )
         select
             p_q, p_new.priority,
-            case when v_ready.priority = p_new.priority then v_ready.place else nextval('jobqueue.number') end,
-            v_seq, v_due, p_now, v_job.fence, v_job.attempts, v_job.stalls, p_slot, p_new.id;
+            case when (v_ready.priority, v_ready.group_name) = (p_new.priority, p_new.group_name) then v_ready.place
+                else nextval('jobqueue.number') end,
+            v_seq, v_due, p_now, v_job.fence, v_job.attempts, v_job.stalls,
+            jobqueue.slot_of(p_new.group_name, p_slot), p_new.id, p_new.weight, p_new.group_name;
+        if p_new.group_name <> '' and p_slot < 2 then
+            perform jobqueue.join_lines(p_q, array[p_new.group_name], array[p_new.priority], array[p_new.weight]);
+        end if;
         perform jobqueue.wake(p_queue);
     else
-        insert into jobqueue.due (queue, at, seq, updated, fence, priority, attempts, stalls, id)
-        values (p_q, v_due, v_seq, p_now, v_job.fence, p_new.priority, v_job.attempts, v_job.stalls, p_new.id);
+        insert into jobqueue.due (
+            queue, at, seq, updated, fence, priority, attempts, stalls, id, weight, group_name
+        )
+        values (
+            p_q, v_due, v_seq, p_now, v_job.fence, p_new.priority, v_job.attempts, v_job.stalls, p_new.id, p_new.weight,
+            p_new.group_name
+        );
         if jobqueue.is_next(p_q, array[v_seq]) then
             perform jobqueue.wake(p_queue);
         end if;
+    end if;
+    if v_ready.group_name <> '' and p_slot < 2 then
+        perform jobqueue.end_lines(p_q, array[v_ready.group_name], array[v_ready.priority]);
     end if;
     if p_new.waits and p_reply is not null then
         perform jobqueue.add_waiters(p_q, array[p_new.id], p_reply);
@@ -69,8 +84,8 @@ create function jobqueue.insert_replacing(
     p_queue text, p_now bigint, p_token bigint, p_reply text, p_room int,
     p_ids text[], p_payloads bytea[], p_priorities int[], p_delays bigint[], p_run_ats bigint[],
     p_max_attempts int[], p_max_stalls int[], p_ttls bigint[], p_reuses smallint[], p_waits boolean[],
-    p_headers bytea[], p_tasks text[], p_groups text[], p_letters bigint[], p_expires bigint[], p_conflicts smallint[],
-    p_inside boolean default false
+    p_headers bytea[], p_tasks text[], p_groups text[], p_letters bigint[], p_expires bigint[], p_weights smallint[],
+    p_conflicts smallint[], p_inside boolean default false
 ) returns table (place int, status smallint, seq bigint, state smallint, attempts int)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -89,6 +104,9 @@ declare
     v_at int;
     v_job jobqueue.due;
 begin
+    if array_remove(p_groups, '') <> '{}' then
+        perform jobqueue.use_groups(v_q);
+    end if;
     perform jobqueue.next_number();
     -- In the order of the ids: two batches that replace the same jobs never wait for each other.
     perform 1 from jobqueue.job j where j.queue = v_q and j.id = any(p_ids) order by j.id for no key update;
@@ -98,7 +116,7 @@ begin
             v_job := jobqueue.replace_job(v_q, p_queue, v_now, p_reply, row(
                 v_at, 0, coalesce(p_run_ats[v_at], v_now + p_delays[v_at]), p_ids[v_at], p_payloads[v_at],
                 p_priorities[v_at], p_max_attempts[v_at], p_max_stalls[v_at], p_ttls[v_at], p_reuses[v_at], p_waits[v_at],
-                p_headers[v_at], p_tasks[v_at], p_groups[v_at], p_letters[v_at], p_expires[v_at]
+                p_headers[v_at], p_tasks[v_at], p_groups[v_at], p_letters[v_at], p_expires[v_at], p_weights[v_at]
             )::jobqueue.new_job, p_conflicts[v_at] = 3, v_slot);
         end if;
         if v_job.seq is not null then
@@ -117,7 +135,7 @@ begin
             p_priorities[v_at:v_at], p_delays[v_at:v_at], p_run_ats[v_at:v_at], p_max_attempts[v_at:v_at],
             p_max_stalls[v_at:v_at], p_ttls[v_at:v_at], p_reuses[v_at:v_at], p_waits[v_at:v_at], p_headers[v_at:v_at],
             p_tasks[v_at:v_at], p_groups[v_at:v_at], p_letters[v_at:v_at], p_expires[v_at:v_at],
-            case when p_inside then 2::smallint end
+            p_weights[v_at:v_at], case when p_inside then 2::smallint end
         ) i;
     end loop;
 end $$;

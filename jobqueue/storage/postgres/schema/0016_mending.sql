@@ -22,6 +22,16 @@ begin
     delete from jobqueue.ready r where r.queue = v_q and not exists (
         select 1 from jobqueue.job j where j.queue = v_q and j.id = r.id
     );
+    delete from jobqueue.line l where l.queue = v_q and not exists (
+        select 1 from jobqueue.ready_3 r
+        where r.queue = v_q and r.group_name = l.group_name and r.priority = l.priority
+    );
+    perform jobqueue.join_lines(
+        v_q, array_agg(r.group_name order by r.place), array_agg(r.priority order by r.place),
+        array_agg(r.weight order by r.place)
+    )
+    from jobqueue.ready_3 r where r.queue = v_q;
+    update jobqueue.line l set opens = null where l.queue = v_q and l.opens is not null;
     update jobqueue.ready r set attempts = 2000000000 where r.queue = v_q and r.attempts > 2000000000;
     update jobqueue.due d set attempts = 2000000000 where d.queue = v_q and d.attempts > 2000000000;
     update jobqueue.lease l set stalls = 2000000000 where l.queue = v_q and l.stalls > 2000000000;
