@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 from typing import Any, cast
 
-from jobqueue.errors import InvalidArgumentError, StorageError, UnsupportedError
+from jobqueue.errors import InvalidArgumentError, StorageError
 from jobqueue.storage.values import Limit, Rate, Rules
 
-__all__ = ["pack_rules", "parse_rules", "read_rules", "refuse_limits"]
+__all__ = ["pack_rules", "parse_rules", "read_rules"]
 
 _NONE = Rules()
 _FIELDS: dict[str, type] = {"paused": bool, "queue": dict, "group": dict, "operator": bool}
@@ -64,15 +64,6 @@ def read_rules(queue: str, text: str | bytes | None) -> Rules:
         raise StorageError(
             f"the rules of queue {queue!r} cannot be read: {error}. None of its jobs is started meanwhile"
         ) from error
-
-
-def refuse_limits(store: object, rules: Rules | None) -> None:
-    """Raise `UnsupportedError` for rules with limits, in a store that has none."""
-    if rules is not None and rules._replace(paused=False) != _NONE:
-        kind = type(store).__name__
-        raise UnsupportedError(
-            "limits", kind, "Limiting", "use a store that has it: memory, files, Redis or Valkey"
-        )
 
 
 def _pack_limit(limit: Limit) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jobqueue.errors import InvalidArgumentError
 from jobqueue.model.limits import Limit, Limits, Rate, admit, clamped, opens_at
-from jobqueue.storage.rules import pack_rules, parse_rules, refuse_limits
+from jobqueue.storage.rules import pack_rules, parse_rules
 from jobqueue.storage.values import Rules
 from tests.model.limit_vectors import vectors
 
@@ -190,11 +190,6 @@ def test_rules_come_back_from_their_stored_form(
 def test_rules_that_are_not_known_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"version|none"):
         parse_rules(text)
-
-
-def test_pause_needs_no_limits() -> None:
-    refuse_limits(object(), None)
-    refuse_limits(object(), Rules(paused=True))
 
 
 def test_the_seed_gives_the_same_vectors() -> None:

@@ -240,6 +240,32 @@ left join {s}.queue q on q.queue = p.queue
 where p.attempts not between 0 and 2000000000 or p.stalls not between 0 and 2000000000
 or p.state not between 1 and 7 or p.place = 'outcome' and p.state < 5
 union all
+select q.name, r.id, case
+    when (r.slot in (3, 4)) <> (r.group_name <> '') then 'stands in a line that is not that of its group'
+    when r.group_name <> j.group_name then 'has another group than its job'
+    when r.group_name <> '' and not q.grouped then 'has a group, which its queue does not know of'
+    else 'stands in a line that takes no turns'
+end
+from {s}.ready r
+join {s}.job j on j.queue = r.queue and j.id = r.id and j.seq = r.seq
+join {s}.queue q on q.queue = r.queue
+left join {s}.line n on n.queue = r.queue and n.group_name = r.group_name and n.priority = r.priority
+where (r.slot in (3, 4)) <> (r.group_name <> '') or r.group_name <> j.group_name
+or r.group_name <> '' and not q.grouped or r.slot = 3 and n.turn is null
+union all
+select q.name, l.id, 'runs and is not counted in its group'
+from {s}.lease l
+join {s}.job j on j.queue = l.queue and j.id = l.id and j.seq = l.seq
+join {s}.queue q on q.queue = l.queue
+where l.group_name <> j.group_name or l.group_name <> '' and not l.counted
+union all
+select q.name, n.group_name, 'is a group that waits for the end of a run and has none'
+from {s}.line n
+join {s}.queue q on q.queue = n.queue
+where n.opens = 9007199254740992 and not exists (
+    select 1 from {s}.lease l where l.queue = n.queue and l.group_name = n.group_name
+)
+union all
 select 'documents of ' || d.space, d.name, case when d.version between 1 and n.last_value
     then 'is larger than a document may be' else 'has a version that was not given yet' end
 from {s}.document d, {s}.number n

@@ -500,7 +500,9 @@ class Statements:
 
     async def set_rules(self, queue: str, rules: Rules | None, expected: Rules | None) -> bool:
         wanted = (expected is None, pack_rules(expected))
-        return (await self._once(self._sql.set_rules, queue, self._now(), pack_rules(rules), *wanted)) == [True]
+        return (await self._once(self._sql.set_rules, queue, self._now(), pack_rules(rules), *wanted)) == [
+            True
+        ]
 
     async def usage(self, queue: str, groups: Sequence[str]) -> list[Usage]:
         found = await self._fetch(self._sql.usage, queue, self._now(), groups)

@@ -16,7 +16,7 @@ from tests.storage.postgres.server import postgres_url
 
 TABLES = (
     "job", "ready", "due", "lease", "outcome", "detail", "attempt", "waiter", "worker", "lock", "gone",
-    "document", "answer", "queue",
+    "document", "answer", "line", "plain_turn", "pace", "queue",
 )  # fmt: skip
 
 _free: list[str] = []

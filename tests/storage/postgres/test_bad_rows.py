@@ -24,6 +24,7 @@ GOOD = {"a0", "a2", "b0"}
 MOST = 2**63 - 1
 
 BAD = {
+    "a group that its place does not have": "update job set group_name = E'\\x01' where id = 'a1'",
     "ready without its job": "delete from job where id = 'a1'",
     "due without its job": "delete from job where id = 'later'",
     "a lease without its job": "delete from job where id = 'runs'",
@@ -54,7 +55,7 @@ ODD = {
     "instants before the beginning": f"update lease set until = -{MOST}; update due set updated = -{MOST};"
     f" update ready set due = -{MOST}, updated = -{MOST} where id = 'a1'; update job set created = -{MOST}",
     "an id that is empty": "update job set id = '' where id = 'a1'; update ready set id = '' where id = 'a1'",
-    "a task without a name": "update job set task = E'\\n', group_name = E'\\x01' where id = 'a1'",
+    "a task without a name": "update job set task = E'\\n' where id = 'a1'",
     "a waiter at no address": "insert into waiter select seq, E'\\n', 0 from ready",
     "a worker without a name": "insert into worker select queue, '', 0 from queue",
     "a queue of a strange name": "insert into queue (name) values (E'\\n\\u202e')",

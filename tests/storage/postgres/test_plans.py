@@ -16,7 +16,7 @@ from jobqueue.model.states import Action, JobState
 from jobqueue.runtime.ids import unique_id
 from jobqueue.storage.postgres import PostgresStorage
 from jobqueue.storage.postgres.migrations import quoted
-from jobqueue.storage.values import NewJob, Renewal
+from jobqueue.storage.values import Conflict, Limit, NewJob, Rate, Renewal, Rules
 from tests.storage.postgres.server import postgres_url
 from tests.storage.postgres.support import TABLES, connection
 
@@ -25,7 +25,7 @@ MANY = 4_000
 """Jobs of each kind in a table that is not empty."""
 MOST_EXAMINED = 300
 """Rows that a call about `FEW` jobs may look at in one step of its plan."""
-BIG = frozenset({"job", "ready", "due", "outcome", "detail", "attempt", "waiter"})
+BIG = frozenset({"job", "ready", "due", "outcome", "detail", "attempt", "waiter", "line", "pace"})
 EXPLAIN = """
 load 'auto_explain';
 set auto_explain.log_min_duration = 0;
@@ -116,6 +116,10 @@ async def fill(store: PostgresStorage, name: str) -> None:
         await store.insert("q", [NewJob(f"{name}-ready-{n}", b"x") for n in range(start, start + 1_000)])
         later = [NewJob(f"{name}-due-{n}", b"x", delay=600_000) for n in range(start, start + 1_000)]
         await store.insert("q", later)
+        groups = [
+            NewJob(f"{name}-group-{n}", b"x", group=f"{n % 1_000}") for n in range(start, start + 1_000)
+        ]
+        await store.insert("of-groups", groups)
 
 
 async def every_call(store: PostgresStorage, name: str) -> None:
@@ -148,6 +152,33 @@ async def every_call(store: PostgresStorage, name: str) -> None:
     await store.sweep("q", FEW)
     await store.purge("q", FEW)
     await store.to_sweep(["q"])
+    await every_call_of_groups(store, name)
+
+
+async def every_call_of_groups(store: PostgresStorage, name: str) -> None:
+    """Make each call that looks at groups and limits, in a queue that has many of them."""
+    queue, half = "of-groups", FEW // 2
+    for rules in (
+        Rules(),
+        Rules(queue=Limit(running=1_000), group=Limit(running=2, rate=Rate(1_000, burst=1_000))),
+        Rules(group=Limit(running=1)),
+    ):
+        await store.set_rules(queue, rules)
+        ids = [f"{name}-{rules.group.running}-{n}" for n in range(FEW)]
+        jobs = [NewJob(id, b"x", group=f"{n % half}", weight=1 + n % 2) for n, id in enumerate(ids)]
+        await store.insert(queue, jobs)
+        await store.insert(queue, [NewJob(ids[0], b"x", group="other", conflict=Conflict.REPLACE)])
+        await store.insert(queue, [NewJob(f"{ids[0]}-plain", b"x")])
+        for count in (1, FEW):
+            claimed = (await store.exchange(queue, "w", [], count, 60_000)).jobs
+            assert claimed
+            back = [Settlement(job.id, job.fence, Action.RELEASE) for job in claimed]
+            await store.exchange(queue, "w", back, 0, 60_000)
+        await store.usage(queue, ["", "0", "1"])
+        await store._open_session().statements.work_in(queue)
+        await store.cancel(queue, ids)
+        await store.sweep(queue, FEW)
+        await store.purge(queue, FEW)
 
 
 async def analyze(schema: str) -> None:

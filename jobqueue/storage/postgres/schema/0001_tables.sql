@@ -102,8 +102,11 @@ create table jobqueue.ready_1 partition of jobqueue.ready for values in (1);
 create table jobqueue.ready_2 partition of jobqueue.ready for values in (2);
 create table jobqueue.ready_3 partition of jobqueue.ready for values in (3);
 create table jobqueue.ready_4 partition of jobqueue.ready for values in (4);
-create index ready_line on jobqueue.ready (queue, priority desc, place);
-create index ready_group on jobqueue.ready_3 (queue, group_name, priority, place);
+create index ready_0_line on jobqueue.ready_0 (queue, priority desc, place);
+create index ready_1_line on jobqueue.ready_1 (queue, priority desc, place);
+create index ready_2_line on jobqueue.ready_2 (queue, priority desc, place);
+create index ready_4_line on jobqueue.ready_4 (queue, priority desc, place);
+create index ready_3_line on jobqueue.ready_3 (group_name, queue, priority, place);
 create index ready_seq on jobqueue.ready (queue, seq);
 comment on column jobqueue.ready.place is 'Order within the priority; negative for what was released or recovered';
 

@@ -215,18 +215,33 @@ declare
 begin
     return query
     with recursive line as (
-        (select r.priority, r.id from jobqueue.ready r where r.queue = v_q order by r.priority desc, r.place limit 1)
+        (
+            select r.priority, r.id from jobqueue.ready r where r.queue = v_q and r.slot <> 3
+            order by r.priority desc, r.place limit 1
+        )
         union all
         select n.priority, n.id from line l cross join lateral (
             select r.priority, r.id from jobqueue.ready r
-            where r.queue = v_q and r.priority < l.priority order by r.priority desc, r.place limit 1
+            where r.queue = v_q and r.slot <> 3 and r.priority < l.priority order by r.priority desc, r.place limit 1
         ) n
+    ),
+    front as (
+        select l.id from line l
+        union all
+        select r.id from (
+            select distinct on (g.priority) g.group_name, g.priority from jobqueue.line g where g.queue = v_q
+            order by g.priority, g.turn
+        ) g
+        cross join lateral (
+            select r.id from jobqueue.ready_3 r
+            where r.group_name = g.group_name and r.queue = v_q and r.priority = g.priority order by r.place limit 1
+        ) r
     )
     select
         w.scheduled, (select count(*) from jobqueue.ready r where r.queue = v_q),
         (select count(*) from jobqueue.lease l where l.queue = v_q), w.failing,
         e.completed, e.failed, e.cancelled,
-        (select min(j.created) from line l join jobqueue.job j on j.queue = v_q and j.id = l.id)
+        (select min(j.created) from front f join jobqueue.job j on j.queue = v_q and j.id = f.id)
     from (
         select count(*) filter (where d.attempts = 0) as scheduled, count(*) filter (where d.attempts > 0) as failing
         from jobqueue.due d where d.queue = v_q
@@ -260,7 +275,7 @@ begin
             v_opens := jobqueue.opens_in(v_q, v_now, v_limits);
         end if;
     else
-        perform 1 from jobqueue.ready r where r.queue = v_q order by r.priority desc, r.place limit 1;
+        perform 1 from jobqueue.ready r where r.queue = v_q and r.slot < 3 order by r.priority desc, r.place limit 1;
         if found then
             v_opens := 0;
         end if;

@@ -144,7 +144,7 @@ begin
         select 1 from jobqueue.lease l where l.queue = v_q and l.token = p_token
     ) then
         if v_limited and settled <> '' then
-            perform jobqueue.wake_for_room(v_q, p_queue, v_now, v_limits);
+            perform jobqueue.wake_for_room(v_q, p_queue, v_now, v_limits, p_worker);
         end if;
         reached := null;  -- what the first call has seen is not known
         return next;
@@ -185,7 +185,7 @@ begin
             reached := null;
             return next;
             return query select * from jobqueue.note_starts(
-                v_q, p_queue, v_now, v_limits, v_wanted, 0, v_held, false, settled <> ''
+                v_q, p_queue, p_worker, v_now, v_limits, v_wanted, 0, v_held, false, settled <> ''
             );
             return;
         end if;
@@ -235,7 +235,7 @@ begin
     if v_at is null then
         if v_limited then
             return query select * from jobqueue.note_starts(
-                v_q, p_queue, v_now, v_limits, v_wanted, 0, v_held, false, settled <> ''
+                v_q, p_queue, p_worker, v_now, v_limits, v_wanted, 0, v_held, false, settled <> ''
             );
         end if;
         return;
@@ -287,7 +287,7 @@ begin
         end if;
         if v_limited then
             return query select * from jobqueue.note_starts(
-                v_q, p_queue, v_now, v_limits, v_wanted, v_taken, v_held, v_taken < cardinality(v_at), settled <> ''
+                v_q, p_queue, p_worker, v_now, v_limits, v_wanted, v_taken, v_held, v_taken < cardinality(v_at), settled <> ''
             );
         end if;
         return;
@@ -349,7 +349,7 @@ begin
     and exists (select 1 from jobqueue.lease l where l.seq = x.seq);
     if v_limited then
         return query select * from jobqueue.note_starts(
-            v_q, p_queue, v_now, v_limits, v_wanted, v_taken, v_held, v_taken < cardinality(v_at), settled <> ''
+            v_q, p_queue, p_worker, v_now, v_limits, v_wanted, v_taken, v_held, v_taken < cardinality(v_at), settled <> ''
         );
     end if;
 end $$;

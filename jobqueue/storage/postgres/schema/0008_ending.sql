@@ -195,7 +195,7 @@ begin
         if 2 = any(v_states) then
             perform jobqueue.wake(p_queue);
         elsif v_limits.limited then
-            perform jobqueue.wake_for_room(v_q, p_queue, v_now, v_limits);
+            perform jobqueue.wake_for_room(v_q, p_queue, v_now, v_limits, '');
         end if;
         return query
         select t.id, t.state, t.attempts, t.stalls, t.worker, false

@@ -27,15 +27,7 @@ begin
     );
     -- No claim is under way now, nor begins before the end.
     v_limits := jobqueue.lock_turns(v_q);
-    if v_limits.limited then
-        update jobqueue.lease l set counted = true where l.queue = v_q and not l.counted;
-        update jobqueue.pace p set tat = v_now * 1000 + case p.group_name when '' then v_limits.tolerance + v_limits.pause
-            else v_limits.group_tolerance + v_limits.group_pause end
-        where p.queue = v_q and p.tat > v_now * 1000 + case p.group_name when '' then v_limits.tolerance + v_limits.pause
-            else v_limits.group_tolerance + v_limits.group_pause end;
-    end if;
-    -- Who may start is found out anew.
-    update jobqueue.line l set opens = null where l.queue = v_q and l.opens is not null;
+    perform jobqueue.follow_rules(v_q, v_now, v_limits);
     return true;
 end $$;
 

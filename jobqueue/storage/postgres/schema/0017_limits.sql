@@ -146,17 +146,40 @@ end $$;
 
 -- The number of a rate; 0 before its first start.
 create function jobqueue.tat_of(p_q int, p_group text) returns bigint
-language sql volatile
+language plpgsql volatile
 as $$
-    select coalesce((select p.tat from jobqueue.pace p where p.group_name = p_group and p.queue = p_q), 0)
-$$;
+begin
+    return coalesce((select p.tat from jobqueue.pace p where p.group_name = p_group and p.queue = p_q), 0);
+end $$;
 
 create function jobqueue.set_tat(p_q int, p_group text, p_tat bigint) returns void
-language sql volatile
+language plpgsql volatile
 as $$
+begin
     insert into jobqueue.pace as p (queue, tat, group_name) values (p_q, p_tat, p_group)
-    on conflict (group_name, queue) do update set tat = excluded.tat
-$$;
+    on conflict (group_name, queue) do update set tat = excluded.tat;
+end $$;
+
+-- Has what is stored fit limits that were set just now, under lock_turns.
+create function jobqueue.follow_rules(p_q int, p_now bigint, p_limits jobqueue.limits) returns void
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+    v_latest bigint := p_now * 1000 + p_limits.tolerance + p_limits.pause;
+    v_latest_of_groups bigint := p_now * 1000 + p_limits.group_tolerance + p_limits.group_pause;
+begin
+    if p_limits.limited then
+        update jobqueue.lease l set counted = true where l.queue = p_q and not l.counted;
+        -- None is later than these limits could have come to: a faster rate is not waited for.
+        update jobqueue.pace p set tat = case p.group_name when '' then v_latest else v_latest_of_groups end
+        where p.queue = p_q and p.tat > least(v_latest, v_latest_of_groups)
+        and p.tat > case p.group_name when '' then v_latest else v_latest_of_groups end;
+    end if;
+    -- Which groups may not start jobs is found out anew.
+    perform jobqueue.reopen(p_q, 0, 9007199254740992);
+end $$;
 
 -- Milliseconds until a ready job may start, 0: now. Null: there is none, or none may before a run ends.
 create function jobqueue.opens_in(p_q int, p_now bigint, p_limits jobqueue.limits) returns bigint
@@ -192,12 +215,15 @@ begin
     return case when v_at is not null then greatest(0, v_at - p_now) end;
 end $$;
 
--- Tells others that runs have ended, if ready jobs may start in their place.
-create function jobqueue.wake_for_room(p_q int, p_queue text, p_now bigint, p_limits jobqueue.limits) returns void
+-- Tells others that runs have ended, if there are any and ready jobs may start in their place.
+create function jobqueue.wake_for_room(
+    p_q int, p_queue text, p_now bigint, p_limits jobqueue.limits, p_worker text
+) returns void
 language plpgsql volatile
 as $$
 begin
     if (p_limits.running is not null or p_limits.group_running is not null)
+        and exists (select 1 from jobqueue.worker w where w.queue = p_q and w.name <> p_worker)
         and jobqueue.opens_in(p_q, p_now, p_limits) = 0
     then
         perform jobqueue.wake(p_queue);

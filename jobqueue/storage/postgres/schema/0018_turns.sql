@@ -95,18 +95,40 @@ begin
     ) t
     cross join lateral (
         select l.ctid as at from jobqueue.line l
-        where l.group_name = t.group_name and l.queue = p_q and l.priority = t.priority and not exists (
-            select 1 from jobqueue.ready_3 r
-            where r.queue = p_q and r.group_name = t.group_name and r.priority = t.priority
-        )
+        where l.group_name = t.group_name and l.queue = p_q and l.priority = t.priority and (
+            select count(*) from (
+                select 1 from jobqueue.ready_3 r
+                where r.group_name = l.group_name and r.queue = p_q and r.priority = l.priority
+                order by r.place limit 1
+            ) r
+        ) = 0
         offset 0 for update skip locked
     ) f;
     if v_at is not null then
         -- Looked at once more: whoever had it locked may have put a job into it.
-        delete from jobqueue.line l where l.ctid = any(v_at) and not exists (
-            select 1 from jobqueue.ready_3 r
-            where r.queue = p_q and r.group_name = l.group_name and r.priority = l.priority
-        );
+        delete from jobqueue.line l where l.ctid = any(v_at) and (
+            select count(*) from (
+                select 1 from jobqueue.ready_3 r
+                where r.group_name = l.group_name and r.queue = p_q and r.priority = l.priority
+                order by r.place limit 1
+            ) r
+        ) = 0;
+    end if;
+end $$;
+
+-- Has lines take part again that wait for an instant between two.
+create function jobqueue.reopen(p_q int, p_from bigint, p_to bigint) returns void
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+    v_at tid[] := array(
+        select l.ctid from jobqueue.line l where l.queue = p_q and l.opens between p_from and p_to order by l.opens
+    );
+begin
+    if v_at <> '{}' then
+        update jobqueue.line l set opens = null where l.ctid = any(v_at);
     end if;
 end $$;
 
@@ -120,7 +142,9 @@ set enable_mergejoin = off
 set enable_hashjoin = off
 as $$
 begin
-    if p_limits.grouped and p_limits.group_running is not null then
+    if p_limits.grouped and p_limits.group_running is not null and exists (
+        select 1 from jobqueue.line l where l.queue = p_q and l.opens = 9007199254740992
+    ) then
         update jobqueue.line l set opens = null
         where l.queue = p_q and l.opens = 9007199254740992 and l.group_name = any(array(
             select distinct h.group_name from jobqueue.lease h where h.fence = any(p_fences) and h.group_name <> ''
@@ -161,11 +185,11 @@ begin
 end $$;
 
 -- Jobs in the order of their turns, with what take_turns needs to know. Of each job: where it is; its line, by twice its
--- number, or an odd number if it has no group; the round of turns; of its line the jobs of the first round and of each
--- further one, and how many were looked at. Of each line: its group, and where its row is.
+-- number, or an odd number if it has no group; the round of turns; of its line where the row is, the jobs of the first round
+-- and of each further one, and how many were looked at. ``contested``: how many without a group start while another could.
 create type jobqueue.turns as (
-    priority int, at tid[], jobs jobqueue.ready[], lines int[], rounds int[], firsts int[], weights int[], known int[],
-    again bigint[], groups text[], rows tid[], contested int
+    priority int, at tid[], jobs jobqueue.ready[], lines int[], rounds int[], rows tid[], firsts int[], weights int[],
+    known int[], again bigint[], contested int
 );
 
 -- How many jobs of a group may start now, and if none: when its rate opens, or 2^53 for when a run ends.
@@ -178,10 +202,15 @@ declare
     v_held bigint := case when p_limits.group_running is null then 0 else jobqueue.held(p_q, p_group) end;
     v_tat bigint := case when p_limits.group_pause is null then 0 else jobqueue.tat_of(p_q, p_group) end;
     v_granted bigint;
+    v_after bigint;
 begin
-    select a.granted, a.tat into v_granted, v_tat from jobqueue.admit(
+    select a.granted, a.tat into v_granted, v_after from jobqueue.admit(
         p_limits.group_running, p_limits.group_pause, p_limits.group_tolerance, v_held, v_tat, p_now, p_want
     ) a;
+    if v_after < v_tat then  -- the clock was set back
+        perform jobqueue.set_tat(p_q, p_group, v_after);
+        v_tat := v_after;
+    end if;
     return array[v_granted, case when v_granted = 0 then coalesce(jobqueue.opens_at(
         p_limits.group_running, p_limits.group_pause, p_limits.group_tolerance, v_held, v_tat
     ), 9007199254740992) end];
@@ -189,10 +218,13 @@ end $$;
 
 -- Whether the time of a job to start is over; only asked where there are such jobs.
 create function jobqueue.is_late(p_q int, p_seq bigint, p_now bigint) returns boolean
-language sql volatile
+language plpgsql volatile
 as $$
-    select exists (select 1 from jobqueue.detail x where x.queue = p_q and x.seq = p_seq and x.start_before <= p_now)
-$$;
+begin
+    return exists (
+        select 1 from jobqueue.detail x where x.queue = p_q and x.seq = p_seq and x.start_before <= p_now
+    );
+end $$;
 
 -- Chooses the next jobs of a queue with groups, up to ``p_room``, all of one priority; null: none may start. Groups that may
 -- not start any leave the ring. ``p_without``: groups to pass over; '' for the jobs without one.
@@ -206,10 +238,11 @@ set enable_mergejoin = off
 as $$
 declare
     v_turns jobqueue.turns;
-    v_by_group boolean := p_limits.group_running is not null or p_limits.group_pause is not null;
     v_ring int;
     v_plain int;
     v_turn bigint;
+    v_groups text[];
+    v_rows tid[];
     v_lefts int[];
     v_hints int[];
     v_granted bigint[];
@@ -220,6 +253,7 @@ declare
     v_before int;
     v_each int;
     v_found int[];
+    v_simple boolean;
     v_end int[];
 begin
     loop
@@ -239,10 +273,11 @@ begin
         if v_ring is null or v_plain > v_ring then
             -- Nobody else may start a job of this priority.
             select
-                array_agg(x.at), array_agg(x.job), array_agg(1), array_agg(0), array_agg(1), array_agg(1), array_agg(0),
+                array_agg(x.at), array_agg(x.job), array_agg(1), array_agg(0), array_agg(null::tid), array_agg(1),
+                array_agg(1), array_agg(0),
                 array_agg((x.job).seq) filter (where (x.job).fence > 0)
-            into v_turns.at, v_turns.jobs, v_turns.lines, v_turns.rounds, v_turns.firsts, v_turns.weights, v_turns.known,
-                v_turns.again
+            into v_turns.at, v_turns.jobs, v_turns.lines, v_turns.rounds, v_turns.rows, v_turns.firsts, v_turns.weights,
+                v_turns.known, v_turns.again
             from (
                 select r.ctid as at, r as job from jobqueue.ready r
                 where r.queue = p_q and r.priority = v_plain and r.slot < 3
@@ -268,12 +303,25 @@ begin
             array_agg(g.granted order by g.turn) filter (where g.granted > 0),
             array_agg(g.group_name) filter (where g.granted = 0), array_agg(g.opens) filter (where g.granted = 0),
             count(*) = p_room, max(g.turn), count(*) filter (where g.granted > 0 and g.turn < v_turn)
-        into v_turns.groups, v_turns.rows, v_lefts, v_hints, v_granted, v_parked, v_opens, v_capped, v_last, v_before
+        into v_groups, v_rows, v_lefts, v_hints, v_granted, v_parked, v_opens, v_capped, v_last, v_before
         from (
-            select l.*, coalesce(l.may[1], p_room) as granted, l.may[2] as opens from (
+            select
+                l.*, case
+                    when p_limits.group_pause is not null then l.may[1]
+                    when p_limits.group_running is not null then greatest(0, least(p_room, p_limits.group_running - l.held))
+                    else p_room
+                end as granted,
+                coalesce(l.may[2], 9007199254740992) as opens
+            from (
                 select
                     l.ctid as at, l.group_name, l.turn, l.left_over, l.weight,
-                    case when v_by_group then jobqueue.group_opens(p_q, l.group_name, p_now, p_limits, p_room) end as may
+                    case when p_limits.group_pause is not null then
+                        jobqueue.group_opens(p_q, l.group_name, p_now, p_limits, p_room)
+                    end as may,
+                    case when p_limits.group_pause is null and p_limits.group_running is not null then (
+                        select count(*) from jobqueue.lease h
+                        where h.counted and h.queue = p_q and h.group_name = l.group_name
+                    ) end as held
                 from jobqueue.line l
                 where l.queue = p_q and l.priority = v_ring and l.opens is null and l.group_name <> all(p_without)
                 order by l.turn limit p_room offset 0
@@ -286,21 +334,51 @@ begin
         if v_capped and v_turn > v_last then
             v_turn := null;  -- others come before
         end if;
-        if v_turns.groups is null then
+        if v_groups is null then
             -- Who is left has no group, or comes later.
             continue when v_turn is null or not v_capped;
-            v_turns.groups := '{}';
+            v_groups := '{}';
         end if;
-        v_each := cardinality(v_turns.groups) + case when v_turn is null then 0 else 1 end;
-        v_each := case when v_each >= p_room then 1 else (p_room + v_each - 1) / v_each + 1 end;
-        with fetched as materialized (
-            select t.n, f.k, f.at, f.job, t.left_over, t.granted, t.most
+        v_found := null;
+        if v_turn is null and cardinality(v_groups) = p_room and 1 = all(v_hints) then
+            -- One job of each, as in most queues with many groups.
+            select
+                array_agg(f.at), array_agg(f.job), array_agg(f.n), array_agg(0), array_agg(f.line), array_agg(1),
+                array_agg(f.weight), array_agg(case when f.more then 2 else 1 end),
+                array_agg((f.job).seq) filter (where (f.job).fence > 0), 0, array_agg(f.n), bool_and(f.weight = 1)
+            into v_turns.at, v_turns.jobs, v_turns.lines, v_turns.rounds, v_turns.rows, v_turns.firsts, v_turns.weights,
+                v_turns.known, v_turns.again, v_turns.contested, v_found, v_simple
             from (
                 select
-                    2 * g.n::int as n, g.group_name, g.left_over, g.granted::int as granted,
+                    2 * g.n::int as n, g.line, f.at, f.job, f.weight, (
+                        select true from jobqueue.ready_3 r
+                        where r.group_name = g.group_name and r.queue = p_q and r.priority = v_ring and r.place > f.place
+                        order by r.place limit 1
+                    ) as more
+                from unnest(v_groups, v_rows) with ordinality g(group_name, line, n)
+                cross join lateral (
+                    select r.ctid as at, r::jobqueue.ready as job, r.weight::int as weight, r.place
+                    from jobqueue.ready_3 r
+                    where r.queue = p_q and r.group_name = g.group_name and r.priority = v_ring
+                    and not (p_timed and jobqueue.is_late(p_q, r.seq, p_now))
+                    order by r.place limit 1 for no key update skip locked
+                ) f
+                order by g.n
+            ) f;
+            if v_simple and cardinality(v_found) = p_room then
+                return v_turns;
+            end if;
+        end if;
+        v_each := cardinality(v_groups) + case when v_turn is null then 0 else 1 end;
+        v_each := case when v_each >= p_room then 1 else (p_room + v_each - 1) / v_each + 1 end;
+        with fetched as materialized (
+            select t.n, f.k, f.at, f.job, t.line, t.left_over, t.granted, t.most
+            from (
+                select
+                    2 * g.n::int as n, g.group_name, g.line, g.left_over, g.granted::int as granted,
                     least(g.granted, greatest(v_each, g.left_over, g.weight))::int as most
-                from unnest(v_turns.groups, v_lefts, v_hints, v_granted) with ordinality
-                    g(group_name, left_over, weight, granted, n)
+                from unnest(v_groups, v_rows, v_lefts, v_hints, v_granted) with ordinality
+                    g(group_name, line, left_over, weight, granted, n)
             ) t
             cross join lateral (
                 select x.at, x.job, row_number() over (order by (x.job).place)::int as k from (
@@ -311,7 +389,7 @@ begin
                 ) x
             ) f
             union all
-            select 2 * v_before + 1, x.k, x.at, x.job, 1, p_room + 1, v_each
+            select 2 * v_before + 1, x.k, x.at, x.job, null, 1, p_room + 1, v_each
             from (
                 select x.at, x.job, row_number() over (order by (x.job).place)::int as k from (
                     select r.ctid as at, r as job from jobqueue.ready r
@@ -355,7 +433,7 @@ begin
             order by p.round, p.n, p.k limit p_room
         )
         select
-            array_agg(c.at), array_agg(c.job), array_agg(c.n), array_agg(c.round), array_agg(c.first),
+            array_agg(c.at), array_agg(c.job), array_agg(c.n), array_agg(c.round), array_agg(c.line), array_agg(c.first),
             array_agg(c.weight), array_agg(c.known), array_agg((c.job).seq) filter (where (c.job).fence > 0),
             (select array_agg(distinct p.n) from placed p),
             -- The last place at which a job of a group could start.
@@ -363,8 +441,8 @@ begin
                 select array[p.round, p.n] from placed p where p.n % 2 = 0 and (p.k <= p.most or p.most < p.granted)
                 order by p.round desc, p.n desc limit 1
             )
-        into v_turns.at, v_turns.jobs, v_turns.lines, v_turns.rounds, v_turns.firsts, v_turns.weights, v_turns.known,
-            v_turns.again, v_found, v_end
+        into v_turns.at, v_turns.jobs, v_turns.lines, v_turns.rounds, v_turns.rows, v_turns.firsts, v_turns.weights,
+            v_turns.known, v_turns.again, v_found, v_end
         from (select * from chosen c order by c.round, c.n, c.k) c;
         -- How many of the jobs without a group start while another one could.
         v_turns.contested := (
@@ -373,7 +451,7 @@ begin
         );
         -- A line whose jobs are gone, or all in somebody else's hand.
         v_parked := array(
-            select t.group_name from unnest(v_turns.groups) with ordinality t(group_name, n)
+            select t.group_name from unnest(v_groups) with ordinality t(group_name, n)
             where v_found is null or 2 * t.n <> all(v_found)
         );
         if v_parked <> '{}' then
@@ -399,16 +477,19 @@ set enable_bitmapscan = off
 set enable_mergejoin = off
 as $$
 declare
+    v_groups text[] := array(select j.group_name from unnest(p_turns.jobs) j);
     v_ended text[];
     v_plain_turn bigint;
     v_group record;
 begin
     with took as (
         select
-            t.n, count(*)::int as jobs, max(t.first) as first, max(t.weight) as weight, max(t.known) as known
+            t.n, count(*)::int as jobs, max(t.at) as at, max(t.group_name) as group_name, max(t.first) as first,
+            max(t.weight) as weight, max(t.known) as known
         from unnest(
-            p_turns.lines[1:p_taken], p_turns.firsts[1:p_taken], p_turns.weights[1:p_taken], p_turns.known[1:p_taken]
-        ) t(n, first, weight, known)
+            p_turns.lines[1:p_taken], p_turns.rows[1:p_taken], p_turns.firsts[1:p_taken], p_turns.weights[1:p_taken],
+            p_turns.known[1:p_taken], v_groups[1:p_taken]
+        ) t(n, at, first, weight, known, group_name)
         group by t.n
     ),
     -- In which round each has taken its last turn.
@@ -422,8 +503,7 @@ begin
     -- Then it went behind all others.
     moved as materialized (
         select
-            r.n, r.jobs = r.known and r.n % 2 = 0 as ended, p_turns.groups[r.n / 2] as group_name,
-            p_turns.rows[r.n / 2] as at, r.weight,
+            r.n, r.jobs = r.known and r.n % 2 = 0 as ended, r.group_name, r.at, r.weight,
             case
                 when r.jobs < r.first then r.first - r.jobs
                 when (r.jobs - r.first) % r.weight > 0 then r.weight - (r.jobs - r.first) % r.weight
@@ -452,8 +532,7 @@ begin
     end if;
     if p_limits.group_pause is not null then
         for v_group in
-            select p_turns.groups[t.n / 2] as name, count(*) as jobs
-            from unnest(p_turns.lines[1:p_taken]) t(n) where t.n % 2 = 0 group by 1
+            select t.name, count(*) as jobs from unnest(v_groups[1:p_taken]) t(name) where t.name <> '' group by t.name
         loop
             perform jobqueue.set_tat(p_q, v_group.name, (jobqueue.admit(
                 null, p_limits.group_pause, p_limits.group_tolerance, 0, jobqueue.tat_of(p_q, v_group.name), p_now,
@@ -466,8 +545,8 @@ end $$;
 -- What follows the jobs that a claim hands out in a queue with limits or groups: one row, as `exchange` says. ``p_held``:
 -- leases before.
 create function jobqueue.note_starts(
-    p_q int, p_queue text, p_now bigint, p_limits jobqueue.limits, p_wanted int, p_taken int, p_held bigint, p_cut boolean,
-    p_settled boolean
+    p_q int, p_queue text, p_worker text, p_now bigint, p_limits jobqueue.limits, p_wanted int, p_taken int, p_held bigint,
+    p_cut boolean, p_settled boolean
 ) returns table (
     settled text, next_due bigint, more boolean, id text, payload bytea, fence bigint, attempts int, max_attempts int,
     ttl bigint, created bigint, headers bytea, task text, group_name text, seq bigint, due bigint, saved bytea,
@@ -477,17 +556,24 @@ create function jobqueue.note_starts(
 language plpgsql volatile
 as $$
 #variable_conflict use_column
+declare
+    v_tat bigint;
+    v_after bigint;
 begin
-    if p_limits.pause is not null and p_taken > 0 then
-        perform jobqueue.set_tat(p_q, '', (jobqueue.admit(
-            p_limits.running, p_limits.pause, p_limits.tolerance, p_held, jobqueue.tat_of(p_q, ''), p_now, p_taken
-        )).tat);
+    if p_limits.pause is not null then
+        v_tat := jobqueue.tat_of(p_q, '');
+        v_after := (jobqueue.admit(
+            p_limits.running, p_limits.pause, p_limits.tolerance, p_held, v_tat, p_now, p_taken
+        )).tat;
+        if v_after <> v_tat then  -- without a start: the clock was set back
+            perform jobqueue.set_tat(p_q, '', v_after);
+        end if;
     end if;
     more := p_cut;
     if p_taken < p_wanted and not p_cut then
         next_due := nullif(jobqueue.opens_in(p_q, p_now, p_limits), 0);
     elsif p_settled then
-        perform jobqueue.wake_for_room(p_q, p_queue, p_now, p_limits);
+        perform jobqueue.wake_for_room(p_q, p_queue, p_now, p_limits, p_worker);
     end if;
     return next;
 end $$;
@@ -522,11 +608,11 @@ begin
     if v_room > 0 then
         perform jobqueue.file_arrivals(p_q);
         -- Whose rate has opened since; and after the clock was set back, who cannot have to wait for so long.
-        update jobqueue.line l set opens = null where l.queue = p_q and l.opens <= p_now;
         if p_limits.group_pause is not null then
-            update jobqueue.line l set opens = null
-            where l.queue = p_q and l.opens > p_now + (p_limits.group_tolerance + p_limits.group_pause) / 1000 + 1
-            and l.opens < 9007199254740992;
+            perform jobqueue.reopen(p_q, 0, p_now);
+            perform jobqueue.reopen(
+                p_q, p_now + (p_limits.group_tolerance + p_limits.group_pause) / 1000 + 2, 9007199254740991
+            );
         end if;
     end if;
     -- The jobs of one priority at a time, or fewer: up to where it is known who comes next.
@@ -605,7 +691,7 @@ begin
         v_cut := v_count < cardinality(v_turns.at);
     end loop;
     return query select * from jobqueue.note_starts(
-        p_q, p_queue, p_now, p_limits, p_limit, v_taken, v_held, v_cut, p_settled
+        p_q, p_queue, p_worker, p_now, p_limits, p_limit, v_taken, v_held, v_cut, p_settled
     );
 end $$;
 
