@@ -80,7 +80,8 @@ from jobqueue.storage.urls import open_storage
 from jobqueue.storage.values import CancelStatus, Conflict, Reuse, UpdateTtlStatus
 from jobqueue.sync import SyncJobs, SyncQueue
 from jobqueue.tasks.depends import Depends
-from jobqueue.worker.execution import AfterExecution, Handler, Hook, RunNext
+from jobqueue.worker.after_execution import AfterExecution, Hook
+from jobqueue.worker.execution import Handler, RunNext
 from jobqueue.worker.job import Job, current_job
 from jobqueue.worker.once import Processed
 

@@ -78,7 +78,8 @@ def test_the_defaults_of_a_queue_are_those_that_are_promised() -> None:
         "after_execution": None, "tracebacks": False,
     }  # fmt: skip
     assert {name: defaults[name] for name in promised} == promised
-    assert repr(Queue("memory://")._backoff) == "Backoff.exponential(1.0, factor=2.0, max=30.0, jitter=0.1)"
+    backoff = Queue("memory://")._options.backoff
+    assert repr(backoff) == "Backoff.exponential(1.0, factor=2.0, max=30.0, jitter=0.1)"
     election = jobqueue.LeaderElection()
     assert (election.lock_ttl, election.renewal_interval, election.acquire_retry_interval) == (30, 10, 5)
 

@@ -114,11 +114,14 @@ class Asking(Service[QueueSession], Generic[R]):
         return await session.read(check_id(id))
 
     def _enqueued(self, new: NewJob, inserted: Inserted) -> EnqueueResult[R]:
-        if inserted.status is _CREATED:
-            if JobEnqueued in self._emitter.heard:
-                self._emitter.emit(JobEnqueued(new.id, self.name, new.task, new.priority))
-            return make_tuple(self._answer, (new.id, _QUEUED, inserted.state, None, inserted.seq))
-        self._refuse_full(inserted)
+        status, seq, state, _, _ = inserted
+        if status is not _CREATED or JobEnqueued in self._emitter.heard:
+            self._tell_of(new, inserted)
+        if status is _CREATED:
+            return make_tuple(self._answer, (new.id, _QUEUED, state, None, seq))
+        return self._found(new, inserted)
+
+    def _found(self, new: NewJob, inserted: Inserted) -> EnqueueResult[R]:
         if inserted.status is InsertStatus.REPLACED:
             return self._answer(new.id, EnqueueStatus.REPLACED, inserted.state, None, inserted.seq)
         status, result = EnqueueStatus.DUPLICATE, None
@@ -127,8 +130,12 @@ class Asking(Service[QueueSession], Generic[R]):
             result = self._result(inserted.data or b"", f"the result of job {new.id!r}", new.task)
         return self._answer(new.id, status, inserted.state, result, inserted.seq)
 
-    def _refuse_full(self, inserted: Inserted) -> None:
-        if inserted.status is InsertStatus.FULL:
+    def _tell_of(self, new: NewJob, inserted: Inserted) -> None:
+        """Emit the event of a job that was created. Raises `QueueFullError`."""
+        if inserted.status is _CREATED:
+            if JobEnqueued in self._emitter.heard:
+                self._emitter.emit(JobEnqueued(new.id, self.name, new.task, new.priority))
+        elif inserted.status is InsertStatus.FULL:
             raise QueueFullError(
                 f"queue {self.name!r} holds its max_length of {self._max_length} waiting jobs: "
                 "try again later, or add workers"
@@ -186,10 +193,11 @@ class Asking(Service[QueueSession], Generic[R]):
         return job_status(record, *values)
 
     def _outcome(self, id: str, ended: Reply | Inserted, task: str = "") -> R:
-        if ended.state is _COMPLETED and ended.data is not None:
-            result: R = self._result(ended.data, "the result", task)
-            return result
-        raise ended_error(id, ended.state, ended.data, ended.attempts)
+        data = ended.data
+        if ended.state is _COMPLETED and data is not None:
+            result: R = load(self._result_serde, data, "the result")
+            return self._typed(task, result) if task else result
+        raise ended_error(id, ended.state, data, ended.attempts)
 
     def _result(self, data: bytes, what: str, task: str) -> Any:
         value = load(self._result_serde, data, what)

@@ -61,8 +61,7 @@ class JobBuilder:
         group: str = "",
         conflict: Conflict | str = Conflict.JOIN,
         expires: float | None = None,
-        *,
-        wait: bool = False,
+        wait: bool = False,  # noqa: FBT001, FBT002 - by its name it would take 2 % of an enqueue
     ) -> NewJob:
         """Build the job of one `enqueue`. Raises `InvalidArgumentError` or `SerializationError`."""
         try:
@@ -118,7 +117,7 @@ class JobBuilder:
             new = self.build(
                 request.id, request.payload, request.max_attempts, request.result_ttl,
                 request.delay, request.run_at, request.priority, request.reuse, request.group,
-                request.conflict, request.expires, wait=wait,
+                request.conflict, request.expires, wait,
             )  # fmt: skip
             if request.on_full is not OnFull.RAISE:
                 check_on_full(request.on_full)

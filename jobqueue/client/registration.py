@@ -11,11 +11,10 @@ from jobqueue.client.session import QueueSession
 from jobqueue.errors import InvalidArgumentError, JobQueueError
 from jobqueue.events import Listener, QueueEvent, QueueEventName
 from jobqueue.middleware import Chain, extended
-from jobqueue.model.backoff import Backoff
 from jobqueue.model.checks import check_names
 from jobqueue.model.generics import P, R
 from jobqueue.runtime.identity import Identity
-from jobqueue.worker.execution import AroundRun, Execution, Handler, Hook, Routine, is_async
+from jobqueue.worker.execution import AroundRun, Execution, Handler, Routine, is_async
 from jobqueue.worker.job import Job
 from jobqueue.worker.options import WorkerOptions
 
@@ -31,13 +30,9 @@ class Registration(Asking[R], Generic[P, R]):
 
     _identity: Identity
     _options: WorkerOptions
-    _backoff: Backoff
-    _hook: Hook | None
-    _tracebacks: bool
     _handler: Handler[P, R] | None = None
     _threaded = False
     _tasks: Mapping[str, Routine]
-    _handler_patience: float
     _produces_only = False
     _only: frozenset[str] | None = None
     """The tasks that are served, if all other jobs are left to other workers."""
@@ -177,14 +172,14 @@ class Registration(Asking[R], Generic[P, R]):
             handler=self._handler if self._only is None else None,
             tasks=self._served(),
             only=self._only,
-            handler_patience=self._handler_patience,
+            handler_patience=self._options.handler_patience,
             payload_serde=self._builder.serde,
             result_serde=self._result_serde,
             max_bytes=self._builder.max_bytes,
-            backoff=self._backoff,
+            backoff=self._options.backoff,
             uniform=self._storage.clock.uniform,
-            hook=self._hook,
-            tracebacks=self._tracebacks,
+            hook=self._options.hook,
+            tracebacks=self._options.tracebacks,
             on_progress=session.report_progress,
             on_saved=session.save,
             begin=session.begin,

@@ -8,7 +8,6 @@ waiter; it is kept until the incarnation is known.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Any
 
 from jobqueue.errors import (
@@ -22,54 +21,61 @@ from jobqueue.storage.values import Record, Reply
 __all__ = ["TimeIsUpError", "Waiter"]
 
 
-# Slots: to read a default that stands in the class takes ten times as long, and a call reads six.
-@dataclass(slots=True, eq=False)
 class Waiter:
     """One call that waits for one job."""
 
+    # Slots: to read a default that stands in the class takes ten times as long, and a call reads six. One
+    # is made for every call, so it sets no more than is read before others have set it.
+    __slots__ = (
+        "_heard", "cancels", "due", "future", "held", "id", "lane", "late", "newer", "older", "seq", "task",
+    )  # fmt: skip
+
     id: str
     future: asyncio.Future[Reply]
-    seq: int = 0
-    """The incarnation of the job, once it is known. It never changes then."""
-    due: float = 0.0
-    lane: Lane | None = None
-    older: Waiter | None = None
+    seq: int
+    """The incarnation of the job, once it is known, else 0. It never changes then."""
+    due: float
+    """Set by `Timers`, with `lane`."""
+    lane: Lane | None
+    older: Waiter | None
     """The previous waiter for the same id (a linked list, usually of one); set by `Waiters`."""
-    newer: Waiter | None = None
-    task: asyncio.Task[Any] | None = None
+    newer: Waiter | None
+    task: asyncio.Task[Any] | None
     """The task that makes the call, if the store may be silent; set by `Waiters`."""
-    cancels: int = 0
-    """Cancellations of the task before the call; set by `Waiters`."""
-    held: bool = False
+    cancels: int
+    """Cancellations of the task before the call; set with it."""
+    held: bool
     """True while the call awaits something else than the outcome, even if the incarnation is known."""
-    late: bool = False
+    late: bool
     """True if the timeout passed while nobody looked at the future, so that the task was cancelled."""
-    _early: dict[int, Reply] | None = None
-    """Replies that came before the incarnation was known, by incarnation."""
-    _told: Reply | None = None
-    """A reply that says that the job ended, without the result or error."""
+    _heard: dict[int, Reply] | None
+    """Replies by incarnation: those that came before it was known, and those without the outcome."""
+
+    def __init__(self, id: str, future: asyncio.Future[Reply]) -> None:
+        self.id = id
+        self.future = future
+        self.seq = 0
+        self.older = self.newer = self.task = self._heard = None
+        self.held = self.late = False
 
     def bind(self, seq: int) -> bool:
         """Set the incarnation to wait for, once the store has named it; returns as `hear` does."""
         self.seq = seq
-        if self._early is None:
+        if self._heard is None:
             return False
-        heard = [self.hear(reply) for reply in self._early.values()]  # in whatever order they came
+        heard = [self.hear(reply) for reply in self._heard.values()]  # in whatever order they came
         return any(heard)
 
     def hear(self, reply: Reply) -> bool:
         """Receive a reply; return whether the store has to be read for the outcome."""
-        if not self.seq:
-            self._early = self._early or {}
-            self._early[reply.seq] = reply
-            return False
-        if reply.seq != self.seq:
+        if self.seq and reply.seq != self.seq:
             return reply.seq > self.seq  # another job has the id: this one has ended unheard
-        if reply.data is not None or reply.state is JobState.CANCELLED:
+        if self.seq and (reply.data is not None or reply.state is JobState.CANCELLED):
             self.end(reply)
             return False
-        self._told = reply
-        return True
+        self._heard = self._heard or {}
+        self._heard[reply.seq] = reply
+        return bool(self.seq)
 
     def read(self, queue: str, record: Record | None) -> None:
         """Receive the job's record, read after the incarnation was known (or to learn it)."""
@@ -81,8 +87,9 @@ class Waiter:
 
     def _vanish(self) -> None:
         """End the call: the store has the job no longer, or never had it."""
-        if self._told is not None:
-            self.end(self._told)
+        told = None if self._heard is None else self._heard.get(self.seq)
+        if told is not None:
+            self.end(told)
         elif self.seq:
             self.fail(
                 JobNotFoundError(

@@ -84,10 +84,11 @@ class Waiters:
         """Hand replies to their waiters."""
         waiting = self._waiting
         for reply in replies:
-            waiter = waiting.get(reply.id)
-            if waiter is None or reply.queue != self._queue:
+            queue, id, seq, _, data, _ = reply
+            waiter = waiting.get(id)
+            if waiter is None or queue != self._queue:
                 continue
-            if waiter.older is None and waiter.seq == reply.seq and reply.data is not None:
+            if waiter.older is None and waiter.seq == seq and data is not None:
                 # The case of nearly all replies; `hear` would do the same.
                 if not waiter.future.done():
                     waiter.future.set_result(reply)
@@ -136,7 +137,8 @@ class Waiters:
 
         The task is cancelled if the timeout passes before the store has answered: see `Waiter.check_late`.
         """
-        waiter = Waiter(id, self._future())
+        future = self._future  # called so, as in `Timers.start`
+        waiter = Waiter(id, future())
         if self._may_be_silent:
             waiter.task = task = _current_task()
             waiter.cancels = task.cancelling()

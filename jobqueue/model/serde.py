@@ -51,11 +51,14 @@ class JsonSerde:
 
     def loads(self, data: bytes) -> Any:
         """Return the value of a JSON text."""
+        if data == b"null":  # the result of many handlers
+            return None
         text = data.decode()
         # The scanner under `decode`, without its two searches for white space around the value, which
         # take longer than a small value itself. Whatever is unusual is left to `decode`.
         try:
-            value, end = self._scan(text, 0)
+            scan = self._scan
+            value, end = scan(text, 0)
         except StopIteration:
             return self._decode(text)
         return value if end == len(text) else self._decode(text)

@@ -34,7 +34,8 @@ class Home:
     def is_here(self) -> bool:
         """Return whether the caller runs in this loop."""
         # Only one loop runs in a thread at a time. To ask for it takes a system call on CPython 3.11.
-        if get_ident() == self._thread and self._runs():
+        runs = self._runs  # called so, as in `Timers.start`
+        if get_ident() == self._thread and runs():
             return True
         try:
             here = asyncio.get_running_loop() is self._loop

@@ -48,7 +48,8 @@ class Timers:
 
     def start(self, item: Expiring, seconds: float) -> None:
         """Call ``item.expire()`` once after ``seconds``, unless stopped."""
-        item.due = self._monotonic() + seconds
+        monotonic = self._monotonic  # called so, as `self._monotonic()` would look for a method first
+        item.due = monotonic() + seconds
         lane = self._lanes.get(seconds)
         if lane is None:
             lane = self._lanes[seconds] = {}

@@ -130,9 +130,9 @@ def check_exchange(
     check_queue(queue)
     _check_known_name("worker", worker)
     _check_items("settlements", settlements, _check_settlement, _CHECKED_SETTLEMENTS)
-    if limit.__class__ is not int or not 0 <= limit <= MAX_LIMIT:
+    if type(limit) is not int or not 0 <= limit <= MAX_LIMIT:
         _check_limit(limit)
-    if lease.__class__ is not int or not 0 < lease <= MAX_MILLIS:
+    if type(lease) is not int or not 0 < lease <= MAX_MILLIS:
         check_millis("lease", lease, low=1)
 
 
@@ -152,7 +152,7 @@ def check_limit(queue: str, limit: int) -> None:
 
 def check_queue(queue: str) -> None:
     """Check the name of a queue: all that `Storage.counts` and `Storage.workers` get."""
-    if queue.__class__ is not str or queue not in _known_queues:
+    if type(queue) is not str or queue not in _known_queues:
         _remember(_known_queues, check_queue_name(queue, "queue"))
 
 
@@ -406,7 +406,7 @@ _known_names: set[str] = set()
 
 
 def _check_known_name(argument: str, name: str) -> None:
-    if name.__class__ is not str or name not in _known_names:
+    if type(name) is not str or name not in _known_names:
         _remember(_known_names, check_id(name, argument))
 
 

@@ -137,14 +137,16 @@ class MemoryStorage:
         reply_to: str | None = None,
         max_length: int | None = None,
     ) -> list[Inserted]:
-        if jobs.__class__ is not tuple or len(jobs) != 1 or jobs[0].__class__ is not CheckedJob:
+        kind = type(jobs)
+        if kind is not tuple or len(jobs) != 1 or type(jobs[0]) is not CheckedJob:
             arguments.check_insert(queue, jobs, reply_to, max_length)
         if not self._opened:
             self._check_open()  # raises
-        now = int((self._monotonic() + self._ahead) * 1000)  # `_now`, but for a clock that was set just now
+        monotonic = self._monotonic  # called so, as in `Timers.start`
+        now = int((monotonic() + self._ahead) * 1000)  # `_now`, but for a clock that was set just now
         self._lock.acquire()  # `with` would take 3 % of an insert
         try:
-            answers = self._engine.insert(queue, jobs, now, reply_to=reply_to, max_length=max_length)
+            answers = self._engine.insert(queue, jobs, now, reply_to, max_length)
             woken = self._engine.effects.woken  # all that an insert can tell
             if woken:
                 if self._hints.topics:

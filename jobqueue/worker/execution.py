@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
-from jobqueue.errors import ErrorInfo, InvalidArgumentError, JobQueueError, user_code
+from jobqueue.errors import InvalidArgumentError, JobQueueError, user_code
 from jobqueue.middleware import Chain
 from jobqueue.model.backoff import Backoff
 from jobqueue.model.checks import check_callable, check_seconds, millis
@@ -45,15 +45,14 @@ from jobqueue.runtime.tasks import end_cancellation
 from jobqueue.runtime.threads import start_thread
 from jobqueue.storage.transactions import OpenTransaction
 from jobqueue.storage.values import Claimed
+from jobqueue.worker.after_execution import AfterExecution, Hook, check_error
 from jobqueue.worker.job import CURRENT, NO_ARGUMENTS, Arguments, Job, Run
 from jobqueue.worker.transactions import commit, transaction
 
 __all__ = [
-    "AfterExecution",
     "AroundRun",
     "Execution",
     "Handler",
-    "Hook",
     "Routine",
     "RunNext",
     "is_async",
@@ -66,22 +65,6 @@ RunNext = Callable[[Job[P]], Awaitable[R]]
 """The ``call_next`` of a middleware around runs."""
 AroundRun = Callable[[Job[P], RunNext[P, R]], Awaitable[R]]
 """A middleware around runs."""
-
-
-@dataclass(slots=True)
-class AfterExecution:
-    """The outcome passed to ``after_execution``, which may change ``result``, ``error`` and ``ttl``."""
-
-    job: Job[Any]
-    result: Any
-    """The handler's result; ``None`` on failure."""
-    error: ErrorInfo | None
-    """Set it to fail a job that succeeded; clear it to complete, with ``result``, one that failed."""
-    ttl: float
-    """Seconds until the outcome and the dedup mark expire."""
-
-
-Hook = Callable[[AfterExecution], Awaitable[None] | None]
 
 
 class Routine(Protocol):
@@ -148,11 +131,14 @@ class Execution:
     """The tasks that are served, if all other jobs are left to other workers."""
     direct: Callable[[Job[Any]], Any] | None = dataclasses.field(init=False)
     """``handler``, if it is called as it is: it is asynchronous, and nothing is around it."""
+    pauses: Callable[[int], int] = dataclasses.field(init=False)
+    """The queue's pauses between attempts. Kept, as to bind a method takes longer than to settle a job."""
 
     _ending: set[asyncio.Task[None]] = dataclasses.field(init=False, default_factory=set[asyncio.Task[None]])
 
     def __post_init__(self) -> None:
         self.direct = self.handler if not self.threaded and self.around is None else None
+        self.pauses = self._delay
 
     def handle(self, handler: Callable[[Job[Any]], Any], *, threaded: bool) -> None:
         """Take a handler for the jobs without a task, unless these are left to others."""
@@ -178,7 +164,10 @@ class Execution:
         settlement: Settlement | None = None
         outcome: Outcome
         task = claimed.task
-        direct, routine = (None, self.tasks.get(task)) if task else (self.direct, None)
+        routine: Routine | None
+        direct, routine = self.direct, None
+        if task:
+            direct, routine = None, self.tasks.get(task)
         try:
             value: Any = None
             if direct is None and routine is None and (task or self.handler is None):
@@ -210,7 +199,7 @@ class Execution:
                 value, outcome, ttl = await self._after(run, value, outcome, routine)
             run.result = value
             settlement = settle(
-                claimed, outcome, ttl, self._delay if routine is None else self._pauses(routine)
+                claimed, outcome, ttl, self.pauses if routine is None else self._pauses(routine)
             )
             if run.transaction is not None:
                 settlement = await self._end_transaction(run, settlement, self._pauses(routine))
@@ -398,7 +387,7 @@ class Execution:
                 await answer
             ttl = millis(check_seconds("ttl", context.ttl))
             if context.error is not None:
-                _check_error(context.error)
+                check_error(context.error)
                 return None, Raised(context.error, reason) if context.error is not error else outcome, ttl
             # Written again even if it is the same object: that may have been changed in place.
             plain = context.result if routine is None else routine.written(context.result)
@@ -414,7 +403,7 @@ class Execution:
     def _pauses(self, routine: Routine | None) -> Callable[[int], int]:
         """Return what gives the milliseconds to wait after so many attempts."""
         if routine is None or routine.backoff is None:
-            return self._delay
+            return self.pauses
         return partial(self._delay, backoff=routine.backoff)
 
     def _delay(self, attempts: int, backoff: Backoff | None = None) -> int:
@@ -423,16 +412,6 @@ class Execution:
             return 1000
 
         return user_code(lambda: millis((backoff or self.backoff).delay(attempts, self.uniform)), otherwise)
-
-
-def _check_error(error: object) -> None:
-    """Refuse anything but an `ErrorInfo` of texts, before it is stored."""
-    if type(error) is not ErrorInfo:
-        raise InvalidArgumentError("error", "must be an ErrorInfo or None")
-    for field in ("type", "message", "traceback"):
-        text: object = getattr(error, field)
-        if not isinstance(text, str) and not (field == "traceback" and text is None):
-            raise InvalidArgumentError(f"error.{field}", f"must be a str, not {type(text).__name__}")
 
 
 CANCELLED = (

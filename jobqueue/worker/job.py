@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Any, Generic, Protocol, TypedDict, TypeVar
@@ -91,53 +90,68 @@ class RunContext(Protocol):
         ...
 
 
-# Slots: to read a default that stands in the class takes ten times as long, and a run reads ten.
-@dataclass(slots=True, eq=False)
 class Run:
     """A job that runs in this process, with its lease."""
 
+    # Slots: to read a default that stands in the class takes ten times as long, and a run reads ten. One is
+    # made for every job, so it sets no more than is read before others have set it.
+    __slots__ = (
+        "abandoned", "aborted", "claimed", "confirmed_at", "due", "error", "fence", "hand_in_until",
+        "handler_task", "in_thread", "job", "lane", "renew_until", "result", "settled", "settlement",
+        "started_at", "task", "thread", "transaction", "uncounted",
+    )  # fmt: skip
+
     claimed: Claimed
+    fence: int
+    """The claim's fence: no other run has it."""
     started_at: float
     confirmed_at: float
     """Start of the last step, by the monotonic clock, that held the lease."""
-    aborted: AbortedReason | None = None
-    abandoned: bool = False
+    aborted: AbortedReason | None
+    abandoned: bool
     """True if the job was settled without waiting for the run's end, which is then ignored."""
-    job: Job[Any] | None = None
+    job: Job[Any] | None
     """``None`` until the payload has been read."""
-    task: asyncio.Task[None] | None = None
-    handler_task: asyncio.Task[Any] | None = None
+    task: asyncio.Task[None] | None
+    handler_task: asyncio.Task[Any] | None
     """The task in which middleware called the handler: `task`, or one that the middleware made and awaits."""
-    thread: asyncio.Future[Any] | None = None
-    in_thread: bool = False
+    thread: asyncio.Future[Any] | None
+    in_thread: bool
     """Whether the task awaits the end of its thread, and nothing else."""
-    result: Any = None
-    error: BaseException | None = None
+    result: Any
+    """Set when the run has ended, as is `settlement`."""
+    error: BaseException | None
     """The exception of a failed attempt, until its event has been emitted."""
-    settlement: Settlement = field(init=False)
-    """The write to hand in; set when the run has ended."""
-    transaction: OpenTransaction | None = None
+    settlement: Settlement
+    """The write to hand in."""
+    transaction: OpenTransaction | None
     """The one that the handler has opened, until the run ends."""
-    settled: SettleStatus | None = None
+    settled: SettleStatus | None
     """The answer to the settlement if it was written in `transaction`: then it is not handed in."""
-    due: float = 0.0
-    lane: Lane | None = None
-    renew_until: float | None = None
+    due: float
+    """Set by `Timers`, with `lane`."""
+    lane: Lane | None
+    renew_until: float | None
     """Monotonic instant after which the lease is no longer renewed; ``None``: never."""
-    hand_in_until: float | None = None
+    hand_in_until: float | None
     """The same for a run that has ended; ``None``: no renewal has met it since."""
-    uncounted: int = 0
+    uncounted: int
     """Claims of the job that met no handler; its attempts are without them."""
+
+    def __init__(self, claimed: Claimed, started_at: float, confirmed_at: float) -> None:
+        self.claimed = claimed
+        self.fence = claimed.fence
+        self.started_at = started_at
+        self.confirmed_at = confirmed_at
+        self.aborted = self.job = self.task = self.handler_task = self.thread = self.error = None
+        self.transaction = self.settled = self.lane = self.renew_until = self.hand_in_until = None
+        self.abandoned = self.in_thread = False
+        self.uncounted = 0
 
     @property
     def id(self) -> str:
         """The job's id."""
         return self.claimed.id
-
-    @property
-    def fence(self) -> int:
-        """The claim's fence: no other run has it."""
-        return self.claimed.fence
 
     @property
     def over(self) -> bool:

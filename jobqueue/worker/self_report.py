@@ -45,7 +45,9 @@ class Tally:
         """Jobs that have ended in this interval; whoever ends some adds them."""
         self._claims: deque[tuple[int, int, float]] = deque(maxlen=MOST_CLAIMS)
         """When one of those that were claimed together was due, how many they were, and when that was."""
-        self.claimed = self._claims.append
+        self.claimed = 0
+        """Jobs that were claimed so far; whoever claims some adds them."""
+        self.note = self._claims.append
         """Note jobs that were claimed together, by the monotonic clock."""
 
     def take(self) -> tuple[int, dict[int, int]]:
@@ -79,7 +81,7 @@ class SelfReport:
         self._queue = queue
         self._space = reports_space(queue)
         self._worker = worker
-        self._tally = tally
+        self.tally = tally
         self._runs = runs
         self._written = b""
         self._age = 0
@@ -108,7 +110,7 @@ class SelfReport:
             await store.write_documents(self._space, [Change(self._worker, None, None)])
 
     async def _write(self, store: Documents) -> None:
-        ended, waits = self._tally.take()
+        ended, waits = self.tally.take()
         handler, tasks = self._runs()
         report = WorkerReport(socket.gethostname(), os.getpid(), ended, waits, handler, tasks)
         data = pack_report(report)

@@ -83,21 +83,19 @@ class Worker:
         self._announcer = Announcer(emitter, storage.clock, execution.queue, execution.worker_id)
         self._timers = timers
         self._supervisor = supervisor
-        self._loop = asyncio.get_running_loop()
         self._lease = millis(options.visibility_timeout)
         self._runs: dict[int, Run] = {}  # by fence: one id may run twice here, one of them lost
         self._stuck_threads = 0
         self._finished: list[Run] = []
         self.reports = RunReports(storage, execution, self._lease, self._runs, self.abort, self._announcer)
         """Stores what handlers report."""
-        self._tally = Tally(storage.clock)
         self.self_report = SelfReport(
-            storage, self._queue, self._worker_id, self._tally,
+            storage, self._queue, self._worker_id, Tally(storage.clock),
             lambda: (execution.handler is not None, tuple(execution.tasks)),
         )  # fmt: skip
         """Tells those who ask for statistics what this worker does."""
         self._telling = False  # a finished run needs an event other than `completed`
-        self._create_task = self._loop.create_task
+        self._create_task = asyncio.get_running_loop().create_task
         self._wake = asyncio.Event()
         self._awake = False  # so that only the first run of a batch sets the event
         self._hint = WorkHint(
@@ -110,8 +108,6 @@ class Worker:
         self._reached = False
         self._over: asyncio.Future[None] | None = None
         self._emptied: asyncio.Future[None] | None = None
-        self.claimed = 0
-        """Number of jobs that were claimed here so far."""
         self._claimer: asyncio.Task[None] | None = None
         self._heart: asyncio.Task[None] | None = None
 
@@ -122,6 +118,11 @@ class Worker:
             storage, self._queue, self._worker_id, self._lease, self._runs, self._launch,
             self._announcer.expired,
         )  # fmt: skip
+
+    @property
+    def claimed(self) -> int:
+        """Number of jobs that were claimed here so far."""
+        return self.self_report.tally.claimed
 
     @property
     def running(self) -> int:
@@ -158,7 +159,7 @@ class Worker:
 
     async def until_empty(self) -> None:
         """Wait until the store, asked from now on, has no job that is ready, and none runs here."""
-        asked = self._emptied = self._emptied or self._loop.create_future()
+        asked = self._emptied = self._emptied or asyncio.get_running_loop().create_future()
         self._hint.promising = True
         self._wake.set()
         await asyncio.shield(asked)  # others may wait for it, too
@@ -267,7 +268,7 @@ class Worker:
         # Most batches are accepted results, and those have no listener.
         settled = answer.settled
         plain = not self._telling and settled.count(_ACCEPTED) == len(batch)
-        self._tally.ended += len(batch) if plain else sum(map(_has_ended, batch, settled))
+        self.self_report.tally.ended += len(batch) if plain else sum(map(_has_ended, batch, settled))
         if not plain or self._announcer.hears_results:
             self._telling = any(run.settlement.action is not _COMPLETE for run in self._finished)
             for run, status in zip(batch, settled, strict=True):
@@ -299,11 +300,13 @@ class Worker:
         now = self._clock.monotonic()
         count = len(jobs)
         if count:  # in their middle: as long as that one they all have waited
-            self.claimed += count
-            self._tally.claimed((jobs[count // 2].due, count, now))
+            tally = self.self_report.tally
+            tally.claimed += count
+            tally.note((jobs[count // 2].due, count, now))
         for claimed in jobs:
-            fence = claimed.fence
-            run = runs[fence] = Run(claimed, now, held_since)
+            run = Run(claimed, now, held_since)
+            fence = run.fence
+            runs[fence] = run
             if claimed.history:
                 run.leave_out(uncounted(claimed.history, claimed.attempts - 1))
             limit = timeout
@@ -342,13 +345,13 @@ class Worker:
         self._wake.set()
 
     def _settle(self, run: Run, settlement: Settlement | None) -> None:
-        del self._runs[run.claimed.fence]
+        del self._runs[run.fence]
         if settlement is None:
             self._announcer.lost(run)
         else:
             run.settlement = settlement
             if run.settled is not None:  # it was written in the run's own transaction
-                self._tally.ended += _has_ended(run, run.settled)
+                self.self_report.tally.ended += _has_ended(run, run.settled)
                 self._announcer.settled(run, run.settled)
             else:
                 self._finished.append(run)
@@ -373,7 +376,7 @@ class Worker:
 
     async def _until_idle(self, timeout: float | None) -> None:
         """Wait until no job runs, ``timeout`` seconds have passed, or `hurry` is called."""
-        over = self._over = self._loop.create_future()
+        over = self._over = asyncio.get_running_loop().create_future()
         timer = None
         if timeout is not None:
             timer = self._clock.call_later(timeout, self.hurry)

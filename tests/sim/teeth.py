@@ -74,7 +74,7 @@ FAULTS = [
         "if record is None or record.seq != (self.seq or record.seq):", "if record is None:",
     ),
     Mutant(
-        "a waiter takes the reply of another incarnation", WAITER, "if reply.seq != self.seq:", "if False:",
+        "a waiter takes the reply of another incarnation", WAITER, "if self.seq and reply.seq != self.seq:", "if False:",
     ),
     Mutant(
         "a run that other code cancels is released", EXECUTION,
@@ -157,14 +157,14 @@ OTHERS = [
     ),
     Mutant(
         "a reply before the answer of its insert is lost", WAITER,
-        "            self._early[reply.seq] = reply\n", "            pass\n",
+        "        self._heard[reply.seq] = reply\n", "        pass\n",
     ),
     Mutant(
         "a waiter without an incarnation is told of any", WAITERS,
         "[waiter for waiter in self._standing(id) if waiter.seq]", "[waiter for waiter in self._standing(id)]",
     ),
     Mutant(
-        "a call waits unregistered", QUEUE, "expires,\n            wait=True,\n", "expires,\n            wait=False,\n",
+        "a call waits unregistered", QUEUE, "            True,  # noqa: FBT003 - it waits\n", "            False,\n",
     ),
     Mutant(
         "a stop leaves callers waiting", SESSION, "            self.waiters.fail_all(self.defect or gone)", "            pass",

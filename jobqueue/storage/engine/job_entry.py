@@ -54,12 +54,17 @@ class JobEntry:
     )  # fmt: skip
     id: str
     payload: bytes | None
-    state: JobState  # set before anything reads it
+    state: JobState
+    """Set before anything reads it."""
+    data: bytes | None
+    """The result, or the error of the last failed attempt."""
+    progress: bytes | None
+    waiters: tuple[str, ...]
 
-    def __init__(self, new: NewJob, seq: int, now: int) -> None:
+    def __init__(self, new: NewJob, seq: int, now: int, reply_to: str | None) -> None:
         (
             self.id, self.payload, self.priority, delay, run_at,
-            self.max_attempts, self.max_stalls, self.ttl, _, _,
+            self.max_attempts, self.max_stalls, self.ttl, _, wait,
             headers, task, group, dead_letter_ttl, _, weight, expires,
         ) = new  # fmt: skip
         self.extras = PLAIN
@@ -72,10 +77,8 @@ class JobEntry:
         self.attempts = self.stalls = self.fence = self.lease_until = self.expires_at = 0
         self.cancelling = False
         self.worker = ""
-        self.data: bytes | None = None
-        """The result, or the error of the last failed attempt."""
-        self.progress: bytes | None = None
-        self.waiters: tuple[str, ...] = ()
+        self.data = self.progress = None
+        self.waiters = (reply_to,) if wait and reply_to is not None else ()
 
     def __lt__(self, other: JobEntry) -> bool:
         """Order entries of the heap of due times that say the same of one job."""

@@ -83,7 +83,6 @@ class JobSteps:
         queue: str,
         jobs: Sequence[NewJob],
         now: int,
-        *,
         reply_to: str | None = None,
         max_length: int | None = None,
     ) -> list[Inserted]:
@@ -107,15 +106,14 @@ class JobSteps:
             if job is not None:
                 q.drop(job)
             self._seq = seq = self._seq + 1
-            job = by_id[id] = JobEntry(new, seq, now)
-            if new.wait and reply_to is not None:
-                job.waiters = (reply_to,)
-            if new.expires is not None:
+            job = by_id[id] = JobEntry(new, seq, now, reply_to)
+            plain = job.extras is PLAIN
+            if not plain:
                 q.put_deadline(job)
             if job.due <= now:
                 job.state = _ENQUEUED
                 line = q.ready.get(job.priority)
-                if line is None or job.extras is not PLAIN:
+                if line is None or not plain:
                     q.put_ready(job)
                 else:  # spares nearly all inserts the call
                     line[id] = job
