@@ -223,7 +223,10 @@ OTHERS = [
     Mutant("a leader trusts its lock for too long", LEADER, "lock_ttl * (1 - MARGIN)", "lock_ttl * 3"),
     Mutant("a forked child may use the queue of its parent", LIFE, "        self.defect = WrongLoopError(", "        _ = WrongLoopError("),
     Mutant("a forked child stops its parent", LIFE, "            if session.in_child:  # what is", "            if False:  # what is"),
-    Mutant("an app forgets to stop its last queue", APP, "for queue in self._queues]\n        await", "for queue in self._queues[:-1]]\n        await"),
+    Mutant(
+        "an app forgets to stop its last queue", "jobqueue/app_session.py",
+        "[queue.stop(timeout) for queue in self._queues]", "[queue.stop(timeout) for queue in self._queues[:-1]]",
+    ),
     Mutant("an app starts no reaper", APP, "*([self._reaper] if self._reaps else [])", ""),
     Mutant("the middleware is inside out", AROUND, "reversed(self.middleware)", "self.middleware"),
     Mutant("headers stay behind", ENGINE, "headers, task, group = extras.headers,", "headers, task, group = b'',"),
