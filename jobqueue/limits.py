@@ -49,7 +49,9 @@ class QueueLimits:
 
     async def get(self) -> Limits:
         """Return the limits that hold. Raises `UnsupportedError` and `StorageError`."""
-        return limits_of((await require(self._store(), Limiting, _FEATURE).get_rules(self._name)).rules)
+        return limits_of(
+            (await require(self._store(), Limiting, _FEATURE).get_rules(self._name, counted=False)).rules
+        )
 
     async def reset(self) -> Limits:
         """Undo `set`: the limits are those that this queue was made with, if any. Return them.
@@ -67,7 +69,7 @@ class QueueLimits:
             return
         store = require(storage, Limiting, _FEATURE)
         while True:
-            rules = (await store.get_rules(self._name)).rules
+            rules = (await store.get_rules(self._name, counted=False)).rules
             standing = limits_of(rules)
             if standing == declared:
                 return
@@ -106,7 +108,7 @@ async def give_back(store: Storage, queue: str, limits: Limits | None) -> Limits
 async def _change(store: Storage, queue: str, change: Callable[[Rules], Rules]) -> Rules:
     keeper = require(store, Limiting, _FEATURE)
     while True:
-        rules = (await keeper.get_rules(queue)).rules
+        rules = (await keeper.get_rules(queue, counted=False)).rules
         changed = change(rules)
         if await keeper.set_rules(queue, changed, expected=rules):
             return changed

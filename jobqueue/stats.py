@@ -94,10 +94,17 @@ async def queue_stats(
     name: str,
     counted: Counts | None = None,
     sweeping: Sequence[ReaperStats] | None = None,
+    seen: Sequence[WorkerInfo] | None = None,
 ) -> QueueStats:
-    """Read the figures of a queue; ``counted`` are its counts, ``sweeping`` the reapers, if known already."""
+    """Read the figures of a queue.
+
+    ``counted`` are its counts, ``sweeping`` the reapers, and ``seen`` its workers, if they are known already.
+    """
     counts, workers, sweeping, rules = await asyncio.gather(
-        _counts(store, name, counted), store.workers(name), _reapers(store, sweeping), read_rules(store, name)
+        _counts(store, name, counted),
+        _workers(store, name, seen),
+        _reapers(store, sweeping),
+        read_rules(store, name),
     )
     reports = await read_reports(store, name, [known.worker for known in workers])
     by_name = reports or {}
@@ -132,6 +139,10 @@ async def _counts(store: Storage, name: str, counted: Counts | None) -> Counts:
     return await store.counts(name) if counted is None else counted
 
 
+async def _workers(store: Storage, name: str, known: Sequence[WorkerInfo] | None) -> Sequence[WorkerInfo]:
+    return await store.workers(name) if known is None else known
+
+
 async def _reapers(store: Storage, known: Sequence[ReaperStats] | None) -> Sequence[ReaperStats]:
     return await reapers(store) if known is None else known
 
@@ -143,7 +154,7 @@ async def is_paused(store: Storage, name: str) -> bool:
 
 async def read_rules(store: Storage, name: str) -> Rules:
     """Return the rules of a queue; one of a store that keeps none has none."""
-    return (await store.get_rules(name)).rules if isinstance(store, Admission) else Rules()
+    return (await store.get_rules(name, counted=False)).rules if isinstance(store, Admission) else Rules()
 
 
 def limits_of(rules: Rules) -> Limits:

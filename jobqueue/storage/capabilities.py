@@ -232,8 +232,12 @@ class Admission(Protocol):
         """
         ...
 
-    async def get_rules(self, queue: str) -> AdmissionInfo:
-        """Return the rules of a queue and where it stands, as one atomic look."""
+    async def get_rules(self, queue: str, *, counted: bool = True) -> AdmissionInfo:
+        """Return the rules of a queue and where it stands, as one atomic look.
+
+        Who needs the rules alone says so by ``counted=False``: the rest may then be 0 and ``None``, where to
+        count takes as long as there are jobs.
+        """
         ...
 
 

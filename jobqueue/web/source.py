@@ -27,7 +27,7 @@ from jobqueue.schedules.schedules import QueueSchedules
 from jobqueue.stats import QueueStats, ReaperStats, queue_stats
 from jobqueue.storage.contract import Storage
 from jobqueue.storage.urls import as_storage
-from jobqueue.storage.values import Counts, InsertStatus, NewJob
+from jobqueue.storage.values import Counts, InsertStatus, NewJob, WorkerInfo
 from jobqueue.web.counting import Counting
 from jobqueue.web.values import status_reader
 
@@ -185,13 +185,17 @@ class Desk:
         """The open store."""
         return self._store
 
-    async def stats(self, sweeping: Sequence[ReaperStats] | None = None) -> QueueStats:
-        """Return the figures of the queue; ``sweeping`` are the reapers, where a page has read them.
+    async def stats(
+        self,
+        sweeping: Sequence[ReaperStats] | None = None,
+        seen: Sequence[WorkerInfo] | None = None,
+    ) -> QueueStats:
+        """Return the figures; ``sweeping`` are the reapers, ``seen`` the workers, where a page has read them.
 
         Raises `StorageError`.
         """
         counts = await self._counting.of(self._store, self.name)
-        return await queue_stats(self._store, self.name, counts, sweeping)
+        return await queue_stats(self._store, self.name, counts, sweeping, seen)
 
     async def set_paused(self, *, paused: bool) -> None:
         """Pause or resume the queue. Raises `UnsupportedError` and `StorageError`."""

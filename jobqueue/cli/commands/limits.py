@@ -83,7 +83,7 @@ def limits(
                 await set_limits(store, name, wanted)
             elif reset:
                 await give_back(store, name, None)
-            return (await keeper.get_rules(name)).rules, await is_used(store, name)
+            return (await keeper.get_rules(name, counted=False)).rules, await is_used(store, name)
 
     rules, used = run(call())
     if not used:  # a name to come, or a wrong one

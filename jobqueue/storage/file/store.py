@@ -225,9 +225,10 @@ class FileStorage(LoopBoundStorage[OpenStore]):
         arguments.check_set_rules(queue, rules, expected)
         return await self._open_session().write(commands.SetRules(queue, rules, expected))
 
-    async def get_rules(self, queue: str) -> AdmissionInfo:
+    async def get_rules(self, queue: str, *, counted: bool = True) -> AdmissionInfo:
         """Return the rules of a queue; see `jobqueue.storage.capabilities.Admission`."""
         arguments.check_queue(queue)
+        del counted  # it costs nothing here
         return await self._open_session().read(lambda engine, now: engine.get_rules(queue, now))
 
     async def usage(self, queue: str, groups: Sequence[str]) -> list[Usage]:

@@ -112,9 +112,9 @@ class HandsOn(LoopBoundStorage[GuardSession]):
         """Replace the rules of a queue; see `jobqueue.storage.capabilities`."""
         return await self._admission().set_rules(queue, rules, expected=expected)
 
-    async def get_rules(self, queue: str) -> AdmissionInfo:
+    async def get_rules(self, queue: str, *, counted: bool = True) -> AdmissionInfo:
         """Return the rules of a queue; see `jobqueue.storage.capabilities`."""
-        return await self._admission().get_rules(queue)
+        return await self._admission().get_rules(queue, counted=counted)
 
     async def usage(self, queue: str, groups: Sequence[str]) -> list[Usage]:
         """Return where groups stand; see `jobqueue.storage.capabilities`."""

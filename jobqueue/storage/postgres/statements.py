@@ -182,7 +182,7 @@ def _statements(schema: str) -> _Names:
         queue_number=call("queue_number", 1),
         take_turn=call("take_turn", 2),
         set_rules=once("set_rules", 5),
-        get_rules=call("get_rules", 2),
+        get_rules=call("get_rules", 3),
         usage=call("usage", 3),
         use_groups=f"select {s}.use_groups({s}.queue_number($1::text))",
     )
@@ -508,8 +508,8 @@ class Statements:
         found = await self._fetch(self._sql.usage, queue, self._now(), groups)
         return [Usage(*row) for row in found]
 
-    async def get_rules(self, queue: str) -> AdmissionInfo:
-        found = await self._fetch(self._sql.get_rules, queue, self._now())
+    async def get_rules(self, queue: str, *, counted: bool = True) -> AdmissionInfo:
+        found = await self._fetch(self._sql.get_rules, queue, self._now(), counted)
         if not found:  # a queue that was never used
             return AdmissionInfo(Rules(), 0, 0, None)
         rules, *numbers = found[0]

@@ -410,11 +410,11 @@ class PostgresStorage(LoopBoundStorage[OpenStore]):
         session = self._open_session()
         return await session.call(session.statements.set_rules(queue, rules, expected))
 
-    async def get_rules(self, queue: str) -> AdmissionInfo:
+    async def get_rules(self, queue: str, *, counted: bool = True) -> AdmissionInfo:
         """Return the rules of a queue; see `jobqueue.storage.capabilities`."""
         arguments.check_queue(queue)
         session = self._open_session()
-        return await session.call(session.statements.get_rules(queue))
+        return await session.call(session.statements.get_rules(queue, counted=counted))
 
     async def usage(self, queue: str, groups: Sequence[str]) -> list[Usage]:
         """Return where groups stand; see `jobqueue.storage.capabilities.Limiting`."""

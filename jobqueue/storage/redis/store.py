@@ -361,9 +361,10 @@ class RedisStorage(LoopBoundStorage[OpenStore]):
         arguments.check_set_rules(queue, rules, expected)
         return await self._open_session().steps.set_rules(queue, rules, expected)
 
-    async def get_rules(self, queue: str) -> AdmissionInfo:
+    async def get_rules(self, queue: str, *, counted: bool = True) -> AdmissionInfo:
         """Return the rules of a queue; see `jobqueue.storage.capabilities`."""
         arguments.check_queue(queue)
+        del counted  # it costs nothing here
         return await self._open_session().steps.get_rules(queue)
 
     async def usage(self, queue: str, groups: Sequence[str]) -> list[Usage]:

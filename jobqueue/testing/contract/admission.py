@@ -61,7 +61,9 @@ class AdmissionCases(Cases):
         answer = await jobs.exchange(limit=10)
         assert (answer.jobs, answer.more, answer.paused) == ([], False, True)
         assert await jobs.ids_in(JobState.QUEUED) == ["a", "b"]
+        assert (await admission(jobs.storage).get_rules(jobs.queue, counted=False)).rules.paused
         await resume(jobs)
+        assert not (await admission(jobs.storage).get_rules(jobs.queue, counted=False)).rules.paused
         answer = await jobs.exchange(limit=10)
         assert ([run.id for run in answer.jobs], answer.paused) == (["a", "b"], False)
 

@@ -40,7 +40,7 @@ async def limits_view(desk: Desk, group: str) -> LimitsView | None:
     store = desk.store
     if not isinstance(store, Limiting):
         return None
-    rules = (await store.get_rules(desk.name)).rules
+    rules = (await store.get_rules(desk.name, counted=False)).rules
     whole, one = await store.usage(desk.name, ["", group or ""])
     return LimitsView(
         limits_of(rules), rules.operator, whole.running, _seconds(whole.opens_in),

@@ -118,7 +118,7 @@ async def queue_facts(source: Source, name: str) -> tuple[Hashable, ...]:
     """Return what tells a change of one queue."""
     store = await source.store()
     counts, workers = await asyncio.gather(source.counts(name), store.workers(name))
-    rules = (await store.get_rules(name)).rules if isinstance(store, Admission) else None
+    rules = (await store.get_rules(name, counted=False)).rules if isinstance(store, Admission) else None
     ended = (await source.counting.ended(store, name))[1] if isinstance(store, Totals) else None
     return (
         counts._replace(oldest=None), rules, ended, tuple((known.worker, known.running) for known in workers)

@@ -79,7 +79,7 @@ async def _part(visit: Visit, name: str) -> Part | None:
     if not seen and not counts.processing:
         return None
     stats, page = await asyncio.gather(
-        desk.stats(sweeping=()), desk.jobs.list(state=JobState.PROCESSING, limit=MOST_RUNNING)
+        desk.stats(sweeping=(), seen=seen), desk.jobs.list(state=JobState.PROCESSING, limit=MOST_RUNNING)
     )
     by_worker: dict[str | None, list[JobStatus[Any]]] = {}
     for job in page.jobs:

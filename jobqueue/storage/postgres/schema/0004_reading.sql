@@ -291,12 +291,16 @@ end $$;
 -- Volatile: it must not look with a snapshot from before it has locked the slots.
 create function jobqueue.queue_names() returns setof text
 language sql volatile
+set search_path = pg_catalog, pg_temp
+-- One row of each queue is looked up; `exists` would be answered from a hash of all rows.
+set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
     select q.name from jobqueue.queue q
-    where exists (select 1 from jobqueue.ready r where r.queue = q.queue)
-        or exists (select 1 from jobqueue.due d where d.queue = q.queue)
-        or exists (select 1 from jobqueue.lease l where l.queue = q.queue)
-        or exists (select 1 from jobqueue.outcome o where o.queue = q.queue and o.state < 10)
+    where (select true from jobqueue.ready r where r.queue = q.queue limit 1)
+        or (select true from jobqueue.due d where d.queue = q.queue limit 1)
+        or (select true from jobqueue.lease l where l.queue = q.queue limit 1)
+        or (select true from jobqueue.outcome o where o.queue = q.queue and o.state < 10 limit 1)
 $$;
 
 create function jobqueue.list_workers(p_queue text, p_now bigint, p_seen_for bigint)
