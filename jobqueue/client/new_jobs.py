@@ -111,9 +111,14 @@ class JobBuilder:
         wait: bool = False,
     ) -> NewJob:
         """Build the job of one request, at index ``place`` of a list if errors are to name that."""
-        if not isinstance(request, EnqueueRequest):
+        if not isinstance(request, tuple) or len(request) != 2:
             request = self.request(request, place)
         try:
+            if isinstance(request, tuple):  # to make an `EnqueueRequest` of it would take half of the time
+                id, payload = request
+                return self.build(
+                    id, payload, None, None, None, None, _NORMAL, _RETURN, "", _JOIN, None, wait
+                )
             new = self.build(
                 request.id, request.payload, request.max_attempts, request.result_ttl,
                 request.delay, request.run_at, request.priority, request.reuse, request.group,

@@ -1,7 +1,8 @@
 """The contract once more, as plainly as it can be said: lists, dicts and full searches.
 
 It shares no code with the stores and is no store: no I/O, no waiting, and every call looks at every
-job. `jobqueue.testing.model` holds real stores against it.
+job. `jobqueue.testing.model` holds real stores against it. The file is long because it has all calls of the
+contract but those of locks, and they share the jobs.
 """
 
 from __future__ import annotations

@@ -25,6 +25,19 @@ from tests.support import (
 )
 
 
+async def test_what_every_job_passes_has_few_attributes(lab: Lab) -> None:
+    """Above 30 attributes of an object CPython looks its methods up the slow way: 1 % of a request."""
+    queue = lab.queue()
+    queue.execute(echo)
+    async with queue:
+        assert await within(queue.enqueue_and_wait("a", 1)) == 1
+        session = queue._session
+        assert session is not None
+        assert session.worker is not None
+        for each in (queue, session, session.worker, session.waiters):
+            assert len(vars(each)) <= 30, each
+
+
 async def test_a_start_that_fails_leaves_nothing() -> None:
     wire, before = WireStorage(MemoryStorage(clock=FakeClock())), left_tasks()
     queue: Queue[Any, Any] = Queue(wire, "q")

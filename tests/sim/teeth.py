@@ -42,9 +42,9 @@ class Bite(NamedTuple):
 WORKER, HINT, HEART = (
     "jobqueue/worker/worker.py", "jobqueue/worker/work_hint.py", "jobqueue/worker/heartbeat.py",
 )  # fmt: skip
-WAITERS, WAITER, SESSION, ASKING, QUEUE = (
+WAITERS, WAITER, SESSION, ASKING, PRODUCING = (
     "jobqueue/client/waiters.py", "jobqueue/client/waiter.py", "jobqueue/client/session.py",
-    "jobqueue/client/asking.py", "jobqueue/queue.py",
+    "jobqueue/client/asking.py", "jobqueue/client/producing.py",
 )  # fmt: skip
 EXECUTION, OUTCOMES = "jobqueue/worker/execution.py", "jobqueue/model/outcomes.py"
 REAPER, LEADER = "jobqueue/maintenance/reaper.py", "jobqueue/maintenance/leadership.py"
@@ -164,7 +164,7 @@ OTHERS = [
         "[waiter for waiter in self._standing(id) if waiter.seq]", "[waiter for waiter in self._standing(id)]",
     ),
     Mutant(
-        "a call waits unregistered", QUEUE, "            True,  # noqa: FBT003 - it waits\n", "            False,\n",
+        "a call waits unregistered", PRODUCING, "            True,  # noqa: FBT003 - it waits\n", "            False,\n",
     ),
     Mutant(
         "a stop leaves callers waiting", SESSION, "            self.waiters.fail_all(self.defect or gone)", "            pass",
