@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from urllib.parse import urlsplit, urlunsplit
 
+import pytest
+from click.testing import CliRunner
+
+from jobqueue.cli.main import main
 from jobqueue.model.new_job import Conflict
 from jobqueue.model.outcomes import Settlement
 from jobqueue.model.states import Action, JobState
@@ -164,3 +169,62 @@ async def test_a_job_that_was_replaced_comes_back_as_the_new_one(
     assert (record.payload, record.priority) == (b"new", 3)
     assert abs(record.run_at - before.run_at) < 2_000
     assert [state for _, state in await rows(schema)] == [8, 1]
+
+
+@pytest.mark.parametrize("way", ["call", "script", "command"])
+async def test_the_tables_are_made_by_a_call_a_script_or_a_command(redis: Server, way: str) -> None:
+    name = f"made_{unique_id().replace('-', '_').lower()}"
+    url = urlsplit(postgres_url())
+    dsn = urlunsplit(url._replace(query=f"{url.query}&schema={name}"))
+    store = GuardedStorage(RedisStorage(redis.url), PostgresLedger(dsn))
+    match way:
+        case "call":
+            assert await store.apply_schema() == (0, 1)
+        case "script":  # for migrations of one's own
+            async with connection() as admin:
+                await admin.execute(store.schema_script())
+        case _:
+            arguments = ["schema", "print", "-s", redis.url, "--ledger", dsn]
+            printed = await asyncio.to_thread(CliRunner().invoke, main, arguments, prog_name="jobqueue")
+            assert printed.exit_code == 0, printed.output
+            async with connection() as admin:
+                await admin.execute(printed.stdout)
+    assert await store.check_schema() == 1
+    assert await store.apply_schema() == (1, 1), "once is enough"
+    await store.open()
+    await store.insert("q", [NewJob("a", b"")])
+    assert (await store.guard.stats()).pending == 1
+    await store.close()
+
+
+async def test_sql_reads_what_happened_to_a_job(redis: Server, store: GuardedStorage, schema: str) -> None:
+    await store.insert("q", [NewJob("a", b"")])
+    (job,) = (await store.exchange("q", "worker-1", [], 1, 60_000)).jobs
+    await told(store)
+    redis.command("FLUSHALL")
+    await store.guard.reconcile()
+    (again,) = (await store.exchange("q", "worker-2", [], 1, 60_000)).jobs
+    done = Settlement("a", again.fence, Action.COMPLETE, b"r", 60_000)
+    await store.exchange("q", "worker-2", [done], 0, 60_000)
+    await told(store)
+    async with connection() as admin:
+        found = await admin.fetch(
+            f"select event, worker, attempt from {quoted(schema)}.audit where id = 'a' order by at"
+        )
+    assert [tuple(row) for row in found] == [
+        ("enqueued", None, 0), ("claimed", "worker-1", 1), ("requeued", "", 1), ("claimed", "worker-2", 1),
+        ("completed", "worker-2", 1),
+    ]  # fmt: skip
+    assert job.payload == b""
+
+
+async def test_the_log_of_a_guard_is_steered_like_any_other(
+    redis: Server, store: GuardedStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    for level, said in ((logging.WARNING, 1), (logging.ERROR, 0)):
+        caplog.clear()
+        with caplog.at_level(level, "jobqueue"):
+            redis.command("FLUSHALL")
+            await store._open_session().epoch.look()
+        assert caplog.text.count("the store was wiped") == said
+        assert {record.name for record in caplog.records} <= {"jobqueue.storage.guard"}
