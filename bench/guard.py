@@ -54,6 +54,8 @@ class Bench:
         self.rounds = 2 if quick else 7
         self.jobs = {1: 300, 100: 3_000} if quick else {1: 2_000, 100: 20_000}
         self.found: dict[str, Series] = {}
+        self.numbers = count()
+        """Those of all jobs: an id that the ledger knows would be one that was lost, and comes back."""
 
     def note(self, name: str, unit: str, value: float) -> None:
         """Keep one result."""
@@ -76,13 +78,12 @@ class Bench:
 
     async def enqueue(self, storage: Storage, in_flight: int, *, lost: bool = False) -> tuple[float, float]:
         """Return the median in milliseconds, and jobs per second."""
-        numbers = count()
         taken: list[float] = []
 
         async def caller(queue: Queue[str, Any], left: Iterator[int]) -> None:
             for _ in left:
                 began = time.perf_counter()
-                await queue.enqueue(f"job-{next(numbers)}", PAYLOAD)
+                await queue.enqueue(f"job-{next(self.numbers)}", PAYLOAD)
                 taken.append(time.perf_counter() - began)
 
         async with self.emptied(storage, lost=lost) as queue:
