@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import cast
 
 from jobqueue.model.states import ENDED, JobState
-from jobqueue.storage.values import Inserted, InsertStatus, NewJob, Record
+from jobqueue.storage.values import Conflict, Inserted, InsertStatus, NewJob, Record, Reuse
 
-__all__ = ["REPLACED_UNREAD", "as_found", "read_found"]
+__all__ = ["REPLACED_UNREAD", "as_found", "read_found", "without_repeats"]
 
 REPLACED_UNREAD = Inserted(InsertStatus.REPLACED, 0, JobState.COMPLETED)
 """Stands for a job that an earlier send of the call has replaced. It stays if the job is gone since."""
@@ -51,3 +51,19 @@ async def read_found(
     for (place, _), inserted in zip(gone, await insert([job for _, job in gone]), strict=True):
         read[place] = inserted
     return cast("list[Inserted]", read)
+
+
+def without_repeats(jobs: Sequence[NewJob]) -> Sequence[NewJob]:
+    """Return the first jobs, up to one that may take the place of another one of them.
+
+    What is to be read of the other one has to be read before. Jobs with one id and equal options stay
+    together: only the first of them changes anything.
+    """
+    seen: dict[str, Reuse] = {}
+    for place, job in enumerate(jobs):
+        known = seen.get(job.id)
+        if known is None:
+            seen[job.id] = job.reuse
+        elif job.conflict is not Conflict.JOIN or (job.reuse is not known and job.reuse is not Reuse.RETURN):
+            return jobs[:place]
+    return jobs

@@ -19,7 +19,7 @@ from jobqueue.runtime.clock import SYSTEM_CLOCK, Clock
 from jobqueue.storage import arguments
 from jobqueue.storage.contract import Sink
 from jobqueue.storage.findings import Finding
-from jobqueue.storage.found import read_found
+from jobqueue.storage.found import read_found, without_repeats
 from jobqueue.storage.held_ids import insert_patiently
 from jobqueue.storage.opening import LoopBoundStorage
 from jobqueue.storage.pieces import chunks, in_pieces, settling_pieces
@@ -205,13 +205,16 @@ class PostgresStorage(LoopBoundStorage[OpenStore]):
         if not jobs:
             return []
 
-        async def send(piece: Sequence[NewJob]) -> list[Answer]:
-            return await session.call(session.statements.insert(queue, piece, reply_to, max_length))
+        again = partial(self.insert, queue, reply_to=reply_to, max_length=max_length)
+
+        async def send(piece: Sequence[NewJob]) -> list[Inserted | None]:
+            piece = without_repeats(piece)
+            answers = await session.call(session.statements.insert(queue, piece, reply_to, max_length))
+            return await self._read_found(queue, piece, answers, again)
 
         answers = await in_pieces(jobs, [len(job.payload) for job in jobs], send)
         session.hint(queue)
-        again = partial(self.insert, queue, reply_to=reply_to, max_length=max_length)
-        return await self._read_found(queue, jobs, answers, again)
+        return answers
 
     async def _read_found(
         self,
@@ -243,12 +246,13 @@ class PostgresStorage(LoopBoundStorage[OpenStore]):
         session = self._open_session()
         again = partial(self._insert_inside, fetch, queue, max_length=max_length)
 
-        async def send(piece: Sequence[NewJob]) -> list[Answer]:
-            return await session.statements.insert_inside(fetch, queue, piece, max_length)
+        async def send(piece: Sequence[NewJob]) -> list[Inserted | None]:
+            piece = without_repeats(piece)
+            answers = await session.statements.insert_inside(fetch, queue, piece, max_length)
+            return await self._read_found(queue, piece, answers, again)
 
         async def insert_free(some: Sequence[NewJob]) -> list[Inserted | None]:
-            answers = await in_pieces(some, [len(job.payload) for job in some], send)
-            return await self._read_found(queue, some, answers, again)
+            return await in_pieces(some, [len(job.payload) for job in some], send)
 
         return await insert_patiently(jobs, insert_free, self.held_for)
 

@@ -18,7 +18,7 @@ from jobqueue.runtime.clock import SYSTEM_CLOCK, Clock
 from jobqueue.storage import arguments
 from jobqueue.storage.contract import Sink
 from jobqueue.storage.findings import Finding
-from jobqueue.storage.found import read_found
+from jobqueue.storage.found import read_found, without_repeats
 from jobqueue.storage.opening import LoopBoundStorage
 from jobqueue.storage.pieces import MOST, chunks, in_pieces, settling_pieces
 from jobqueue.storage.redis import codec
@@ -36,7 +36,6 @@ from jobqueue.storage.values import (
     AdmissionInfo,
     CancelStatus,
     Change,
-    Conflict,
     Counts,
     Document,
     DocumentPage,
@@ -151,23 +150,24 @@ class RedisStorage(LoopBoundStorage[OpenStore]):
         if confirm is None and not all(job.delay for job in jobs):
             session.signal(queue).hint()
 
-        async def send(piece: Sequence[NewJob]) -> list[Inserted | None]:
+        async def send(piece: Sequence[NewJob]) -> list[Inserted]:
             nonlocal short
-            piece = _without_repeats(piece)
+            piece = without_repeats(piece)
             done = await session.steps.insert(queue, piece, reply_to, max_length, confirm)
             session.names.used(queue, done.mark)
             if not done.mark:
                 await session.names.added(queue)
             if confirm is not None and done.lacks(confirm):
                 short = done.reached
-            return done.answers
+            # Before the next piece, which may replace one of them.
+            return await read_found(piece[: len(done.answers)], done.answers, partial(self.get, queue), again)
 
+        again = partial(self.insert, queue, reply_to=reply_to, max_length=max_length)
         answers = await in_pieces(jobs, [len(job.payload) + len(job.headers) for job in jobs], send)
         # Only now: the error says of all the jobs that they are stored.
         if confirm is not None and short is not None:
             raise NotConfirmedError(confirm, short)
-        again = partial(self.insert, queue, reply_to=reply_to, max_length=max_length)
-        return await read_found(jobs, answers, partial(self.get, queue), again)
+        return answers
 
     async def get(
         self,
@@ -478,13 +478,3 @@ def _seconds(argument: str, value: float | None, configured: float | None) -> fl
     if value is None:
         return _TIMEOUT if configured is None else configured
     return check_seconds(argument, value)
-
-
-def _without_repeats(jobs: Sequence[NewJob]) -> Sequence[NewJob]:
-    """Return the first jobs, up to one that may replace another of them: a script takes each id once then."""
-    seen = set[str]()
-    for place, job in enumerate(jobs):
-        if job.conflict is not Conflict.JOIN and job.id in seen:
-            return jobs[:place]
-        seen.add(job.id)
-    return jobs

@@ -79,6 +79,22 @@ class ConflictCases(Cases):
         assert (await jobs.put("b", conflict=conflict)).status is InsertStatus.CREATED
         assert await jobs.claim_ids() == ["a", "b"]
 
+    @pytest.mark.parametrize("conflict", list(Conflict))
+    @pytest.mark.parametrize("size", [10, 1_000_000], ids=["small", "large"])
+    async def test_a_batch_that_finds_a_job_and_then_runs_it_again(
+        self, jobs: Jobs, conflict: Conflict, size: int
+    ) -> None:
+        run = await jobs.bring(JobState.PROCESSING, "a")
+        assert run is not None
+        await jobs.complete(run, b"r" * size)
+        found, other, again = await jobs.insert(
+            job("a"), job("b", conflict=conflict), job("a", conflict=conflict, reuse=Reuse.RERUN)
+        )
+        assert (found.status, found.state, found.seq) == (InsertStatus.FOUND, JobState.COMPLETED, run.seq)
+        assert found.data == b"r" * size
+        assert {other.status, again.status} == {InsertStatus.CREATED}
+        assert again.seq > other.seq > found.seq
+
     async def test_joining_leaves_it_as_it_is(self, jobs: Jobs) -> None:
         await jobs.put("a", payload=b"old", delay=1_000)
         before = await jobs.record("a", payload=True)
