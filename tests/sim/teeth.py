@@ -50,6 +50,7 @@ EXECUTION, OUTCOMES = "jobqueue/worker/execution.py", "jobqueue/model/outcomes.p
 REAPER, LEADER = "jobqueue/maintenance/reaper.py", "jobqueue/maintenance/leadership.py"
 BATCHING, SUPERVISOR = "jobqueue/runtime/batching.py", "jobqueue/runtime/supervisor.py"
 IDS, ENGINE = "jobqueue/runtime/identity.py", "jobqueue/storage/engine/steps.py"
+RUNS = "jobqueue/storage/engine/runs.py"
 LIFE, APP, AROUND = "jobqueue/runtime/lifecycle.py", "jobqueue/app.py", "jobqueue/middleware.py"
 DOCUMENTS = "jobqueue/storage/engine/documents.py"
 STATE = "jobqueue/storage/engine/queue_state.py"
@@ -57,7 +58,7 @@ SCHEDULER, SCHEDULES = "jobqueue/schedules/scheduler.py", "jobqueue/schedules/sc
 
 FAULTS = [
     Mutant(
-        "the limit of a queue is not looked at", ENGINE,
+        "the limit of a queue is not looked at", RUNS,
         "room, _ = admit(q.rules.queue, running, q.tat, now, limit)", "room = limit",
     ),
     Mutant(
@@ -229,9 +230,9 @@ OTHERS = [
     ),
     Mutant("an app starts no reaper", APP, "*([self._reaper] if self._reaps else [])", ""),
     Mutant("the middleware is inside out", AROUND, "reversed(self.middleware)", "self.middleware"),
-    Mutant("headers stay behind", ENGINE, "headers, task, group = extras.headers,", "headers, task, group = b'',"),
+    Mutant("headers stay behind", RUNS, "headers, task, group = extras.headers,", "headers, task, group = b'',"),
     Mutant("what is late is claimed all the same", ENGINE, "not q.rules.paused and q.over(now):", "False:"),
-    Mutant("a job that has started may still expire", ENGINE, "                    q.drop_deadline(job)\n", ""),
+    Mutant("a job that has started may still expire", RUNS, "                    q.drop_deadline(job)\n", ""),
     Mutant("no job comes after another", ENGINE, "            if then:\n", "            if False:\n"),
     Mutant("a scheduler marks ticks and enqueues none", SCHEDULER, "await self._insert(queue, jobs)", "del jobs"),
     Mutant("a scheduler overwrites what others have marked", SCHEDULER, "Change(work.stored.name, work.version,", "Change(work.stored.name, None,"),
