@@ -104,7 +104,9 @@ CALLS: dict[str, StoreCall] = {
     "revive": _call(Revival, "revive"),
     "forget": _call(Revival, "forget"),
     "set_rules": _call(Admission, "set_rules"),
-    "get_rules": _call(Admission, "get_rules", changes=False),
+    "get_rules": _call(
+        Admission, "get_rules", lambda engine, now, a: engine.get_rules(a["queue"], now), changes=False
+    ),
     "usage": _call(Limiting, "usage", changes=False),
     "read_documents": _call(
         Documents, "read_documents", lambda engine, _, a: engine.documents.read(**a), changes=False
