@@ -63,7 +63,7 @@ async def test_workers_that_are_killed_exceed_no_limit(
     shared: Any, start: Start, queue: Queue[Any, Any], reaper: Reaper
 ) -> None:
     await queue.limits.set(running=3, group_running=1)
-    workers = [await worker(start, shared.url, 0.03) for _ in range(3)]
+    workers = [await worker(start, shared.url, 0.03) for _ in range(4)]
     await queue.enqueue_many([EnqueueRequest(f"{n}", n, group=f"g{n % 6}") for n in range(90)])
     killed: dict[int, float] = {}
 
@@ -85,6 +85,38 @@ async def test_workers_that_are_killed_exceed_no_limit(
         assert most_at_once([run for run in runs if run.group == group]) == 1
     stats = await queue.stats()
     assert (stats.counts["completed"], stats.total) == (90, 90)
+
+
+async def test_limits_that_are_changed_under_load_hold_from_then_on(
+    shared: Any, start: Start, queue: Queue[Any, Any]
+) -> None:
+    await queue.limits.set(running=8)
+    workers = [await worker(start, shared.url, 0.02) for _ in range(3)]
+    await queue.enqueue_many([EnqueueRequest(f"{n}", n, group=f"g{n % 5}") for n in range(300)])
+
+    async def ended(count: int) -> None:
+        async def enough() -> bool:
+            return sum(process.count("^end") for process in workers) >= count
+
+        assert await eventually(enough)
+
+    await ended(20)
+    await queue.limits.set(running=3, group_running=1)
+    tight = time.monotonic()
+    await ended(140)
+    loose = time.monotonic()
+    await queue.limits.set(running=10, group_running=2)
+    assert await queue.drain(BOUND)
+    runs = [run for process in workers for run in runs_of(process, None)]
+    assert len(runs) == 300
+    # Those that were claimed before go on; a handler may begin late.
+    after = max([run.end for run in runs if run.begin < tight + LATE], default=tight)
+    between = [run for run in runs if after <= run.begin and run.end <= loose]
+    assert len(between) >= 10
+    assert most_at_once(between) <= 3
+    for group in {run.group for run in between}:
+        assert most_at_once([run for run in between if run.group == group]) == 1
+    assert most_at_once(runs) <= 10
 
 
 async def test_a_rate_holds_over_all_workers(shared: Any, start: Start, queue: Queue[Any, Any]) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 __all__ = ["SIZES", "Turns"]
 
-SIZES = {"ready": 256 * 1024, "lease": 256 * 1024}
-"""Bytes of a slot after which the other one takes its turn: about 2,000 rows, and 1,500."""
+SIZES = {"ready": 320 * 1024, "lease": 384 * 1024}
+"""Bytes of a slot after which the other one takes its turn: about 2,500 rows, and 2,200."""
 _MOVED = 500
 """Rows that a store has deleted since it looked."""
 _PAUSE = 0.5

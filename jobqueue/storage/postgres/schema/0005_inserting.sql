@@ -173,30 +173,28 @@ begin
                 jobqueue.filled(p_run_ats, v_size), jobqueue.filled(p_max_attempts, v_size),
                 jobqueue.filled(p_max_stalls, v_size), jobqueue.filled(p_ttls, v_size),
                 jobqueue.filled(p_headers, v_size), jobqueue.filled(p_tasks, v_size), jobqueue.filled(p_groups, v_size),
-                jobqueue.filled(p_letters, v_size), jobqueue.filled(p_weights, v_size)
+                jobqueue.filled(p_letters, v_size)
             ) with ordinality t(
                 id, payload, priority, delay, run_at, max_attempts, max_stalls, ttl, headers, task, group_name,
-                dead_letter_ttl, weight, place
+                dead_letter_ttl, place
             )
         ),
         made as (
             -- In the order of the ids: two batches with the same ones never wait for each other.
             insert into jobqueue.job (
                 queue, id, seq, token, created, priority, due, max_attempts, max_stalls, ttl, payload, headers, task,
-                group_name, dead_letter_ttl, weight
+                group_name, dead_letter_ttl
             )
             select v_q, g.id, g.seq, p_token, v_now, g.priority, g.due, g.max_attempts, g.max_stalls, g.ttl, g.payload,
-                g.headers, g.task, g.group_name, g.dead_letter_ttl, g.weight
+                g.headers, g.task, g.group_name, g.dead_letter_ttl
             from given g order by g.id, g.place
             on conflict do nothing
-            returning seq, priority, due, id, weight, group_name
+            returning seq, priority, due, id
         ),
         lined as (
-            insert into jobqueue.ready (queue, priority, place, seq, due, updated, slot, id, weight, group_name)
-            select
-                v_q, m.priority, m.seq, m.seq, m.due, v_now,
-                case when m.group_name = '' then v_slot when v_slot = 2 then 4 else 3 end, m.id, m.weight, m.group_name
-            from made m where m.due <= v_now
+            insert into jobqueue.ready (queue, priority, place, seq, due, updated, slot, id)
+            select v_q, m.priority, m.seq, m.seq, m.due, v_now, v_slot, m.id
+            from made m where m.due <= v_now and not v_grouped
         )
         select
             (select array_agg(g.seq order by g.place) from given g), array_agg(m.seq),
@@ -207,18 +205,20 @@ begin
         if cardinality(v_new_seqs) > coalesce(cardinality(v_later), 0) then
             perform jobqueue.wake(p_queue);
         end if;
-        if v_grouped and v_slot < 2 then
-            perform jobqueue.join_lines(
-                v_q, array_agg(t.group_name order by t.seq), array_agg(t.priority order by t.seq),
-                array_agg(t.weight order by t.seq)
+        if v_grouped and v_new_seqs is not null then
+            perform jobqueue.line_up(
+                v_q, v_now, v_slot, array_agg(t.id), array_agg(t.seq), array_agg(t.priority), array_agg(t.due),
+                array_agg(t.group_name), array_agg(t.weight)
             )
-            from unnest(
-                v_seqs, jobqueue.filled(p_priorities, v_size), jobqueue.filled(p_delays, v_size),
-                jobqueue.filled(p_run_ats, v_size), jobqueue.filled(p_groups, v_size), jobqueue.filled(p_weights, v_size)
-            ) t(seq, priority, delay, run_at, group_name, weight)
-            where t.group_name <> '' and coalesce(t.run_at, v_now + t.delay) <= v_now
-            and (v_all or t.seq = any(v_new_seqs))
-            having count(*) > 0;
+            from (
+                select t.*, coalesce(t.run_at, v_now + t.delay) as due from unnest(
+                    p_ids, v_seqs, jobqueue.filled(p_priorities, v_size), jobqueue.filled(p_delays, v_size),
+                    jobqueue.filled(p_run_ats, v_size), jobqueue.filled(p_groups, v_size),
+                    jobqueue.filled(p_weights, v_size)
+                ) t(id, seq, priority, delay, run_at, group_name, weight)
+                where v_all or t.seq = any(v_new_seqs)
+                order by t.seq
+            ) t;
         end if;
         if v_later is not null then
             insert into jobqueue.due (queue, at, seq, updated, priority, id, weight, group_name)

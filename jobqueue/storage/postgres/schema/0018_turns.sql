@@ -77,6 +77,40 @@ begin
     end loop;
 end $$;
 
+-- Puts jobs of which some have groups, and that were just inserted, into their lines if they are due. A job says what it
+-- weighs as long as it lives, in case it is run again when it has failed.
+create function jobqueue.line_up(
+    p_q int, p_now bigint, p_slot smallint, p_ids text[], p_seqs bigint[], p_priorities int[], p_dues bigint[],
+    p_groups text[], p_weights smallint[]
+) returns void
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+declare
+    v_weight smallint;
+begin
+    for v_weight in select distinct t.weight from unnest(p_weights) t(weight) where t.weight <> 1 loop
+        update jobqueue.job j set weight = v_weight
+        where j.queue = p_q and j.id = any(array(
+            select t.id from unnest(p_ids, p_weights) t(id, weight) where t.weight = v_weight
+        )) and j.seq = any(p_seqs);
+    end loop;
+    insert into jobqueue.ready (queue, priority, place, seq, due, updated, slot, id, weight, group_name)
+    select
+        p_q, t.priority, t.seq, t.seq, t.due, p_now, jobqueue.slot_of(t.group_name, p_slot), t.id, t.weight, t.group_name
+    from unnest(p_ids, p_seqs, p_priorities, p_dues, p_groups, p_weights) t(id, seq, priority, due, group_name, weight)
+    where t.due <= p_now;
+    if p_slot < 2 then
+        perform jobqueue.join_lines(
+            p_q, array_agg(t.group_name order by t.seq), array_agg(t.priority order by t.seq),
+            array_agg(t.weight order by t.seq)
+        )
+        from unnest(p_seqs, p_priorities, p_dues, p_groups, p_weights) t(seq, priority, due, group_name, weight)
+        where t.due <= p_now and t.group_name <> '';
+    end if;
+end $$;
+
 -- Deletes lines that have no jobs any more, except those that somebody is just putting a job into.
 create function jobqueue.end_lines(p_q int, p_groups text[], p_priorities int[]) returns void
 language plpgsql volatile
