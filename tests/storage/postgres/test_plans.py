@@ -66,8 +66,8 @@ class Plans:
         """Raise unless each step looked at few rows of each big table."""
         assert self._plans
         for plan in self._plans:
-            if "limit 1001" in plan["Query Text"]:
-                continue  # of take_turn, which counts what is left in a slot
+            if "limit 1001" in plan["Query Text"] or "set slot = v_now" in plan["Query Text"]:
+                continue  # of take_turn, which counts what is left in a slot, and moves it
             for node in _nodes(plan["Plan"]):
                 table = re.sub(r"_\d$", "", node.get("Relation Name", ""))  # of slots: their table
                 removed = sum(value for key, value in node.items() if key.startswith("Rows Removed"))

@@ -19,7 +19,7 @@ from jobqueue.runtime.ids import unique_id
 from jobqueue.storage.findings import Severity
 from jobqueue.storage.postgres import PostgresStorage
 from jobqueue.storage.postgres.migrations import STORE, apply, check, latest, quoted, script
-from jobqueue.storage.values import MAX_DOCUMENT, Change, NewJob, Renewal
+from jobqueue.storage.values import MAX_DOCUMENT, Change, Conflict, Limit, NewJob, Rate, Renewal, Rules
 from tests.storage.postgres.server import postgres_url
 from tests.storage.postgres.support import connection, postgres_storage
 
@@ -214,6 +214,7 @@ async def test_a_user_with_the_documented_rights_may_do_all_and_make_nothing() -
             assert {found.severity for found in await plain.diagnose() if found.name == "rights"} == {
                 Severity.OK
             }
+            await use_limits(plain, postgres_url().replace("//jq@", f"//{role}@"))
             assert await plain.check() == []
             with pytest.raises(StorageError, match="rights"):
                 await plain.clone().apply_schema() if await _older(admin, name) else None
@@ -221,6 +222,34 @@ async def test_a_user_with_the_documented_rights_may_do_all_and_make_nothing() -
             await plain.close()
             await admin.execute(f"update {name}.meta set version = {latest()}")
             await admin.execute(f"drop owned by {role}; drop role {role}")
+
+
+async def use_limits(store: PostgresStorage, url: str) -> None:
+    """Make each call of a queue with limits and groups that looks at other tables than those of others."""
+    rate = Rate(1, per=3_600.0, burst=9)
+    assert await store.set_rules("g", Rules(queue=Limit(8, rate), group=Limit(1, rate)))
+    await store.insert("g", [NewJob(id, b"", group=id[0], weight=2) for id in ("a1", "a2", "b1", "c1")])
+    await store.insert("g", [NewJob("plain", b"")])
+    await store.insert("g", [NewJob("a2", b"", group="c", conflict=Conflict.REPLACE)])
+    runs = (await store.exchange("g", "w", (), 9, 1_000)).jobs
+    assert [run.id for run in runs] == ["plain", "a1", "b1", "c1"]
+    assert [used.running for used in await store.usage("g", ["", "a", "c"])] == [4, 1, 1]
+    actions = (Action.COMPLETE, Action.FAIL, Action.RETRY, Action.RELEASE)
+    ended = [
+        Settlement(run.id, run.fence, action, b"e", 9_000) for run, action in zip(runs, actions, strict=True)
+    ]
+    assert [run.id for run in (await store.exchange("g", "w", ended, 9, 1)).jobs] == ["c1", "b1"]
+    await asyncio.sleep(0.02)  # the leases run out
+    assert [one.id for one in await store.sweep("g", 9)] == ["c1", "b1"]
+    assert await store.revive("g", ["a1"]) == [True]
+    mine = await asyncpg.connect(url)
+    async with mine.transaction():
+        await store.inside(mine).insert("g", [NewJob("inside", b"", group="d")])
+    await mine.close()
+    assert await store.cancel("g", ["a1"]) == ["cancelled"]
+    assert await store.set_rules("g", None)
+    assert "inside" in [run.id for run in (await store.exchange("g", "w", (), 9, 1_000)).jobs]
+    await store.purge("g", 9)
 
 
 async def _older(admin, name: str) -> bool:

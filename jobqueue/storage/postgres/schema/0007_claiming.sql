@@ -144,7 +144,7 @@ begin
         select 1 from jobqueue.lease l where l.queue = v_q and l.token = p_token
     ) then
         if v_limited and settled <> '' then
-            perform jobqueue.wake_for_room(v_q, p_queue, v_now, v_limits, p_worker);
+            perform jobqueue.wake_for_room(v_q, p_queue, v_now, v_limits, '');
         end if;
         reached := null;  -- what the first call has seen is not known
         return next;

@@ -215,7 +215,8 @@ begin
     return case when v_at is not null then greatest(0, v_at - p_now) end;
 end $$;
 
--- Tells others that runs have ended, if there are any and ready jobs may start in their place.
+-- Tells others that runs have ended, if there are any and ready jobs may start in their place. ``p_worker``: who claims as
+-- many as it can itself; or nobody.
 create function jobqueue.wake_for_room(
     p_q int, p_queue text, p_now bigint, p_limits jobqueue.limits, p_worker text
 ) returns void
