@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from jobqueue import Limits, Queue, ReasonKind
 from jobqueue.model.limits import Limit, Rate
 from jobqueue.model.outcomes import Settlement
 from jobqueue.model.states import Action, JobState
@@ -139,6 +140,26 @@ async def test_a_claim_that_is_cut_short_by_bytes_keeps_turns_and_rates() -> Non
         assert [job.id for job in answer.jobs] == ["a2", "b2"]
         assert await store.check() == []
         await store.close()
+
+
+async def test_the_limit_that_is_in_the_way_is_named_with_the_instant_at_which_it_opens() -> None:
+    clock = FakeClock()
+    async with postgres_storage(clock) as store:
+        hour = Rate(1, per=3600.0)
+        async with Queue[int, None](
+            store, "q", limits=Limits(running=2, group_rate=hour)
+        ).producer() as queue:
+            for id, group in (("a", "g"), ("b", "g"), ("c", ""), ("d", "")):
+                await queue.enqueue(id, 1, group=group)
+            assert await ids(store, 2) == ["c", "a"]
+            reasons = (await queue.jobs.explain("d")).reasons
+            assert ReasonKind.QUEUE_LIMIT in [one.kind for one in reasons]
+            await queue.limits.set(running=5, group_rate=hour)
+            reasons = (await queue.jobs.explain("b")).reasons
+            (reason,) = [one for one in reasons if one.kind is ReasonKind.RATE]
+            assert reason.until is not None
+            assert 3599 < reason.until.timestamp() - clock.time() <= 3600
+            assert (await queue.stats()).limits == Limits(running=5, group_rate=hour)
 
 
 # -- transactions of a caller ----------------------------------------------------------------------
