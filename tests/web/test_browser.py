@@ -133,6 +133,11 @@ def axe() -> str:
     return files("axe_core_python").joinpath("axe.min.js").read_text()
 
 
+CUT_OFF = """
+return Math.max(0, ...[...document.querySelectorAll('.scroll')].map(e => e.scrollWidth - e.clientWidth))
+"""
+
+
 @asynccontextmanager
 async def reading(window: Browser, storage: Storage, **options: Any) -> AsyncIterator[Reader]:
     window.look(1400)
@@ -157,6 +162,7 @@ async def test_every_page_fits_and_is_accessible_in_both_schemes(window: Browser
         for page in EVERY:
             await reader.open(page)
             assert await reader.run("return document.documentElement.scrollWidth - innerWidth") <= 0, page
+            assert await reader.run(CUT_OFF) <= 0, (page, "a table is cut off")
 
 
 def _nowhere() -> Path:
