@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
@@ -89,6 +90,8 @@ class QueueView:
     """Tell that a job was cancelled here."""
     count: Count | None = None
     """Count jobs for an explanation, which may be a moment old; ``None``: the store counts them now."""
+    patience: float = math.inf
+    """Seconds of a search after which `QueueJobs.list` returns what it has found."""
 
 
 Which = str | Iterable[str] | JobFilter
@@ -141,8 +144,10 @@ class QueueJobs:
         store, name = self._view.store(), self._view.name
         found: list[Record] = []
         read = calls = 0
-        most = limit
+        most, until = limit, store.clock.monotonic() + self._view.patience
         while len(found) < limit and read < MOST_READ and calls < MOST_CALLS:
+            if calls and store.clock.monotonic() >= until:
+                break
             calls += 1
             page = await store.scan(name, state, most, inner)
             read += len(page.records)

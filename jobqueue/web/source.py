@@ -37,6 +37,8 @@ log = get_logger("jobqueue.web")
 
 PATIENCE = 5.0
 """Seconds that a page waits for the store to open; the opening goes on."""
+SEARCH = 0.05
+"""Seconds after which a search for jobs ends its page: the next one goes on."""
 CLOSING = 5.0
 """Seconds that closing the store may take."""
 MAX_PAYLOAD = 1_048_576
@@ -173,6 +175,7 @@ class Desk:
                 status=status_reader(form.payload, form.result),
                 cancelled=_tell_nobody,
                 count=lambda queue: counting.of(store, queue),
+                patience=SEARCH,
             )
         )
         builder = JobBuilder(3, 2, millis(3600.0), form.payload, form.max_bytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,6 +21,7 @@ from jobqueue import (
     Queue,
     Storage,
 )
+from jobqueue.jobs import QueueJobs
 from jobqueue.storage.values import NewJob
 from tests.support import Lab, Recorder, within
 
@@ -244,3 +246,19 @@ async def test_a_search_takes_few_calls_and_pages_end_where_they_are_full(storag
             page = await queue.jobs.list(task="nothing", limit=50)
     assert (page.jobs, page.cursor) == ([], None)
     assert len(calls) < 15
+
+
+async def test_a_search_ends_its_page_in_time_and_goes_on_with_the_next(lab: Lab) -> None:
+    queue = await several(lab)
+    view = queue.jobs._view
+    hasty = QueueJobs(replace(view, patience=0.0))
+    seen: list[str] = []
+    cursor, pages = None, 0
+    while True:
+        page = await hasty.list(group="even", limit=2, cursor=cursor)
+        seen += [job.id for job in page.jobs]
+        cursor, pages = page.cursor, pages + 1
+        if cursor is None:
+            break
+    assert sorted(seen) == ["c0", "f0", "f2", "w0", "w2", "w4"]
+    assert pages > 7
