@@ -194,21 +194,27 @@ def _guarded(kind: type[Any]) -> type[Any]:
     class Guarded(kind):  # type: ignore[misc]
         guard: RqGuard
 
-        def enqueue_job(self, job: Any, pipeline: Any = None, *args: Any, **options: Any) -> Any:
+        # Options by name: what an error tracker puts around RQ's methods may take no others.
+
+        def enqueue_job(
+            self,
+            job: Any,
+            pipeline: Any = None,
+            at_front: bool = False,  # noqa: FBT001, FBT002 - as RQ has it
+            **options: Any,
+        ) -> Any:
             """Enqueue a job as RQ does, after the ledger has it."""
             token = self._record(job, pipeline, 0)
             base: Any = super()
-            made: Any = base.enqueue_job(job, None, *args, **options)
+            made: Any = base.enqueue_job(job, at_front=at_front, **options)
             self.guard.confirm(token)
             return made
 
-        def schedule_job(
-            self, job: Any, datetime: Any, pipeline: Any = None, *args: Any, **options: Any
-        ) -> Any:
+        def schedule_job(self, job: Any, datetime: Any, pipeline: Any = None, **options: Any) -> Any:
             """Schedule a job as RQ does, after the ledger has it."""
             token = self._record(job, pipeline, int(datetime.timestamp() * 1000))
             base: Any = super()
-            made: Any = base.schedule_job(job, datetime, None, *args, **options)
+            made: Any = base.schedule_job(job, datetime, **options)
             self.guard.confirm(token)
             return made
 

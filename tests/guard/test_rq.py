@@ -79,6 +79,24 @@ def test_lost_jobs_are_enqueued_again_under_their_ids_and_run(queue: Any, redis:
     assert "requeued" in events(queue, "waits")
 
 
+class TrackedQueue(rq.Queue):
+    """A queue around whose method an error tracker has put one of its own."""
+
+    def enqueue_job(self, job: Any, **options: Any) -> Any:
+        return super().enqueue_job(job, **options)
+
+
+def test_a_method_that_an_error_tracker_has_wrapped(connection: Any, schema: str) -> None:
+    queue: Any = guard(TrackedQueue(connection=connection), PostgresLedger(postgres_url(), schema))
+    try:
+        jobs = [queue.enqueue(double, 1), queue.enqueue(double, 2), queue.enqueue(double, 3, at_front=True)]
+        later = queue.enqueue_in(timedelta(hours=1), double, 4)
+        assert queue.job_ids == [jobs[2].id, jobs[0].id, jobs[1].id]
+        assert later.id in queue.scheduled_job_registry
+    finally:
+        queue.guard.close()
+
+
 def test_outcomes_are_followed(queue: Any) -> None:
     failed = queue.enqueue(fail)
     gone = queue.enqueue(double, 1, result_ttl=0)
