@@ -27,6 +27,8 @@ RUN_SECONDS = 0.05
 """How long a job takes."""
 KILL_AT = 0.12
 """Part of the jobs that have run when Redis is killed, while others are still enqueued."""
+BUSY = 5
+"""Jobs that wait or run at that moment, at least. Where workers keep up there may be none."""
 AWAY = 0.5
 """Seconds until it is started again, empty."""
 LOOK_EVERY = 0.1
@@ -127,7 +129,7 @@ async def _enqueue(queue: Queue[float, int], left: Iterator[str], seen: Seen) ->
 
 async def _kill(setting: Setting, seen: Seen, began: float) -> None:
     """Kill Redis when all are at work, and start it again without anything in it."""
-    while seen.ran < setting.jobs * KILL_AT:
+    while seen.ran < setting.jobs * KILL_AT or seen.ran + BUSY > seen.enqueued < setting.jobs:
         await SYSTEM_CLOCK.sleep(LOOK_EVERY / 10)
         seen.ran = _lines(setting.runs)
     await asyncio.to_thread(setting.redis.kill)
