@@ -334,11 +334,15 @@ class Checks:
             self._untaken.pop(job.fence, None)
 
     def all_taken(self, of: Life | None = None) -> None:
-        """Check that no living process left jobs leased to nobody; with ``of``, that this one did not."""
+        """Check that no living process left jobs leased to nobody; with ``of``, that this one did not.
+
+        One that is paused for longer than the run lasts has not learnt of them yet.
+        """
         left = [
             id
             for fence, (id, process) in self._untaken.items()
             if not process.dead
+            and not process.held
             and of in {None, process}
             and self._world.now - self.claims[fence][2] > (ON_THE_WAY if of is None else 0.5)
         ]

@@ -65,6 +65,11 @@ class Life:
         # A claim that it could not take up, because its event loop was blocked, is not renewed.
         return any(begin <= claimed_at + 0.1 and end >= claimed_at for begin, end in self.blocks)
 
+    @property
+    def held(self) -> bool:
+        """Whether nothing of it runs just now."""
+        return any(lane.held for lane in self.lanes)
+
     def hold(self) -> None:
         """Run nothing of it, until `release`."""
         for lane in self.lanes:
