@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import asyncpg
+import hiredis
 
 from jobqueue import open_storage
 from tests.chaos.stores import STORES, Files, Postgres
@@ -68,7 +69,8 @@ def of_process(pid: int) -> dict[str, float]:
 async def of_store(store: Any) -> dict[str, float]:
     """Read a store: disk in MB, and what its kind counts."""
     readings = {"disk (MB)": await asyncio.to_thread(_size, store.data) / 1e6}
-    with suppress(OSError, asyncpg.PostgresError, AssertionError, RuntimeError):  # it is away just now
+    away = (OSError, asyncpg.PostgresError, AssertionError, RuntimeError, hiredis.HiredisError)
+    with suppress(*away):  # or it reads its data just now
         if isinstance(store, Postgres):
             readings |= await _of_postgres(store)
         elif not isinstance(store, Files):
