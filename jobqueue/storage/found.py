@@ -13,6 +13,9 @@ __all__ = ["REPLACED_UNREAD", "as_found", "read_found", "without_repeats"]
 REPLACED_UNREAD = Inserted(InsertStatus.REPLACED, 0, JobState.COMPLETED)
 """Stands for a job that an earlier send of the call has replaced. It stays if the job is gone since."""
 
+_JOINS = (Conflict.JOIN, Reuse.RETURN)
+"""Options of a job that leaves the one with its id as it is."""
+
 
 def as_found(job: Record) -> Inserted:
     """Describe a job that an insertion has found."""
@@ -53,17 +56,19 @@ async def read_found(
     return cast("list[Inserted]", read)
 
 
-def without_repeats(jobs: Sequence[NewJob]) -> Sequence[NewJob]:
+def without_repeats(jobs: Sequence[NewJob], *, replaces_once: bool = False) -> Sequence[NewJob]:
     """Return the first jobs, up to one that may take the place of another one of them.
 
     What is to be read of the other one has to be read before. Jobs with one id and equal options stay
-    together: only the first of them changes anything.
+    together, as only the first of them makes a new job; but not with ``replaces_once``, for a store that
+    replaces an id once in a call.
     """
-    seen: dict[str, Reuse] = {}
+    seen: dict[str, tuple[Conflict, Reuse]] = {}
     for place, job in enumerate(jobs):
-        known = seen.get(job.id)
-        if known is None:
-            seen[job.id] = job.reuse
-        elif job.conflict is not Conflict.JOIN or (job.reuse is not known and job.reuse is not Reuse.RETURN):
+        options = (job.conflict, job.reuse)
+        known = seen.setdefault(job.id, options)
+        if known is options or options == _JOINS:
+            continue
+        if options != known or (replaces_once and job.conflict is not Conflict.JOIN):
             return jobs[:place]
     return jobs

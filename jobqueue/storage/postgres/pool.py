@@ -11,12 +11,17 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple, TypeVar
 
+import asyncpg
+
 from jobqueue.errors import JobQueueError, StorageUnavailableError
 from jobqueue.runtime.clock import SYSTEM_CLOCK
+from jobqueue.runtime.loggers import get_logger
 from jobqueue.storage.postgres.faults import judge
 from jobqueue.storage.postgres.target import APPLICATION, Connection, Target, Timeouts, connect, pinned
 
 __all__ = ["Pool"]
+
+log = get_logger("jobqueue.storage.postgres")
 
 T = TypeVar("T")
 
@@ -115,6 +120,10 @@ class Pool:
         pids, ages = [each.pid for each in ending], [now - each.since for each in ending]
         try:
             await connection.fetch(_END_LEFT_BEHIND, pids, ages, APPLICATION)
+        except (
+            asyncpg.InsufficientPrivilegeError
+        ) as error:  # taken from all users: no reason to do nothing else
+            log.warning("%s: a connection that was given up cannot be ended there: %s", self.where, error)
         except BaseException:
             self._left_behind += ending
             raise

@@ -152,18 +152,23 @@ class RedisStorage(LoopBoundStorage[OpenStore]):
 
         async def send(piece: Sequence[NewJob]) -> list[Inserted]:
             nonlocal short
-            piece = without_repeats(piece)
+            piece = without_repeats(piece, replaces_once=True)
             done = await session.steps.insert(queue, piece, reply_to, max_length, confirm)
             session.names.used(queue, done.mark)
             if not done.mark:
                 await session.names.added(queue)
             if confirm is not None and done.lacks(confirm):
                 short = done.reached
-            # Before the next piece, which may replace one of them.
-            return await read_found(piece[: len(done.answers)], done.answers, partial(self.get, queue), again)
+            # Before the next piece, which may replace one of them. What is gone is inserted here as well: to
+            # call this method again would raise before the others are stored.
+            return await read_found(
+                piece[: len(done.answers)], done.answers, partial(self.get, queue), insert
+            )
 
-        again = partial(self.insert, queue, reply_to=reply_to, max_length=max_length)
-        answers = await in_pieces(jobs, [len(job.payload) + len(job.headers) for job in jobs], send)
+        async def insert(some: Sequence[NewJob]) -> list[Inserted]:
+            return await in_pieces(some, [len(job.payload) + len(job.headers) for job in some], send)
+
+        answers = await insert(jobs)
         # Only now: the error says of all the jobs that they are stored.
         if confirm is not None and short is not None:
             raise NotConfirmedError(confirm, short)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 import pytest
 
 from jobqueue.storage.postgres import PostgresStorage
@@ -93,3 +94,21 @@ async def test_a_job_that_was_refused_is_not_inserted_later() -> None:
         (refused,) = await held_up(late, only, pid, make_room)
         assert refused.status is InsertStatus.FULL
         assert (await store.counts("q")).queued == 0
+
+
+class Refusing:
+    """A connection whose user may end no processes."""
+
+    async def fetch(self, *_: object) -> None:
+        raise asyncpg.InsufficientPrivilegeError("permission denied for function pg_terminate_backend")
+
+
+async def test_who_may_end_no_processes_works_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    async with one_connection() as (store, only, _pid):
+        only.terminate()
+        pool = store._open_session().pool
+        assert (await within(store.counts("q"))).queued == 0
+        pool._left_behind.append(pool._open[next(iter(pool._open))])
+        await pool._end_left_behind(Refusing())  # type: ignore[arg-type]
+        assert pool._left_behind == []
+        assert "cannot be ended" in caplog.text

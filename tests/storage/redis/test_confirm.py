@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from jobqueue.errors import InvalidArgumentError, StorageError
 from jobqueue.storage.redis import Confirm, NotConfirmedError, RedisStorage
 from jobqueue.storage.redis.net.confirm import Reached, check_server
-from jobqueue.storage.values import InsertStatus, NewJob
+from jobqueue.storage.values import InsertStatus, NewJob, Reuse
 from tests.services import Server, info_of, wait_until
 from tests.storage.redis.proxy import chaos_proxy
 from tests.storage.redis.test_security import documented_rule
@@ -138,6 +138,34 @@ async def test_a_refused_insertion_needs_no_confirmation(server: Server) -> None
         [full] = await storage.insert("q", job("a"), max_length=0)
         assert full.status is InsertStatus.FULL
         assert server.command("EXISTS", "{jq:q}:jobs") == 0
+
+
+async def test_the_error_says_of_all_jobs_that_they_are_stored(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(server.url, Confirm(replicas=1, timeout=0.05)) as storage:
+        steps = storage._open_session().steps
+        insert = steps.insert
+
+        async def forgetful(queue: str, jobs: Sequence[NewJob], *rest: Any) -> Any:
+            """Find a job that is gone when it is read."""
+            done = await insert(queue, jobs, *rest)
+            if jobs[0].id != "gone" or len(jobs) == 1:
+                return done
+            await storage.cancel(queue, ["gone"])
+            await storage.forget(queue, ["gone"])
+            return done._replace(answers=[None, *done.answers[1:]])
+
+        monkeypatch.setattr(steps, "insert", forgetful)
+        jobs = [
+            NewJob("gone", b""),
+            NewJob("x", b""),
+            NewJob("x", b"", reuse=Reuse.RERUN),
+            NewJob("last", b""),
+        ]
+        with pytest.raises(NotConfirmedError):
+            await storage.insert("q", jobs)
+        assert (await storage.counts("q")).queued == 3
 
 
 @pytest.mark.parametrize("flavour", ["valkey"])
