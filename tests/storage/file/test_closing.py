@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,28 @@ def test_a_disk_that_fails_is_no_error_of_the_close(tmp_path: Path, caplog: pyte
         verify(tmp_path / str(at), ledger, program.clock).close()
     assert failed > 5
     assert "could not write a snapshot at the end" in caplog.text
+
+
+class Vanishing(Quiet):
+    """Removes a file, as a compaction of another process does, when it is about to be looked at."""
+
+    gone = 0
+
+    def stat(self, directory: int, name: str) -> os.stat_result:
+        if name.endswith(".tmp"):
+            os.unlink(name, dir_fd=directory)
+            self.gone += 1
+        return super().stat(directory, name)
+
+
+def test_a_file_that_a_compaction_removes_meanwhile(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = Vanishing()
+    program, ledger = filled(tmp_path / "s", files)
+    (tmp_path / "s" / "snapshot-0000000008.tmp").touch(0o600)
+    program.core.close()
+    assert files.gone == 1
+    assert caplog.text == ""
+    verify(tmp_path / "s", ledger, program.clock).close()
 
 
 def test_what_a_snapshot_replaces_is_weighed_by_its_size(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -108,6 +110,14 @@ class Directory:
 
     def stat(self, name: str) -> os.stat_result:
         return self.files.stat(self.fd, name)
+
+    def size(self, names: Iterable[str]) -> int:
+        """Add up the sizes of files, of which another process's compaction may remove some at any moment."""
+        total = 0
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += self.stat(name).st_size
+        return total
 
     def status(self) -> os.stat_result:
         """Return the owner, mode and times of the directory itself."""

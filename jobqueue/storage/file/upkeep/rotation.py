@@ -99,7 +99,7 @@ def snapshot_is_cheap(home: StoreDirectory, replica: Replica) -> bool:
     # By the files themselves: `base_size` is an estimate.
     directory, current = home.directory, journal_name(replica.journal.generation)
     names = [name for name in directory.names() if name.startswith(("journal-", "snapshot-"))]
-    before = sum(directory.stat(name).st_size for name in names if name != current)
+    before = directory.size(name for name in names if name != current)
     return written > 0 and before + replica.position <= CLOSING_SNAPSHOT and 4 * written >= before
 
 
