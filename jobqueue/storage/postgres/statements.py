@@ -13,7 +13,7 @@ import asyncpg
 
 from jobqueue.errors import StorageError, StorageUnavailableError
 from jobqueue.model.outcomes import EXPIRED_ERROR, STALLED_ERROR, Settlement
-from jobqueue.model.states import JobState
+from jobqueue.model.states import Action, JobState
 from jobqueue.runtime.clock import SYSTEM_CLOCK
 from jobqueue.runtime.ids import random_secret
 from jobqueue.runtime.loggers import get_logger
@@ -347,9 +347,15 @@ class Statements:
     async def exchange(
         self, queue: str, worker: str, settlements: Sequence[Settlement], limit: int, lease: int
     ) -> Exchanged:
-        token, then = _token(), _then(settlements)
-        if then and len({settlement.fence for settlement in settlements}) < len(settlements):
+        fences = {settlement.fence for settlement in settlements}
+        if len(fences) < len(settlements) and any(settlement.then for settlement in settlements):
             return await self._exchange_once(queue, worker, settlements, limit, lease)
+        return await self._exchange(queue, worker, settlements, limit, lease)
+
+    async def _exchange(
+        self, queue: str, worker: str, settlements: Sequence[Settlement], limit: int, lease: int
+    ) -> Exchanged:
+        token, then = _token(), _then(settlements)
         columns = rows.every_settlement_column(settlements) if then else rows.settlement_columns(settlements)
         sql = self._sql.exchange_then if then else self._sql.exchange
         lines = self.lines(queue)
@@ -374,13 +380,23 @@ class Statements:
     async def _exchange_once(
         self, queue: str, worker: str, settlements: Sequence[Settlement], limit: int, lease: int
     ) -> Exchanged:
-        """Settle each run once, by its first settlement: what else is said of it is answered like that."""
-        first: dict[tuple[str, int], Settlement] = {}
-        for settlement in settlements:
-            first.setdefault((settlement.id, settlement.fence), settlement)
-        answer = await self.exchange(queue, worker, list(first.values()), limit, lease)
-        told = dict(zip(first, answer.settled, strict=True))
-        return answer._replace(settled=[told[one.id, one.fence] for one in settlements])
+        """Settle each run once, by its first settlement; what else is said of it asks what became of it.
+
+        Releases are written after all others, so what is said after one of the same run is answered like it.
+        """
+        first: dict[tuple[str, int], int] = {}
+        given: list[Settlement] = []
+        places: list[int] = []
+        for one in settlements:
+            place = first.setdefault((one.id, one.fence), len(given))
+            if place == len(given):
+                given.append(one)
+            elif given[place].action is not Action.RELEASE:
+                place = len(given)
+                given.append(one._replace(action=Action.COMPLETE, then=()))
+            places.append(place)
+        answer = await self._exchange(queue, worker, given, limit, lease)
+        return answer._replace(settled=[answer.settled[place] for place in places])
 
     def lines(self, queue: str) -> Lines:
         """Return how far the claims of a queue have come."""

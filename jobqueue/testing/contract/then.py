@@ -95,6 +95,31 @@ class ThenCases(Cases):
         assert (record.state, record.payload) == (JobState.QUEUED, b"next")
         assert (await jobs.put("a")).status is InsertStatus.FOUND
 
+    async def test_a_run_that_is_settled_twice_in_one_call(self, jobs: Jobs) -> None:
+        """The second time it is answered by what is there by then: perhaps a newer job of its id."""
+        await jobs.put_all("abcd")
+        a, b, c, d = await jobs.claim(4)
+        again = (job("a", b"next", reuse=Reuse.RERUN), job("c", b"next", reuse=Reuse.RERUN))
+        twice = Settlement("c", c.fence, Action.COMPLETE, b"r", TTL)
+        answer = await jobs.exchange(
+            twice,
+            twice,
+            Settlement("a", a.fence, Action.COMPLETE, b"r", TTL, then=again),
+            done(a, "other"),
+            Settlement("a", a.fence, Action.RELEASE),
+            Settlement("b", b.fence, Action.RELEASE),
+            done(b, "other"),
+            Settlement("d", d.fence, Action.COMPLETE, b"r", TTL),
+            Settlement("d", d.fence, Action.RELEASE),
+            twice,
+        )
+        accepted, lost = SettleStatus.ACCEPTED, SettleStatus.LOST
+        assert answer.settled == [
+            accepted, accepted, accepted, lost, lost, accepted, accepted, accepted, accepted, lost
+        ]  # fmt: skip
+        assert await jobs.claim_ids(9) == ["b", "a", "c"]
+        assert await jobs.state("d") is JobState.COMPLETED
+
     async def test_waiters_of_a_job_that_follows_itself_have_the_outcome(self, jobs: Jobs) -> None:
         box = Box()
         await jobs.storage.subscribe("q", "me", box)
