@@ -189,6 +189,7 @@ async def _producer(spec: dict[str, Any], recorder: Recorder) -> None:
         max_stalls=MAX_STALLS,
         backoff=Backoff.fixed(0.1),
         result_ttl=spec["result_ttl"],
+        dead_letter_ttl=spec["result_ttl"],
     )
     await _start(queue)
     caller = Caller(spec["name"], queue, recorder, draw, spec["pause"])

@@ -64,7 +64,7 @@ class Plan:
     kinds: tuple[str, ...] = ("kill", "freeze")
     """The faults, beside those of the store."""
     result_ttl: float = 3600.0
-    """Seconds that outcomes are kept; they are looked at in the end."""
+    """Seconds that outcomes and dead letters are kept; they are looked at in the end."""
 
 
 @dataclass
