@@ -1,9 +1,9 @@
 """`python -m tests.chaos.soak --store redis --minutes 15`: whether anything grows that should not.
 
 One process of each role lives throughout; others of its kind are killed, frozen and replaced beside it, and
-the server is cut off and restarted. Outcomes and dead letters are kept for a few seconds only, so the
-store reaches a steady size. Memory, descriptors and threads of the three, and keys or rows, memory and disk of the store, are read
-every second; their slopes after a warm-up of a quarter of the time are printed.
+the server is cut off and restarted. Outcomes and dead letters are kept for a few seconds only, so the store
+reaches a steady size. Memory, descriptors and threads of the three, and keys or rows, memory and disk of the
+store, are read every second; their slopes after a warm-up of a quarter of the time are printed.
 """
 
 from __future__ import annotations
