@@ -90,7 +90,7 @@ class Batcher(Generic[T, R]):
         try:
             while self._queued:
                 batch = self._queued[: self._limit]
-                if self._sizes is not None:
+                if self._sizes is not None and len(batch) > 1:
                     batch = batch[: fitting(self._sizes([item for item, _ in batch]))]
                 self._queued = self._queued[len(batch) :]
                 batch = [entry for entry in batch if not entry[1].cancelled()]

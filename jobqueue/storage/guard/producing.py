@@ -18,6 +18,7 @@ from jobqueue.storage.guard.records import (
     change_of,
     ledgered,
     remembered,
+    tagged,
     token_of,
 )
 from jobqueue.storage.guard.session import GuardSession
@@ -27,7 +28,7 @@ from jobqueue.storage.values import CancelStatus, Inserted, InsertStatus, Record
 __all__ = ["Producing"]
 
 _REPLACED = InsertStatus.REPLACED
-_MADE = {InsertStatus.CREATED, InsertStatus.REPLACED}
+_CREATED = InsertStatus.CREATED
 
 
 class Producing(HandsOn):
@@ -48,18 +49,22 @@ class Producing(HandsOn):
         arguments.check_insert(queue, jobs, reply_to, max_length)
         session = self._open_session()
         await session.outbox.wait_for_room()
-        written, tagged = ledgered(session, queue, jobs)
-        tokens = [one.token for one in written]
+        written = ledgered(session, queue, jobs)
+        writing = session.begin_to_write(written)
         looking = asyncio.create_task(session.epoch.try_to_look(), name="jobqueue-guard-look")
         try:
-            await session.write(written)
             await looking
+            left = tagged(written)  # while the ledger is at work
+            await session.written(written, writing)
         finally:
+            writing.cancel()
             looking.cancel()
+        tokens = [one.token for one in written]
         ended: dict[str, Known] = {}
         if await session.in_doubt():
             ended = await self._ended_before(session, queue, jobs, tokens)
-        left = [job for job in tagged if job.id not in ended] if ended else tagged
+        if ended:
+            left = [job for job in left if job.id not in ended]
         try:
             found = (
                 await session.inner.insert(queue, left, reply_to=reply_to, max_length=max_length)
@@ -75,7 +80,7 @@ class Producing(HandsOn):
         drops = [
             Change(token, drops=True)
             for token, answer in zip(tokens, found, strict=True)
-            if answer.status not in _MADE
+            if answer[0] is not _CREATED and answer.status is not _REPLACED
         ]
         for drop in drops:
             session.tell(drop)

@@ -13,18 +13,20 @@ from jobqueue.storage.guard.tags import new_tokens, number_of, tagged_job, untag
 from jobqueue.storage.guard.values import CODES, Change, History, Known, Written
 from jobqueue.storage.values import Inserted, InsertStatus, Record
 
-__all__ = ["answers", "as_known", "as_record", "change_of", "ledgered", "remembered", "token_of"]
+__all__ = ["answers", "as_known", "as_record", "change_of", "ledgered", "remembered", "tagged", "token_of"]
 
 
-def ledgered(session: GuardSession, queue: str, jobs: Sequence[NewJob]) -> tuple[list[Written], list[NewJob]]:
-    """Give jobs their tokens: as the ledger gets them, and as the store does."""
+def ledgered(session: GuardSession, queue: str, jobs: Sequence[NewJob]) -> list[Written]:
+    """Give jobs their tokens: as the ledger gets them."""
     now = session.now() / 1000  # the ledger's, so that tokens of all producers rise together
     at = SYSTEM_CLOCK.monotonic()
     tokens = new_tokens(now, len(jobs))
-    tagged = list(map(tagged_job, tokens, jobs))
-    return [
-        make_tuple(Written, (token, queue, job, at)) for token, job in zip(tokens, jobs, strict=True)
-    ], tagged
+    return [make_tuple(Written, (token, queue, job, at)) for token, job in zip(tokens, jobs, strict=True)]
+
+
+def tagged(written: Sequence[Written]) -> list[NewJob]:
+    """Return jobs that have their tokens as the store gets them."""
+    return [tagged_job(token, job) for token, _, job, _ in written]
 
 
 def token_of(record: Record | None) -> str | None:

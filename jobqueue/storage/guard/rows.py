@@ -13,6 +13,8 @@ from jobqueue.storage.guard.values import Change, GuardEvent, Written
 
 __all__ = ["changed", "columns", "event_of", "instant", "job_of", "written"]
 
+_OPTIONS = slice(NewJob._fields.index("priority"), NewJob._fields.index("ttl") + 1)
+_LABELS = slice(NewJob._fields.index("task"), len(NewJob._fields))
 MOST_SHOWN = 200
 """Characters that are shown of what cannot be read."""
 
@@ -40,12 +42,13 @@ def written(some: Sequence[Written], now: float) -> list[Any]:
     """Return what names each job, and once what many have in common, as `statements.WRITE` takes it."""
     kinds: dict[tuple[Any, ...], int] = {}
     kind_of: list[int] = []
+    last: tuple[Any, ...] | None = None
+    number = 0
     for _, queue, job, at in some:
-        kind = (
-            queue, job.priority, job.run_at, job.delay, job.max_attempts, job.max_stalls, job.ttl,
-            job.dead_letter_ttl, job.task, job.group, job.weight, job.expires, max(0, int((now - at) * 1000)),
-        )  # fmt: skip
-        kind_of.append(kinds.setdefault(kind, len(kinds) + 1))
+        kind = (queue, max(0, int((now - at) * 1000)), job[_OPTIONS], job[_LABELS])
+        if kind != last:
+            last, number = kind, kinds.setdefault(kind, len(kinds) + 1)
+        kind_of.append(number)
     headers = [one.job.headers for one in some]
     return [
         f"{{{','.join([one.token for one in some])}}}",
@@ -53,8 +56,18 @@ def written(some: Sequence[Written], now: float) -> list[Any]:
         [one.job.payload for one in some],
         headers if any(headers) else [],
         kind_of if len(kinds) > 1 else [],
-        *columns(list(kinds), 13),
+        *columns([_shared(*kind) for kind in kinds], 13),
     ]
+
+
+def _shared(queue: str, ago: int, options: tuple[Any, ...], labels: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return what jobs of one kind have in common, as `statements.WRITE` takes it."""
+    priority, delay, run_at, max_attempts, max_stalls, ttl = options
+    task, group, dead_letter_ttl, _, weight, expires = labels
+    return (
+        queue, priority, run_at, delay, max_attempts, max_stalls, ttl, dead_letter_ttl, task, group, weight,
+        expires, ago,
+    )  # fmt: skip
 
 
 def changed(change: Change) -> tuple[Any, ...]:

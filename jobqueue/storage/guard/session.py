@@ -202,7 +202,21 @@ class GuardSession(StoreSession):
 
         Raises `StorageUnavailableError` if that is a must; ``refuses`` says so in place of the option.
         """
-        answer = await self._writes.call(jobs)
+        await self.written(jobs, self.begin_to_write(jobs), refuses=refuses)
+
+    def begin_to_write(self, jobs: Sequence[Written]) -> asyncio.Future[LedgerAwayError | None]:
+        """Write jobs as `write` does; the future is for `written`."""
+        return self._writes.call(jobs)
+
+    async def written(
+        self,
+        jobs: Sequence[Written],
+        writing: asyncio.Future[LedgerAwayError | None],
+        *,
+        refuses: bool | None = None,
+    ) -> None:
+        """Await jobs that are being written; see `write`."""
+        answer = await writing
         if answer is not None:
             if self._options.refuses if refuses is None else refuses:
                 raise StorageUnavailableError(f"nothing is enqueued without the ledger: {answer}") from answer

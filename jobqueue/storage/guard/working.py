@@ -12,7 +12,7 @@ from jobqueue.storage import arguments
 from jobqueue.storage.capabilities import ClaimsOnArrival, Sweepable
 from jobqueue.storage.guard.gate import LedgerAwayError
 from jobqueue.storage.guard.producing import Producing
-from jobqueue.storage.guard.records import ledgered
+from jobqueue.storage.guard.records import ledgered, tagged
 from jobqueue.storage.guard.session import Claim, GuardSession
 from jobqueue.storage.guard.tags import untag
 from jobqueue.storage.guard.values import CODES, Change, History
@@ -95,10 +95,10 @@ class Working(Producing):
         following: dict[int, list[str]] = {}
         for at, settlement in enumerate(settlements):
             if settlement.then:
-                written, tagged = ledgered(session, queue, settlement.then)
+                written = ledgered(session, queue, settlement.then)
                 await session.write(written, refuses=False)
                 following[at] = [one.token for one in written]
-                settlement = settlement._replace(then=tuple(tagged))  # noqa: PLW2901
+                settlement = settlement._replace(then=tuple(tagged(written)))  # noqa: PLW2901
             made.append(settlement)
         return made, following
 

@@ -68,7 +68,7 @@ async def test_of_two_rows_of_one_id_the_one_that_the_store_had_comes_back(
     (_job,) = await claim(store)
     await told(store)
     for id in ("claimed", "waiting"):  # joins: written, and not dropped yet
-        await opened.write(ledgered(opened, "q", [NewJob(id, b"second")])[0])
+        await opened.write(ledgered(opened, "q", [NewJob(id, b"second")]))
     await told(store)
     await sql("update {s}.job set updated = updated + 1000 where payload = 'first'", schema)
     redis.command("FLUSHALL")
