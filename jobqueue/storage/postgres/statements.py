@@ -65,6 +65,9 @@ _LONGEST_REPLY = 65_536
 """Size in bytes of the largest result that is read for a message; its waiters read a larger one."""
 _MOST_LINES = 1_000
 _MOST_MADE = 1_000
+_COMMIT_WITHIN = 15_000
+"""Milliseconds after which the server ends a transaction that has settled its run, if nothing comes: it may
+hold what all claims of the queue need, and its client may be frozen or away."""
 _AHEAD = 3_000_000
 """Microseconds that the numbers are above the clock after another server may have taken over."""
 
@@ -111,7 +114,7 @@ class _Names(NamedTuple):
     holder: str
     channel: str
     keep_pace: str
-    settle_then: str
+    settle_inside: str
     exchange_then: str
     revive: str
     forget: str
@@ -166,7 +169,8 @@ def _statements(schema: str) -> _Names:
         holder=call("lock_holder", 2),
         channel=call("channel", 2),
         keep_pace=call("keep_pace", 1),
-        settle_then=call("settle_then", 28),
+        settle_inside=call("settle_then", 28).replace("*", "a.*")
+        + f" a, set_config('idle_in_transaction_session_timeout', '{_COMMIT_WITHIN}', true)",
         exchange_then=call("exchange_then", 40),
         revive=once("revive_with", 5),
         forget=once("forget", 3),
@@ -416,7 +420,7 @@ class Statements:
         columns = rows.every_settlement_column([settlement])
         repeated = False
         args = (queue, self._now(), _token(), repeated, *columns, *_then_columns([settlement]))
-        text = str(await connection.fetchval(self._sql.settle_then, *args, timeout=timeout))
+        text = str(await connection.fetchval(self._sql.settle_inside, *args, timeout=timeout))
         return rows.letters(text, rows.SETTLED, 1)[0]
 
     async def extend(

@@ -94,6 +94,8 @@ declare
     v_q int := (select q.queue from jobqueue.queue q where q.name = p_queue);
 begin
     if p_reply is not null and v_q is not null then
+        -- A claim and this may each hold what the other waits for: then this is made again.
+        perform set_config('lock_timeout', '100ms', true);
         perform jobqueue.add_waiters(v_q, p_ids, p_reply);
     end if;
     return query

@@ -118,20 +118,13 @@ declare
     v_workers text[];
     v_ended bigint[];
     v_often bigint[];
-    v_fences bigint[];
+    v_over text[];
     v_groups text[];
     v_priorities int[];
     v_weights smallint[];
     v_slot smallint := (select t.last_value from jobqueue.ready_turn t);
     v_limits jobqueue.limits := jobqueue.lock_turns(v_q);
 begin
-    if v_limits.grouped then
-        v_fences := array(
-            select l.fence from jobqueue.lease l where l.queue = v_q and l.until <= v_now and l.group_name <> ''
-            order by l.fence limit p_limit
-        );
-        perform jobqueue.runs_end(v_q, v_limits, v_fences);
-    end if;
     perform jobqueue.next_number();
     with expired as materialized (
         select l.* from jobqueue.lease l where l.queue = v_q and l.until <= v_now
@@ -181,10 +174,12 @@ begin
         array_agg(e.seq) filter (where e.state <> 2), array_agg(e.seq) filter (where e.attempts + e.stalls >= 20),
         array_agg(e.group_name order by e.fence desc) filter (where e.state = 2 and e.group_name <> ''),
         array_agg(e.priority order by e.fence desc) filter (where e.state = 2 and e.group_name <> ''),
-        array_agg(e.weight order by e.fence desc) filter (where e.state = 2 and e.group_name <> '')
-    into v_ids, v_states, v_attempts, v_stalls, v_workers, v_ended, v_often, v_groups, v_priorities, v_weights
+        array_agg(e.weight order by e.fence desc) filter (where e.state = 2 and e.group_name <> ''),
+        array_agg(distinct e.group_name) filter (where e.group_name <> '')
+    into v_ids, v_states, v_attempts, v_stalls, v_workers, v_ended, v_often, v_groups, v_priorities, v_weights, v_over
     from judged e;
     if v_ids is not null then
+        perform jobqueue.runs_of_end(v_q, v_limits, v_over);
         if v_often is not null then
             perform jobqueue.trim_history(v_q, v_often);
         end if;
@@ -249,13 +244,15 @@ begin
         );
         -- A row does not move while it is locked.
         select
-            array_agg(r.group_name) filter (where r.slot = 3), array_agg(r.priority) filter (where r.slot = 3),
+            v_groups || array_agg(r.group_name) filter (where r.slot = 3),
+            v_priorities || array_agg(r.priority) filter (where r.slot = 3),
             array_agg(r.at) filter (where r.slot = 0), array_agg(r.at) filter (where r.slot = 1),
             array_agg(r.at) filter (where r.slot = 2), array_agg(r.at) filter (where r.slot = 3),
             array_agg(r.at) filter (where r.slot = 4)
         into v_groups, v_priorities, v_ready_0, v_ready_1, v_ready_2, v_ready_3, v_ready_4
         from unnest(v_seqs) s(seq) cross join lateral (
-            select r.ctid as at, r.slot, r.group_name, r.priority from jobqueue.ready r where r.queue = v_q and r.seq = s.seq offset 0 for update
+            select r.ctid as at, r.slot, r.group_name, r.priority from jobqueue.ready r
+            where r.queue = v_q and r.seq = s.seq offset 0 for update
         ) r;
         select array_agg(d.at) into v_due from unnest(v_seqs) s(seq) cross join lateral (
             select d.ctid as at from jobqueue.due d where d.queue = v_q and d.seq = s.seq offset 0 for update
@@ -301,9 +298,6 @@ begin
             from gone g
         )
         select array_agg(g.seq) into v_ended from gone g;
-        if v_groups is not null then
-            perform jobqueue.end_lines(v_q, v_groups, v_priorities);
-        end if;
         if v_ended is not null then
             perform jobqueue.tell(v_q, p_queue, v_ended);
         end if;
@@ -329,6 +323,10 @@ begin
         -- One that moved from one place to the other in these moments is looked for again.
         exit when not v_states && array[1, 2, 4] and not (p_running and 3 = any(v_states));
     end loop;
+    -- Last of all: claims wait for these rows, and the above for what claims have in hand.
+    if v_groups is not null then
+        perform jobqueue.end_lines(v_q, v_groups, v_priorities);
+    end if;
     return v_states;
 end $$;
 
@@ -398,6 +396,7 @@ declare
     v_at tid[];
     v_seqs bigint[];
     v_ids text[];
+    v_free bigint[];
     v_count int;
 begin
     delete from jobqueue.worker w where w.queue = v_q and w.seen + p_seen_for <= v_now;
@@ -407,6 +406,22 @@ begin
         select o.ctid as at, o.seq, o.id from jobqueue.outcome o where o.queue = v_q and o.purge_at <= v_now
         order by o.purge_at limit p_limit for update skip locked
     ) o;
+    if v_at is null then
+        return 0;
+    end if;
+    -- A job that somebody has in hand is left to the next call: a transaction of a caller may be open for long.
+    v_free := array(
+        select j.seq from jobqueue.job j where j.queue = v_q and j.id = any(v_ids) and j.seq = any(v_seqs)
+        for update skip locked
+    );
+    select array_agg(t.at), array_agg(t.seq), array_agg(t.id) into v_at, v_seqs, v_ids
+    from unnest(v_at, v_seqs, v_ids) t(at, seq, id)
+    where t.seq = any(v_free) or not exists (
+        select 1 from (
+            select j.seq from jobqueue.job j where j.queue = v_q and j.id = t.id offset 0
+        ) j
+        where j.seq = t.seq
+    );
     if v_at is null then
         return 0;
     end if;

@@ -122,13 +122,16 @@ create function jobqueue.lock_turns(p_q int) returns jobqueue.limits
 language plpgsql volatile
 as $$
 declare
-    v_limits jobqueue.limits;
+    v_rules jsonb;
+    v_grouped boolean;
 begin
-    v_limits := (select jobqueue.read_rules(q.rules, q.grouped) from jobqueue.queue q where q.queue = p_q);
-    if v_limits.limited or v_limits.grouped then
+    select q.rules, q.grouped into v_rules, v_grouped from jobqueue.queue q where q.queue = p_q;
+    if v_grouped or v_rules ?| '{queue,group}' then
         perform pg_advisory_xact_lock(('jobqueue.pace'::regclass::oid::bigint - 2147483648)::int, p_q);
+        -- As they are now: by those of before, a group that others found at its limit since would stay there.
+        select q.rules, q.grouped into v_rules, v_grouped from jobqueue.queue q where q.queue = p_q;
     end if;
-    return v_limits;
+    return jobqueue.read_rules(v_rules, v_grouped);
 end $$;
 
 -- How many leases of a queue are held, or of one of its groups. Of queues that had limits or groups when they were given.

@@ -166,8 +166,21 @@ begin
     end if;
 end $$;
 
--- Notes that runs are to end: their groups may start jobs again. That a group may not is only a note, so that it does not
--- matter if one of the runs is lost.
+-- Notes that runs of groups end, under lock_turns: these groups may start jobs again. That a group may not is only a note,
+-- so that it does not matter if one of the runs is lost.
+create function jobqueue.runs_of_end(p_q int, p_limits jobqueue.limits, p_groups text[]) returns void
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+begin
+    if p_limits.group_running is not null and p_groups <> '{}' then
+        update jobqueue.line l set opens = null
+        where l.queue = p_q and l.opens = 9007199254740992 and l.group_name = any(p_groups);
+    end if;
+end $$;
+
+-- As runs_of_end, before runs are ended.
 create function jobqueue.runs_end(p_q int, p_limits jobqueue.limits, p_fences bigint[]) returns void
 language plpgsql volatile
 set enable_seqscan = off
@@ -179,8 +192,7 @@ begin
     if p_limits.grouped and p_limits.group_running is not null and exists (
         select 1 from jobqueue.line l where l.queue = p_q and l.opens = 9007199254740992
     ) then
-        update jobqueue.line l set opens = null
-        where l.queue = p_q and l.opens = 9007199254740992 and l.group_name = any(array(
+        perform jobqueue.runs_of_end(p_q, p_limits, array(
             select distinct h.group_name from jobqueue.lease h where h.fence = any(p_fences) and h.group_name <> ''
         ));
     end if;
@@ -743,6 +755,8 @@ begin
         order by o.tat limit p_limit for update skip locked
     ));
     if not exists (select 1 from jobqueue.line l where l.queue = p_q limit 1) then
-        delete from jobqueue.plain_turn t where t.queue = p_q;
+        delete from jobqueue.plain_turn t where t.ctid = any(array(
+            select o.ctid from jobqueue.plain_turn o where o.queue = p_q for update skip locked
+        ));
     end if;
 end $$;
