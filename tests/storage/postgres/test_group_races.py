@@ -132,6 +132,23 @@ async def test_a_purge_passes_by_the_jobs_that_an_open_transaction_of_a_caller_h
         await store.close()
 
 
+async def test_who_cancels_runs_takes_them_in_the_order_in_which_workers_renew_them() -> None:
+    async with postgres_storage() as store, connection() as mine, connection() as other:
+        await store.open()
+        await store.insert("q", [NewJob(id, b"") for id in "ab"])
+        first, _ = (await store.exchange("q", "w", [], 2, LEASE)).jobs
+        await store.exchange("q", "w", [Settlement(first.id, first.fence, Action.RELEASE)], 1, LEASE)
+        s = schema_of(store)
+        async with mine.transaction():
+            await mine.execute(f"select 1 from {s}.lease where id = 'b' for update")
+            cancelling = asyncio.create_task(store.cancel("q", ["a", "b"], running=True))
+            while not await other.fetchval("select exists (select 1 from pg_locks where not granted)"):
+                await asyncio.sleep(0.01)
+            await other.execute(f"select 1 from {s}.lease where id = 'a' for update nowait")
+        assert await within(cancelling) == ["cancelling", "cancelling"]
+        await store.close()
+
+
 # -- everything at once ----------------------------------------------------------------------------
 
 

@@ -230,6 +230,7 @@ declare
     v_due tid[];
     v_ended bigint[];
     v_asked text[] := '{}';
+    v_fences bigint[];
     v_states int[];
     v_run record;
     v_groups text[];
@@ -302,8 +303,13 @@ begin
             perform jobqueue.tell(v_q, p_queue, v_ended);
         end if;
         if p_running then
+            -- In the order in which workers renew and end their runs: nobody waits in a circle.
+            v_fences := array(
+                select l.fence from jobqueue.lease l where l.seq = any(v_seqs)
+                order by l.slot, l.fence for no key update
+            );
             for v_run in
-                update jobqueue.lease l set cancelling = true where l.seq = any(v_seqs)
+                update jobqueue.lease l set cancelling = true where l.fence = any(v_fences) and l.seq = any(v_seqs)
                 returning l.id, l.worker, l.fence
             loop
                 v_asked := v_asked || v_run.id;
@@ -381,26 +387,17 @@ begin
     ), '');
 end $$;
 
--- Deletes expired records and forgets workers that were not seen; the number of records.
-create function jobqueue.purge(p_queue text, p_now bigint, p_limit int, p_seen_for bigint) returns int
+-- Deletes expired records; their number.
+create function jobqueue.purge_records(v_q int, v_now bigint, p_limit int) returns int
 language plpgsql volatile
-set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_mergejoin = off
 as $$
 declare
-    v_now bigint := jobqueue.instant(p_now);
-    v_q int := (select q.queue from jobqueue.queue q where q.name = p_queue);
     v_at tid[];
     v_seqs bigint[];
     v_ids text[];
     v_free bigint[];
     v_count int;
 begin
-    delete from jobqueue.worker w where w.queue = v_q and w.seen + p_seen_for <= v_now;
-    perform jobqueue.tidy_turns(v_q, v_now, p_limit);
     -- A row does not move while it is locked.
     select array_agg(o.at), array_agg(o.seq), array_agg(o.id) into v_at, v_seqs, v_ids from (
         select o.ctid as at, o.seq, o.id from jobqueue.outcome o where o.queue = v_q and o.purge_at <= v_now
@@ -438,6 +435,28 @@ begin
         )
         insert into jobqueue.gone (queue, jobs) select v_q, coalesce(sum(a.jobs), 0) + v_count from added a;
     end if;
+    return v_count;
+end $$;
+
+-- Deletes expired records and forgets workers that were not seen; the number of records.
+create function jobqueue.purge(p_queue text, p_now bigint, p_limit int, p_seen_for bigint) returns int
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_mergejoin = off
+as $$
+declare
+    v_now bigint := jobqueue.instant(p_now);
+    v_q int := (select q.queue from jobqueue.queue q where q.name = p_queue);
+    v_count int := jobqueue.purge_records(v_q, v_now, p_limit);
+begin
+    -- Last of all, and nothing is waited for: claims wait for these rows.
+    delete from jobqueue.worker w where w.ctid = any(array(
+        select o.ctid from jobqueue.worker o where o.queue = v_q and o.seen + p_seen_for <= v_now for update skip locked
+    ));
+    perform jobqueue.tidy_turns(v_q, v_now, p_limit);
     return v_count;
 end $$;
 

@@ -24,6 +24,8 @@ declare
     v_slot smallint := (select t.last_value from jobqueue.ready_turn t);
 begin
     perform jobqueue.keep_pace();
+    -- Jobs before outcomes, and in the order of the ids, as whoever deletes them.
+    perform 1 from jobqueue.job j where j.queue = v_q and j.id = any(p_ids) order by j.id for no key update;
     -- Locked first: then nobody changes them, and they do not move.
     select array_agg(f.place), array_agg(f.id), array_agg(f.seq), array_agg(f.priority), array_agg(f.fence),
         array_agg(f.weight), array_agg(f.group_name), array_agg(f.at)

@@ -174,6 +174,8 @@ declare
     v_latest_of_groups bigint := p_now * 1000 + p_limits.group_tolerance + p_limits.group_pause;
 begin
     if p_limits.limited then
+        -- In the order in which workers renew their runs: nobody waits in a circle.
+        perform 1 from jobqueue.lease l where l.queue = p_q and not l.counted order by l.slot, l.fence for no key update;
         update jobqueue.lease l set counted = true where l.queue = p_q and not l.counted;
         -- None is later than these limits could have come to: a faster rate is not waited for.
         update jobqueue.pace p set tat = case p.group_name when '' then v_latest else v_latest_of_groups end
