@@ -6,12 +6,15 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from contextvars import Context
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = ["all_at_once", "apart", "end_cancellation"]
 
 
-def apart(call: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+T = TypeVar("T")
+
+
+def apart(call: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
     """Run a call in an empty context: its tasks and connections keep no context variables of a request."""
     return asyncio.create_task(call, name=f"jobqueue-{name}", context=Context())
 

@@ -113,6 +113,7 @@ class Bulk:
             raise
         finally:
             operation.ended_at = self._now()
+            desk.changed()
             log.info(
                 "dashboard: %s %s of queue %s: %d jobs%s",
                 operation.verb, operation.what, operation.queue, operation.done,

@@ -140,8 +140,12 @@ def form_endpoint(board: Board, act: Callable[[Visit], Awaitable[Go | Page]]) ->
         async def answer() -> Response:
             may = await _may(board, request)  # before the form is read: it may be large
             visit = Visit(board, request, await read_form(request), may)
-            found = await within(board.source.clock, act(visit), PAGE_TIME)
-            board.source.counting.forget()  # the next page shows what was done
+            found: Go | Page | None = None
+            try:
+                found = await within(board.source.clock, act(visit), PAGE_TIME)
+            finally:
+                if not isinstance(found, Page):  # or it has failed: a part of it may be done
+                    _count_anew(visit)
             if isinstance(found, Page):
                 return _response(visit, found)
             url = url_maker(base_path(request.scope.get("root_path", "")))
@@ -154,7 +158,14 @@ def form_endpoint(board: Board, act: Callable[[Visit], Awaitable[Go | Page]]) ->
 
 async def _show(board: Board, request: Request, view: View) -> Response:
     visit = Visit(board, request, read_query(request), await _may(board, request))
+    if visit.params.text("did"):  # maybe in another process that serves this dashboard too
+        _count_anew(visit)
     return _response(visit, await within(board.source.clock, view(visit), PAGE_TIME))
+
+
+def _count_anew(visit: Visit) -> None:
+    """Have the next pages show what was done with a queue."""
+    visit.source.counting.forget(visit.params.text("queue") or None)
 
 
 async def _may(board: Board, request: Request) -> frozenset[Action]:

@@ -200,6 +200,10 @@ class Desk:
         counts = await self._counting.of(self._store, self.name)
         return await queue_stats(self._store, self.name, counts, sweeping, seen)
 
+    def changed(self) -> None:
+        """Have the jobs be counted anew."""
+        self._counting.forget(self.name)
+
     async def set_paused(self, *, paused: bool) -> None:
         """Pause or resume the queue. Raises `UnsupportedError` and `StorageError`."""
         await set_paused(self._store, self.name, paused=paused)
