@@ -140,14 +140,14 @@ def form_endpoint(board: Board, act: Callable[[Visit], Awaitable[Go | Page]]) ->
         async def answer() -> Response:
             may = await _may(board, request)  # before the form is read: it may be large
             visit = Visit(board, request, await read_form(request), may)
-            found: Go | Page | None = None
             try:
                 found = await within(board.source.clock, act(visit), PAGE_TIME)
-            finally:
-                if not isinstance(found, Page):  # or it has failed: a part of it may be done
-                    _count_anew(visit)
+            except BaseException:
+                _count_anew(visit)  # a part of it may be done
+                raise
             if isinstance(found, Page):
                 return _response(visit, found)
+            _count_anew(visit)
             url = url_maker(base_path(request.scope.get("root_path", "")))
             return RedirectResponse(url(found.page, **found.query), 303)
 

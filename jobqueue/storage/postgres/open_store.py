@@ -20,6 +20,7 @@ from jobqueue.storage.postgres.pool import Pool
 from jobqueue.storage.postgres.pushes import SinkReceiver
 from jobqueue.storage.postgres.statements import Statements
 from jobqueue.storage.postgres.target import Connection, Target, Timeouts, connect
+from jobqueue.storage.postgres.together import Looks
 from jobqueue.storage.postgres.turns import SIZES, Turns
 from jobqueue.storage.postgres.wakeups import WakeUp
 from jobqueue.storage.values import Exchanged
@@ -61,6 +62,7 @@ class OpenStore(StoreSession):
             settings.target, settings.timeouts._replace(statement=0.0), settings.pool_size, settings.retry_for
         )
         self.statements = Statements(self.pool, settings.schema, self._now, settings.timeouts.lock)
+        self.looks = Looks(self.statements, self.begin)
         self.listener = Listener(
             partial(connect, settings.target, settings.timeouts),
             self.statements.notify,

@@ -102,6 +102,7 @@ class _Names(NamedTuple):
     purge: str
     list: str
     counts: str
+    counts_of: str
     ended: str
     queues: str
     workers: str
@@ -131,6 +132,7 @@ class _Names(NamedTuple):
     take_turn: str
     set_rules: str
     get_rules: str
+    rules_of: str
     usage: str
     use_groups: str
 
@@ -157,6 +159,7 @@ def _statements(schema: str) -> _Names:
         purge=call("purge", 4),
         list=call("list_jobs", 6),
         counts=call("count_jobs", 2),
+        counts_of=call("count_jobs_of", 2),
         ended=call("count_ended", 1),
         queues=call("queue_names", 0),
         workers=call("list_workers", 3),
@@ -186,7 +189,8 @@ def _statements(schema: str) -> _Names:
         queue_number=call("queue_number", 1),
         take_turn=call("take_turn", 2),
         set_rules=once("set_rules", 5),
-        get_rules=call("get_rules", 3),
+        get_rules=call("get_rules", 2),
+        rules_of=f"select q.name, q.rules::text from {s}.queue q where q.name = any($1::text[])",  # noqa: S608
         usage=call("usage", 3),
         use_groups=f"select {s}.use_groups({s}.queue_number($1::text))",
     )
@@ -489,16 +493,24 @@ class Statements:
     async def counts(self, queue: str) -> Counts:
         return Counts(*(await self._fetch(self._sql.counts, queue, self._now()))[0])
 
-    async def ended(self, queue: str) -> int:
-        """Return how many jobs have ended, also those whose records are deleted."""
-        return int(await self._value(self._sql.ended, queue) or 0)
+    async def counts_of(self, queues: Sequence[str]) -> dict[str, Counts]:
+        """Count the jobs of several queues, which should be small: each waits for all."""
+        found = await self._fetch(self._sql.counts_of, queues, self._now())
+        return dict.fromkeys(queues, Counts()) | {name: Counts(*numbers) for name, *numbers in found}
+
+    async def ended(self, queues: Sequence[str]) -> dict[str, int]:
+        """Return how many jobs of each queue have ended, also those whose records are deleted."""
+        return dict.fromkeys(queues, 0) | dict(await self._fetch(self._sql.ended, queues))
 
     async def queues(self) -> list[str]:
         return sorted(row[0] for row in await self._fetch(self._sql.queues))
 
-    async def workers(self, queue: str) -> list[WorkerInfo]:
-        found = await self._fetch(self._sql.workers, queue, self._now(), WORKER_SEEN_FOR)
-        return sorted(WorkerInfo(*row) for row in found)
+    async def workers(self, queues: Sequence[str]) -> dict[str, list[WorkerInfo]]:
+        """Return the workers of each queue, sorted."""
+        workers: dict[str, list[WorkerInfo]] = {queue: [] for queue in queues}
+        for queue, *worker in await self._fetch(self._sql.workers, queues, self._now(), WORKER_SEEN_FOR):
+            workers[queue].append(WorkerInfo(*worker))
+        return {queue: sorted(known) for queue, known in workers.items()}
 
     async def work_in(self, queue: str) -> int | None:
         """Return the milliseconds until something can be claimed, ``None`` if nothing waits."""
@@ -528,22 +540,31 @@ class Statements:
         found = await self._fetch(self._sql.usage, queue, self._now(), groups)
         return [Usage(*row) for row in found]
 
-    async def get_rules(self, queue: str, *, counted: bool = True) -> AdmissionInfo:
-        found = await self._fetch(self._sql.get_rules, queue, self._now(), counted)
+    async def get_rules(self, queue: str) -> AdmissionInfo:
+        found = await self._fetch(self._sql.get_rules, queue, self._now())
         if not found:  # a queue that was never used
             return AdmissionInfo(Rules(), 0, 0, None)
         rules, *numbers = found[0]
         return AdmissionInfo(read_rules(queue, rules), *numbers)
 
+    async def rules_of(self, queues: Sequence[str]) -> dict[str, str | None]:
+        """Return the rules of queues as they are stored: one that cannot be read concerns no other."""
+        return dict.fromkeys(queues) | dict(await self._fetch(self._sql.rules_of, queues))
+
     # -- documents --------------------------------------------------------------------------------
 
-    async def read_documents(self, space: str, names: Sequence[str]) -> list[Document | None]:
-        found = await self._fetch(self._sql.read_documents, space, names)
+    async def documents_of(
+        self, keys: Sequence[tuple[str, tuple[str, ...]]]
+    ) -> dict[tuple[str, tuple[str, ...]], list[Document | None]]:
+        """Read documents of several spaces, by space and names."""
+        places = [(key, space, name) for key in keys for space, names in [key] for name in names]
+        spaces, names = [space for _, space, _ in places], [name for _, _, name in places]
+        found = await self._fetch(self._sql.read_documents, spaces, names)
         by_place = {place: (version, data) for place, version, data in found}
-        return [
-            Document(name, *by_place[place]) if place in by_place else None
-            for place, name in enumerate(names, start=1)
-        ]
+        documents: dict[tuple[str, tuple[str, ...]], list[Document | None]] = {key: [] for key in keys}
+        for place, (key, _, name) in enumerate(places, start=1):
+            documents[key].append(Document(name, *by_place[place]) if place in by_place else None)
+        return documents
 
     async def write_documents(self, space: str, changes: Sequence[Change]) -> list[int | None]:
         columns = ([c.name for c in changes], [c.expected for c in changes], [c.data for c in changes])

@@ -368,13 +368,13 @@ class PostgresStorage(LoopBoundStorage[OpenStore]):
     async def counts(self, queue: str) -> Counts:
         arguments.check_queue(queue)
         session = self._open_session()
-        return await session.call(session.statements.counts(queue))
+        return await session.call(session.looks.counts(queue))
 
     async def ended(self, queue: str) -> int:
         """Return how many jobs have ended; see `jobqueue.storage.capabilities`."""
         arguments.check_queue(queue)
         session = self._open_session()
-        return await session.call(session.statements.ended(queue))
+        return await session.call(session.looks.ended(queue))
 
     async def to_sweep(self, queues: Sequence[str]) -> list[str]:
         """Return the queues in which a sweep would find something; see `jobqueue.storage.capabilities`."""
@@ -390,7 +390,7 @@ class PostgresStorage(LoopBoundStorage[OpenStore]):
     async def workers(self, queue: str) -> list[WorkerInfo]:
         arguments.check_queue(queue)
         session = self._open_session()
-        return await session.call(session.statements.workers(queue))
+        return await session.call(session.looks.workers(queue))
 
     # -- hints ------------------------------------------------------------------------------------
 
@@ -418,7 +418,9 @@ class PostgresStorage(LoopBoundStorage[OpenStore]):
         """Return the rules of a queue; see `jobqueue.storage.capabilities`."""
         arguments.check_queue(queue)
         session = self._open_session()
-        return await session.call(session.statements.get_rules(queue, counted=counted))
+        if not counted:
+            return AdmissionInfo(await session.call(session.looks.rules(queue)), 0, 0, None)
+        return await session.call(session.statements.get_rules(queue))
 
     async def usage(self, queue: str, groups: Sequence[str]) -> list[Usage]:
         """Return where groups stand; see `jobqueue.storage.capabilities.Limiting`."""
@@ -432,7 +434,7 @@ class PostgresStorage(LoopBoundStorage[OpenStore]):
         """Read small named values; see `jobqueue.storage.capabilities`."""
         arguments.check_read_documents(space, names)
         session = self._open_session()
-        return await session.call(session.statements.read_documents(space, names))
+        return await session.call(session.looks.documents(space, names))
 
     async def write_documents(self, space: str, changes: Sequence[Change]) -> list[int | None]:
         """Compare and set small named values; see `jobqueue.storage.capabilities`."""

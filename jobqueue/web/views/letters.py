@@ -17,7 +17,7 @@ __all__ = ["facts", "letters"]
 
 MOST_QUEUES = 200
 """Queues whose letters are counted for the list of queues."""
-AT_ONCE = 5
+AT_ONCE = 25
 """Queues that are counted at the same time."""
 
 

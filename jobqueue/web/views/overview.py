@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from jobqueue.model.states import JobState
-from jobqueue.stats import QueueStats, reapers
-from jobqueue.storage.capabilities import Admission, Totals
+from jobqueue.stats import QueueStats, read_rules, reapers
+from jobqueue.storage.capabilities import Totals
 from jobqueue.web.charts import sparkline, stacked_bar
 from jobqueue.web.pages import Page, Visit
 from jobqueue.web.samples import Sample
@@ -20,8 +20,6 @@ __all__ = ["facts", "overview", "queue_facts", "rate_of"]
 
 QUEUES = 25
 """Queues on a page."""
-AT_ONCE = 5
-"""Queues that are asked about at the same time."""
 MAX_SEARCH = 64
 MINUTE = 12
 """Samples of a minute."""
@@ -56,15 +54,13 @@ async def overview(visit: Visit) -> Page:
     visit.board.samples.want(shown)
     store = await visit.source.store()
     sweeping = await reapers(store)
-    gate = asyncio.Semaphore(AT_ONCE)
 
     async def row(name: str) -> Row:
         desk = await visit.source.desk(name)
-        async with gate:
-            stats = await desk.stats(sweeping)
-        return _row(stats, visit.board.samples.of(name))
+        return _row(await desk.stats(sweeping), visit.board.samples.of(name))
 
-    rows = await asyncio.gather(*(row(name) for name in shown))
+    # All at the same time: a store may answer looks at many queues together.
+    rows = await asyncio.gather(*map(row, shown))
     rates = [each.rate for each in rows if each.rate is not None]
     workers = {worker.worker_id for each in rows for worker in each.stats.workers}
     return Page(
@@ -108,18 +104,19 @@ async def facts(source: Source, query: Mapping[str, str]) -> dict[str, Hashable]
     number = query.get("p", "")
     names = await source.names()
     shown, _, _ = page_of(names, query.get("q", "")[:MAX_SEARCH], int(number) if number.isdecimal() else 0)
-    found: dict[str, Hashable] = {"queues": len(names)}
-    for name in shown:
-        found[name] = await queue_facts(source, name)
-    return found
+    each = await asyncio.gather(*(queue_facts(source, name) for name in shown))
+    return {"queues": len(names), **dict(zip(shown, each, strict=True))}
 
 
 async def queue_facts(source: Source, name: str) -> tuple[Hashable, ...]:
     """Return what tells a change of one queue."""
     store = await source.store()
-    counts, workers = await asyncio.gather(source.counts(name), store.workers(name))
-    rules = (await store.get_rules(name, counted=False)).rules if isinstance(store, Admission) else None
-    ended = (await source.counting.ended(store, name))[1] if isinstance(store, Totals) else None
-    return (
-        counts._replace(oldest=None), rules, ended, tuple((known.worker, known.running) for known in workers)
-    )  # fmt: skip
+
+    async def ended() -> int | None:
+        return (await source.counting.ended(store, name))[1] if isinstance(store, Totals) else None
+
+    counts, workers, rules, total = await asyncio.gather(
+        source.counts(name), store.workers(name), read_rules(store, name), ended()
+    )
+    running = tuple((known.worker, known.running) for known in workers)
+    return counts._replace(oldest=None), rules, total, running

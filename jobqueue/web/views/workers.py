@@ -21,7 +21,8 @@ MOST_RUNNING = 100
 """Running jobs of a queue that are shown with their workers."""
 MOST_WORKERS = 200
 """Workers of a queue that are shown."""
-AT_ONCE = 5
+AT_ONCE = 25
+"""Queues that are asked about at the same time."""
 QUIET = 20.0
 """Seconds after which a worker that has not called is marked: it calls more often than that."""
 
@@ -97,8 +98,9 @@ async def facts(source: Source, query: Mapping[str, str]) -> dict[str, Hashable]
     """Return what tells a change."""
     del query
     store = await source.store()
-    names = await source.names()
+    names = (await source.names())[:MOST_QUEUES]
+    each = await asyncio.gather(*(store.workers(name) for name in names))
     return {
-        name: tuple((known.worker, known.running) for known in await store.workers(name))
-        for name in names[:MOST_QUEUES]
+        name: tuple((known.worker, known.running) for known in workers)
+        for name, workers in zip(names, each, strict=True)
     }

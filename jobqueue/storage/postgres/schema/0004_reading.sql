@@ -201,6 +201,43 @@ begin
     order by x.seq;
 end $$;
 
+-- When the oldest among the next ready job of each priority was created; null if none is ready.
+create function jobqueue.oldest_ready(p_q int) returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+begin
+    return (
+        with recursive line as (
+            (
+                select r.priority, r.id from jobqueue.ready r where r.queue = p_q and r.slot <> 3
+                order by r.priority desc, r.place limit 1
+            )
+            union all
+            select n.priority, n.id from line l cross join lateral (
+                select r.priority, r.id from jobqueue.ready r
+                where r.queue = p_q and r.slot <> 3 and r.priority < l.priority order by r.priority desc, r.place limit 1
+            ) n
+        ),
+        front as (
+            select l.id from line l
+            union all
+            select r.id from (
+                select distinct on (g.priority) g.group_name, g.priority from jobqueue.line g where g.queue = p_q
+                order by g.priority, g.turn
+            ) g
+            cross join lateral (
+                select r.id from jobqueue.ready_3 r
+                where r.group_name = g.group_name and r.queue = p_q and r.priority = g.priority order by r.place limit 1
+            ) r
+        )
+        select min((select j.created from jobqueue.job j where j.queue = p_q and j.id = f.id)) from front f
+    );
+end $$;
+
 create function jobqueue.count_jobs(p_queue text, p_now bigint) returns table (
     scheduled bigint, queued bigint, processing bigint, failing bigint, completed bigint, failed bigint,
     cancelled bigint, oldest bigint
@@ -216,34 +253,10 @@ declare
     v_q int := (select q.queue from jobqueue.queue q where q.name = p_queue);
 begin
     return query
-    with recursive line as (
-        (
-            select r.priority, r.id from jobqueue.ready r where r.queue = v_q and r.slot <> 3
-            order by r.priority desc, r.place limit 1
-        )
-        union all
-        select n.priority, n.id from line l cross join lateral (
-            select r.priority, r.id from jobqueue.ready r
-            where r.queue = v_q and r.slot <> 3 and r.priority < l.priority order by r.priority desc, r.place limit 1
-        ) n
-    ),
-    front as (
-        select l.id from line l
-        union all
-        select r.id from (
-            select distinct on (g.priority) g.group_name, g.priority from jobqueue.line g where g.queue = v_q
-            order by g.priority, g.turn
-        ) g
-        cross join lateral (
-            select r.id from jobqueue.ready_3 r
-            where r.group_name = g.group_name and r.queue = v_q and r.priority = g.priority order by r.place limit 1
-        ) r
-    )
     select
         w.scheduled, (select count(*) from jobqueue.ready r where r.queue = v_q),
         (select count(*) from jobqueue.lease l where l.queue = v_q), w.failing,
-        e.completed, e.failed, e.cancelled,
-        (select min(j.created) from front f join jobqueue.job j on j.queue = v_q and j.id = f.id)
+        e.completed, e.failed, e.cancelled, jobqueue.oldest_ready(v_q)
     from (
         select count(*) filter (where d.attempts = 0) as scheduled, count(*) filter (where d.attempts > 0) as failing
         from jobqueue.due d where d.queue = v_q
@@ -252,6 +265,44 @@ begin
             count(*) filter (where o.state = 7) as cancelled
         from jobqueue.outcome o where o.queue = v_q and o.purge_at > v_now
     ) e;
+end $$;
+
+-- The same of several queues, small ones as a rule: to plan this takes longer than to count the jobs of a few.
+create function jobqueue.count_jobs_of(p_queues text[], p_now bigint) returns table (
+    name text, scheduled bigint, queued bigint, processing bigint, failing bigint, completed bigint, failed bigint,
+    cancelled bigint, oldest bigint
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan
+as $$
+#variable_conflict use_column
+declare
+    v_now bigint := jobqueue.instant(p_now);
+    v_qs int[] := array(select q.queue from jobqueue.queue q where q.name = any(p_queues));
+begin
+    return query
+    select
+        q.name, coalesce(d.scheduled, 0), coalesce(r.jobs, 0), coalesce(l.jobs, 0), coalesce(d.failing, 0),
+        coalesce(e.completed, 0), coalesce(e.failed, 0), coalesce(e.cancelled, 0), jobqueue.oldest_ready(q.queue)
+    from jobqueue.queue q
+    left join (
+        select r.queue, count(*) as jobs from jobqueue.ready r where r.queue = any(v_qs) group by r.queue
+    ) r on r.queue = q.queue
+    left join (
+        select l.queue, count(*) as jobs from jobqueue.lease l where l.queue = any(v_qs) group by l.queue
+    ) l on l.queue = q.queue
+    left join (
+        select d.queue, count(*) filter (where d.attempts = 0) as scheduled,
+            count(*) filter (where d.attempts > 0) as failing
+        from jobqueue.due d where d.queue = any(v_qs) group by d.queue
+    ) d on d.queue = q.queue
+    left join (
+        select o.queue, count(*) filter (where o.state = 5) as completed, count(*) filter (where o.state = 6) as failed,
+            count(*) filter (where o.state = 7) as cancelled
+        from jobqueue.outcome o where o.queue = any(v_qs) and o.purge_at > v_now group by o.queue
+    ) e on e.queue = q.queue
+    where q.queue = any(v_qs);
 end $$;
 
 -- Milliseconds until an exchange could claim something; null if nothing waits. Ready jobs of a paused queue do not count.
@@ -305,30 +356,38 @@ as $$
         or (select true from jobqueue.outcome o where o.queue = q.queue and o.state < 10 limit 1)
 $$;
 
-create function jobqueue.list_workers(p_queue text, p_now bigint, p_seen_for bigint)
-returns table (name text, seen bigint, running bigint)
+create function jobqueue.list_workers(p_queues text[], p_now bigint, p_seen_for bigint)
+returns table (queue text, name text, seen bigint, running bigint)
 language sql volatile
 as $$
-    select w.name, w.seen, (select count(*) from jobqueue.lease l where l.queue = w.queue and l.worker = w.name)
-    from jobqueue.worker w join jobqueue.queue q on q.queue = w.queue
-    where q.name = p_queue and w.seen + p_seen_for > jobqueue.instant(p_now)
+    select q.name, w.name, w.seen, coalesce(l.jobs, 0)
+    from jobqueue.queue q join jobqueue.worker w on w.queue = q.queue
+    left join (
+        select l.queue, l.worker, count(*) as jobs from jobqueue.lease l
+        where l.queue in (select q.queue from jobqueue.queue q where q.name = any(p_queues)) group by l.queue, l.worker
+    ) l on l.queue = w.queue and l.worker = w.name
+    where q.name = any(p_queues) and w.seen + p_seen_for > jobqueue.instant(p_now)
 $$;
 
 -- How many jobs have ended, also those whose records are deleted.
-create function jobqueue.count_ended(p_queue text) returns bigint
+create function jobqueue.count_ended(p_queues text[]) returns table (name text, jobs bigint)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_custom_plan
 as $$
+#variable_conflict use_column
 declare
-    v_q int := (select q.queue from jobqueue.queue q where q.name = p_queue);
+    v_qs int[] := array(select q.queue from jobqueue.queue q where q.name = any(p_queues));
 begin
-    if v_q is null then
-        return null;
-    end if;
-    return (
-        select
-            (select count(*) from jobqueue.outcome o where o.queue = v_q and o.state < 10)
-            + (select coalesce(sum(g.jobs), 0)::bigint from jobqueue.gone g where g.queue = v_q)
-    );
+    return query
+    select q.name, coalesce(o.jobs, 0) + coalesce(g.jobs, 0)::bigint
+    from jobqueue.queue q
+    left join (
+        select o.queue, count(*) as jobs from jobqueue.outcome o
+        where o.queue = any(v_qs) and o.state < 10 group by o.queue
+    ) o on o.queue = q.queue
+    left join (
+        select g.queue, sum(g.jobs) as jobs from jobqueue.gone g where g.queue = any(v_qs) group by g.queue
+    ) g on g.queue = q.queue
+    where q.queue = any(v_qs);
 end $$;

@@ -1,11 +1,11 @@
 -- Documents: small named values, compared before they are set.
 
-create function jobqueue.read_documents(p_space text, p_names text[])
+create function jobqueue.read_documents(p_spaces text[], p_names text[])
 returns table (place bigint, version bigint, data bytea)
 language sql stable
 as $$
-    select t.place, d.version, d.data from unnest(p_names) with ordinality t(name, place)
-    join jobqueue.document d on d.space = p_space and d.name = t.name
+    select t.place, d.version, d.data from unnest(p_spaces, p_names) with ordinality t(space, name, place)
+    join jobqueue.document d on d.space = t.space and d.name = t.name
 $$;
 
 -- Makes changes in order; the version that each has made, null where another was there.

@@ -31,8 +31,8 @@ begin
     return true;
 end $$;
 
--- The rules, and where the queue stands, unless nobody asks for that; nothing for one that was never used.
-create function jobqueue.get_rules(p_queue text, p_now bigint, p_counted boolean)
+-- The rules, and where the queue stands; nothing for one that was never used.
+create function jobqueue.get_rules(p_queue text, p_now bigint)
 returns table (rules text, running bigint, ready bigint, next_due bigint)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -45,8 +45,8 @@ begin
     return query
     select
         q.rules::text,
-        case when p_counted then (select count(*) from jobqueue.lease l where l.queue = q.queue) else 0 end,
-        case when p_counted then (select count(*) from jobqueue.ready r where r.queue = q.queue) else 0 end,
+        (select count(*) from jobqueue.lease l where l.queue = q.queue),
+        (select count(*) from jobqueue.ready r where r.queue = q.queue),
         (
             select greatest(0, d.at - v_now) from jobqueue.due d where d.queue = q.queue order by d.at, d.seq limit 1
         )
