@@ -7,19 +7,22 @@ all of it before the first sign of life comes back.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from operator import attrgetter
 from typing import TypeVar
 
 from jobqueue.model.outcomes import Settlement
 from jobqueue.model.states import Action
 from jobqueue.runtime.batching import MOST_BYTES, MOST_ITEMS
+from jobqueue.storage.values import NewJob
 
-__all__ = ["MOST", "chunks", "in_pieces", "settling_pieces"]
+__all__ = ["MOST", "chunks", "in_pieces", "job_sizes", "settling_pieces"]
 
 MOST = MOST_ITEMS
 """Items of a piece, and `MOST_BYTES` unless it is one item. Scripts read and answer as many bytes at most."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
+_payload, _headers = attrgetter("payload"), attrgetter("headers")
 
 
 def chunks(items: Sequence[_T], sizes: Sequence[int]) -> Iterator[Sequence[_T]]:
@@ -29,6 +32,14 @@ def chunks(items: Sequence[_T], sizes: Sequence[int]) -> Iterator[Sequence[_T]]:
         end = _end(sizes, start, MOST)
         yield items[start:end]
         start = end
+
+
+def job_sizes(jobs: Sequence[NewJob]) -> list[int]:
+    """Count the bytes of each new job, those of its payload and its headers."""
+    sizes = list(map(len, map(_payload, jobs)))  # half the time of asking each job in Python
+    if any(map(_headers, jobs)):
+        sizes = [size + len(job.headers) for size, job in zip(sizes, jobs, strict=True)]
+    return sizes
 
 
 def settling_pieces(settlements: Sequence[Settlement]) -> list[Sequence[int]]:

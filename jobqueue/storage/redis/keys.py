@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -127,6 +128,7 @@ def channel_base(prefix: str, queue: str | None = None) -> bytes:
     return f"{prefix}:to:".encode() if queue is None else f"{{{prefix}:{queue}}}:to:".encode()
 
 
+@lru_cache(maxsize=1000)  # each insert of a session asks for the same
 def mailbox(address: str) -> bytes:
     """Return the last part of the channel of an address: of one length, whatever the address is.
 

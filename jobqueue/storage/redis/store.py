@@ -20,7 +20,7 @@ from jobqueue.storage.contract import Sink
 from jobqueue.storage.findings import Finding
 from jobqueue.storage.found import read_found, without_repeats
 from jobqueue.storage.opening import LoopBoundStorage
-from jobqueue.storage.pieces import MOST, chunks, in_pieces, settling_pieces
+from jobqueue.storage.pieces import MOST, chunks, in_pieces, job_sizes, settling_pieces
 from jobqueue.storage.redis import codec
 from jobqueue.storage.redis.cursors import DOCUMENTS, decode_cursor, encode_cursor
 from jobqueue.storage.redis.doctor import Breach, check_queue, diagnose
@@ -166,7 +166,7 @@ class RedisStorage(LoopBoundStorage[OpenStore]):
             )
 
         async def insert(some: Sequence[NewJob]) -> list[Inserted]:
-            return await in_pieces(some, [len(job.payload) + len(job.headers) for job in some], send)
+            return await in_pieces(some, job_sizes(some), send)
 
         answers = await insert(jobs)
         # Only now: the error says of all the jobs that they are stored.
