@@ -34,6 +34,7 @@ LOOK_EVERY = 1.0
 PAGE = 500
 HISTORY_DAYS = 7
 CLEAN_EVERY = 3600.0
+CLEANED = 1000
 KEPT_FOR = 86_400_000 * HISTORY_DAYS
 MOST_TOLD = 1000
 """Rows of which is said that they are of no use."""
@@ -186,8 +187,9 @@ class ForeignGuard:
                     await self.reconcile()
                     compare_at = SYSTEM_CLOCK.monotonic() + self._interval
                 if now >= clean_at:
-                    await self._gate.ask(self._ledger.clean, KEPT_FOR, 1000)
-                    clean_at = now + CLEAN_EVERY
+                    cleaned = await self._gate.ask(self._ledger.clean, KEPT_FOR, CLEANED)
+                    if cleaned < CLEANED:  # else the rest goes with the next looks
+                        clean_at = now + CLEAN_EVERY
             except LedgerAwayError:
                 pass  # the gate has told it
             except JobQueueError as error:

@@ -67,7 +67,8 @@ class RqGuard:
         self._queue = _Rq(queue)
         self._ledger = ledger
         self._interval = check_options(ledger, interval)
-        self._starting = threading.Lock()
+        self._starting: dict[int, threading.Lock] = {}
+        """By process: that of a parent may have been held at the fork, and is never released in a child."""
         self._pid = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._inner: ForeignGuard | None = None
@@ -76,7 +77,7 @@ class RqGuard:
 
     def start(self) -> None:
         """Look after the queue from now on. Raises `StorageError` if the ledger has no tables."""
-        with self._starting:
+        with self._starting.setdefault(os.getpid(), threading.Lock()):
             if self._loop is not None and self._pid == os.getpid():
                 return
             ready, failed = threading.Event(), list[BaseException]()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -254,3 +256,34 @@ def execute(schema: str, text: str, *args: Any) -> None:
             await admin.execute(text.format(s=quoted(schema)), *args)
 
     asyncio.run(run())
+
+
+def test_all_jobs_that_ended_long_ago_go_from_the_ledger(queue: Any, schema: str) -> None:
+    async def prepare() -> None:
+        old = """
+            insert into {s}.job (token, queue, id, state, priority, due, max_attempts, max_stalls, ttl,
+                                 payload, headers, task, group_name, created, updated)
+            select gen_random_uuid(), 'other', n::text, 5, 0, 1, 1, 1, 1, '', '', '', '', 1, 1
+            from generate_series(1, 2500) n
+        """
+        async with admin_connection() as admin:
+            await admin.execute(old.format(s=quoted(schema)))
+
+    async def left() -> int:
+        async with admin_connection() as admin:
+            return int(await admin.fetchval(f"select count(*) from {quoted(schema)}.job"))
+
+    asyncio.run(prepare())
+    queue.guard.start()
+    until(lambda: asyncio.run(left()) == 0)
+
+
+def test_a_child_that_is_forked_while_the_guard_starts_is_not_held_up(queue: Any) -> None:
+    with queue.guard._starting.setdefault(os.getpid(), threading.Lock()):
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(10)
+            queue.guard.start()
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0

@@ -147,5 +147,8 @@ class Epoch:
 
     async def _watch(self) -> None:
         while True:
-            await self.try_to_look()
+            try:
+                await self.try_to_look()
+            except Exception:  # the watch goes on
+                log.exception("looking at the epoch failed")
             await SYSTEM_CLOCK.sleep(EVERY)

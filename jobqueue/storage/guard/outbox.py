@@ -177,39 +177,43 @@ class Outbox:
                 except LedgerAwayError:
                     self._room.set()
                     await SYSTEM_CLOCK.sleep(AGAIN)
+                except Exception:
+                    log.exception("writing to the ledger failed")
+                    self._room.set()  # nobody may wait for a task that is no more, nor this one end
+                    await SYSTEM_CLOCK.sleep(AGAIN)
             self._room.set()
 
     async def _write_some(self) -> None:
         """Write jobs first: a change of one that the ledger does not have yet would be of no row."""
         if self._jobs:
-            jobs = self._take(self._jobs)
+            jobs, size = self._take(self._jobs)
             try:
                 await self._send(list(jobs.values()))
             except BaseException:
                 self._jobs = {**jobs, **self._jobs}
-                self._bytes += sum(one.size for one in jobs.values())
                 raise
             finally:
                 self._sending = 0
         else:
-            changes = self._take(self._changes)
+            changes, size = self._take(self._changes)
             try:
                 await self._send(list(changes.values()))
             except BaseException:
+                self._bytes -= size
                 self._put_back(changes)
                 raise
             finally:
                 self._sending = 0
+        self._bytes -= size
         if self._bytes * 2 <= MOST_BYTES:
             self._told = False
             self._room.set()
 
-    def _take(self, kept: dict[str, W]) -> dict[str, W]:
-        """Take the first of what is kept out."""
+    def _take(self, kept: dict[str, W]) -> tuple[dict[str, W], int]:
+        """Take the first of what is kept out, and say how many bytes these are; they count until written."""
         taken = {token: kept.pop(token) for token in list(islice(kept, BATCH))}
-        self._bytes -= sum(one.size for one in taken.values())
         self._sending = len(taken)
-        return taken
+        return taken, sum(one.size for one in taken.values())
 
     def _put_back(self, changes: dict[str, Change]) -> None:
         """Keep changes again, in front of what was told of their jobs meanwhile."""
