@@ -147,18 +147,22 @@ if count > 0 then
         fields[2 * n - 1] = id
         if flags == 0 then
           fields[2 * n] = opening .. sub(record, ATTEMPTS, DATA_SIZE - 1) .. tail .. data
+        elseif flags == 8 then
+          if grouped then
+            local tag, size = sunpack('>BI4', record, BODY)
+            if tag == 103 then end_run(sub(record, BODY + 5, BODY + 4 + size)) end
+          end
+          fields[2 * n] = opening_extras .. sub(record, ATTEMPTS, SIZES - 1) .. nothing .. tail
+            .. sub(record, BODY, FULL + sunpack('>I4', record, EXTRAS)) .. data
         else
-          local waiters, extras = 0, 0
+          local waiters, extras = sunpack('>I3', record, SIZES), 0
           if flags ~= 2 then extras = sunpack('>I4', record, EXTRAS) end
           if extras > 0 and grouped then
-            local at = BODY + (flags ~= 8 and sunpack('>I3', record, SIZES) or 0)
-            if byte(record, at) == 103 then end_run(sub(record, at + 5, at + 4 + sunpack('>I4', record, at + 1))) end
+            local tag, size = sunpack('>BI4', record, BODY + waiters)
+            if tag == 103 then end_run(sub(record, BODY + waiters + 5, BODY + waiters + 4 + size)) end
           end
-          if flags ~= 8 then
-            waiters = sunpack('>I3', record, SIZES)
-            post_reply(sub(record, BODY, FULL + waiters), id, sub(record, SEQ, SIZES - 1), 'C',
-              sub(record, ATTEMPTS, STALLS - 1), data)
-          end
+          post_reply(sub(record, BODY, FULL + waiters), id, sub(record, SEQ, SIZES - 1), 'C',
+            sub(record, ATTEMPTS, STALLS - 1), data)
           fields[2 * n] = (extras > 0 and opening_extras or opening) .. sub(record, ATTEMPTS, SIZES - 1) .. nothing
             .. tail .. sub(record, BODY + waiters, FULL + waiters + extras) .. data
         end
@@ -251,39 +255,39 @@ local opening_extras = 'P' .. spack('>BI6I7I4I4', 8, now, until_, 1, 0)
 local opening_both = 'P' .. spack('>BI6I7I4I4', 10, now, until_, 1, 0)
 local closing = spack('>I4I4I2', 0, 0, #worker)
 
--- Claim what elements name; return with which of them it stopped, because the answer has become large.
-local function claim(elements)
-  local names, from, n = {}, {}, 0
-  for i = 1, #elements do
-    if elements[i] == '' then
-      blanks = blanks - 1
-    else
-      n = n + 1
-      names[n], from[n] = sub(elements[i], 8), i
-    end
-  end
+-- Claim jobs; return with which of them it stopped, because the answer has become large.
+local function claim_ids(names)
+  local n = #names
   if n == 0 then return end
   local records = call('HMGET', jobs, unpack(names))
   local fields, at, size, stopped = {}, 0, #answer, nil
   for i = 1, n do
     local id, record = names[i], records[i]
+    -- Of the records that nearly all are the check costs a part of what `sound` does: plain ones, and with a group alone.
+    local state, waiters, extras, fine = record and byte(record), 0, 0, false
+    if state == 113 then
+      fine = #record >= SHORT_BODY - 1
+    elseif state == 101 and #record >= SHORT_BODY + 4 then
+      local tag, length
+      extras, waiters, tag, length = sunpack('>I4', record, SHORT_EXTRAS), sunpack('>I3BI4', record, SHORT_WAITERS)
+      fine = waiters == 0 and tag == 103 and length + 5 == extras and #record >= SHORT_BODY + extras - 1
+    end
     if bytes >= BUDGET then
-      stopped = from[i]
+      stopped = i
       break
-    elseif record and not (byte(record) == 113 and #record >= SHORT_BODY - 1) and not sound(record) then
+    elseif record and not fine and not sound(record) then
       set_aside(jobs, id)
     elseif record then
       tick = tick + 1
       claimed = claimed + 1
-      local state, hot, fence = byte(record), nil, spack('>I7', tick)
+      local hot, fence = nil, spack('>I7', tick)
       if state == 113 then -- "q": never claimed, no waiters
         hot = opening[state] .. fence .. sub(record, SHORT_CORE, SHORT_BODY - 1) .. closing .. worker
       elseif state == 119 then -- "w": never claimed, with waiters
-        local waiters = sunpack('>I3', record, SHORT_WAITERS)
+        waiters = sunpack('>I3', record, SHORT_WAITERS)
         hot = opening[state] .. fence .. sub(record, SHORT_CORE, SHORT_BODY - 1) .. closing
           .. sub(record, SHORT_BODY, SHORT_BODY + waiters - 1) .. worker
       elseif state == 101 then -- "e": never claimed, with extras
-        local waiters, extras = sunpack('>I3', record, SHORT_WAITERS), sunpack('>I4', record, SHORT_EXTRAS)
         hot = (waiters == 0 and opening_extras or opening_both) .. fence .. sub(record, SHORT_CORE, SHORT_BODY - 1)
           .. closing .. sub(record, SHORT_BODY, SHORT_BODY + waiters + extras - 1) .. worker
       else
@@ -304,6 +308,20 @@ local function claim(elements)
     stride = math.max(1, math.min(CHUNK, 16 * stride, math.floor((BUDGET - bytes) * claimed / bytes)))
   end
   return stopped
+end
+
+-- The same for elements of ready or prio.
+local function claim(elements)
+  local names, from, n = {}, {}, 0
+  for i = 1, #elements do
+    if elements[i] == '' then
+      blanks = blanks - 1
+    else
+      n = n + 1
+      names[n], from[n] = sub(elements[i], 8), i
+    end
+  end
+  return from[claim_ids(names)]
 end
 
 local function claim_others(low, high)

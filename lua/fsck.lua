@@ -127,11 +127,31 @@ local function check(id, filed)
   end
 end
 
+-- The place and the head of each line of a group, see lib/groups.lua; nil if they cannot be read.
+local function lines_of(data)
+  local found, at = {}, 13
+  while at + 11 <= #data do
+    local line, behind, size = { place = sub(data, at, at + 8), head = {} }, nil, nil
+    size, at = sunpack('>I2', data, at + 10)
+    behind = at + size
+    if behind > #data + 1 then return nil end
+    while at + 1 < behind do
+      size, at = sunpack('>I2', data, at)
+      line.head[#line.head + 1] = sub(data, at, at + size - 1)
+      at = at + size
+    end
+    if at ~= behind then return nil end
+    found[#found + 1] = line
+  end
+  return at == #data + 1 and found or nil
+end
+
 -- What is known of a group: how many of its jobs run, and where its lines stand.
 local runs -- by group
 local function check_group(name, data)
   if name == '' then return end
-  if #data < 12 or (#data - 12) % 10 ~= 0 then return breach('', 'what is known of the group ' .. name .. ' cannot be read') end
+  local known = lines_of(data)
+  if not known then return breach('', 'what is known of the group ' .. name .. ' cannot be read') end
   if not runs then
     runs = {}
     for _, record in ipairs(call('HVALS', running)) do
@@ -145,10 +165,17 @@ local function check_group(name, data)
   end
   local score = call('ZSCORE', opens, name)
   if parked == 1 and not score then breach('', 'the group ' .. name .. ' waits, and nothing says for what') end
-  for at = 13, #data, 10 do
-    local priority, turn = sunpack('>I2I7', data, at)
-    if (parked == 1) == (call('ZSCORE', ring, spack('>I2I7', priority, turn) .. name) and true or false) then
+  for _, line in ipairs(known) do
+    if (parked == 1) == (call('ZSCORE', ring, line.place .. name) and true or false) then
       breach('', 'a turn of the group ' .. name .. (parked == 1 and ' is not to come yet' or ' is missing'))
+    end
+    local prefix = sub(line.place, 1, 2) .. spack('>I2', #name) .. name
+    local first = call('ZRANGEBYLEX', lines, '[' .. prefix, '(' .. prefix .. '\255', 'LIMIT', 0, #line.head)
+    for i, member in ipairs(line.head) do
+      if first[i] ~= prefix .. member then
+        breach('', 'the next jobs of the group ' .. name .. ' are others than is known of it')
+        break
+      end
     end
   end
 end

@@ -51,6 +51,7 @@ try('ZRANGE', prio, 0, 0)
 try('ZRANGEBYSCORE', prio, 0, 1)
 try('ZRANGEBYLEX', prio, '-', '+')
 try('ZSCAN', prio, 0)
+try('ZREMRANGEBYRANK', prio, 1, 1)
 try('ZREM', prio, 'a')
 
 try('DEL', jobs, ready, staged, prio)

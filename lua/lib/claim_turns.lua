@@ -1,4 +1,5 @@
 -- Claims where the queue has rules or groups: by limits and in turns. Steps of exchange, not a function.
+local GROUP, LINE, SIMPLE = 12, 12, 34 -- sizes: what is known of a group; of a line without its head; of one with a job
 local room = 0
 if paused then
   most, stops = 0, true
@@ -44,55 +45,163 @@ else
     end
   end
 
-  -- What the groups of some members of the ring may start in their turns: elements, their members of lines, and for each
-  -- line that has some: group, line, priority, number of elements, what is left of the turn, and whether it has no more.
-  local function plan(members, key, behind, count)
-    local elements, gone, starts, names = {}, {}, {}, {}
-    for i, member in ipairs(members) do names[i] = sub(member, 10) end
-    fetch_groups(names)
-    for i, member in ipairs(members) do
-      local priority, turn = sunpack('>I2I7', member)
-      if priority ~= key or #elements >= count or (behind and turn > behind) then break end
-      local name = names[i]
-      local group, prefix, position = group_at(name), sub(member, 1, 2) .. spack('>I2', #name) .. name, #name + 5
-      local line, from, to = group.lines[priority], '[' .. prefix, '(' .. prefix .. '\255'
-      -- Arguments as text: a number is written out for each command.
-      local found = line and call('ZRANGEBYLEX', lines, from, to, 'LIMIT', '0', '2') or {}
-      local left = line and line.left or 0
-      if left == 0 then left = found[1] and byte(found[1], position + 7) or 1 end
-      local granted, tat = admit(group_limit, group.running, group.tat, math.min(left, count - #elements))
-      if #found == 0 then -- after foreign hands
-        call('ZREM', ring, member)
-        group.lines[priority] = nil
-      elseif granted == 0 then
-        local at = opens_at(group_limit, group.running, tat)
-        group.tat, group.parked, group.until_ = tat, true, at and string.format(WHOLE, at) or 'inf'
-      else
-        if granted > 1 then found = call('ZRANGEBYLEX', lines, from, to, 'LIMIT', '0', granted + 1) end
-        local started = math.min(granted, #found)
-        for n = 1, started do
-          local one = found[n]
-          elements[#elements + 1] = sub(one, position, position + 6) .. sub(one, position + 8)
-          gone[#gone + 1] = one
-        end
-        starts[#starts + 1] = { group, line, key, started, left, started == #found }
-      end
+  -- How many of some members of the ring have a priority (2), and a turn up to `behind`.
+  local function count_before(members, priority, behind)
+    local n = #members
+    while n > 0 and (sub(members[n], 1, 2) ~= priority or (behind and sunpack('>I7', members[n], 3) > behind)) do
+      n = n - 1
     end
-    return elements, gone, starts
+    return n
   end
 
-  -- Claim what was planned, and note of each group what it has started.
-  local function take(elements, gone, starts)
-    local at = #answer + 1
-    local stopped = claim(elements)
-    local taken, i = (stopped or #elements + 1) - 1, 0
-    for _, start in ipairs(starts) do
-      local group, line, key, started, left, no_more = unpack(start)
-      if i + started > taken then started, no_more = taken - i, false end
-      for _ = 1, started do
-        i = i + 1
-        if answer[at] == sub(elements[i], 8) then
-          at = at + 2
+  -- Add the first elements of a head to others, of which there are n; return how many these are then, and whether the
+  -- head has no more.
+  local function add_first(most, head, elements, n)
+    local at, size = 1, nil
+    while most > 0 and at <= #head do
+      size, at = sunpack('>I2', head, at)
+      n, at, most = n + 1, at + size, most - 1
+      elements[n] = sub(head, at - size, at - 1)
+    end
+    return n, at > #head
+  end
+
+  -- Add to elements, of which there are n, what a group may start in a turn; return how many these are then, and of the
+  -- group: itself, line, number of elements, what is left of the turn, the next turn. `whole`: whether the head is known
+  -- to be all of the line.
+  local function plan_turn(elements, n, prefix, group, whole, key, want, turn)
+    local line = group.lines[key]
+    if line and line.head == '' then line.head, whole = turns.read_head(prefix, 2) end
+    if not line or line.head == '' then -- after foreign hands
+      group.lines[key] = nil
+      return n
+    end
+    line.ringed = false
+    local left = line.left
+    if left == 0 then left = byte(line.head, 10) end -- the weight of its first job
+    local granted, tat = admit(group_limit, group.running, group.tat, math.min(left, want))
+    if granted == 0 then
+      local at = opens_at(group_limit, group.running, tat)
+      group.tat, group.parked, group.until_ = tat, true, at and string.format(WHOLE, at) or 'inf'
+      return n
+    end
+    local had, ends = n, nil
+    n, ends = add_first(granted, line.head, elements, had)
+    if ends and not whole then -- only then is it known whether the line goes on
+      line.head = turns.read_head(prefix, granted + 1)
+      n = add_first(granted, line.head, elements, had)
+    end
+    return n, { group, line, n - had, left, turn }
+  end
+
+  -- The data of a group of one line with another head, and whether that is all of the line.
+  local function with_head(data, prefix)
+    local head, whole = turns.read_head(prefix, 2)
+    return sub(data, 1, GROUP + LINE - 2) .. spack('>I2', #head) .. head, whole
+  end
+
+  -- What the groups of some members of the ring, all of one priority, may start in their turns; these leave the ring.
+  -- Returns ids, and their members of lines; and of each group what plan_turn returns, at its first id. Nearly all
+  -- groups have one line, and start one job: to take each of them apart would cost three times as much. What is to be
+  -- written of these is put together at once: members that enter the ring, and groups; and for each the place of its id,
+  -- the member that has left, and how much of the first of these lists is for it and those before it.
+  local function plan(members, several, key, count)
+    local names, ids, gone, n, starts = {}, {}, {}, 0, {}
+    local quick, m, e, seen = { entered = {}, after = {}, at = {}, left = {}, to = {} }, 0, 0, 0
+    local entered, after, at, left, to = quick.entered, quick.after, quick.at, quick.left, quick.to
+    local prefixes = {} -- of members of lines, by the size of the group
+    local most_running = group_limit.running or math.huge
+    for i = 1, several do names[i] = sub(members[i], 10) end
+    local found, turn = call('HMGET', groups, unpack(names)), root().turn
+    for i = 1, several do
+      if n >= count then break end
+      local name, data, whole, is_quick = names[i], found[i], false, false
+      local prefix = prefixes[#name]
+      if not prefix then
+        prefix = spack('>I2I2', key, #name)
+        prefixes[#name] = prefix
+      end
+      seen, turn, prefix = i, turn + 1, prefix .. name
+      if data and #data == GROUP + LINE and sub(data, GROUP + 1, GROUP + 9) == sub(members[i], 1, 9) then
+        data, whole = with_head(data, prefix)
+      end
+      if data and #data >= SIMPLE then
+        local running, tat, parked, priority, _, rest, size, first, _, weight = sunpack('>I4I7BI2I7BI2I2I7B', data)
+        if #data == GROUP + LINE + size and (rest == 1 or (rest == 0 and weight == 1))
+          and running < most_running and priority == key and parked == 0 then
+          if size == 2 + first and not whole then
+            data, whole = with_head(data, prefix)
+            size = #data - GROUP - LINE
+          end
+          is_quick = size > 2 + first or whole
+          if group_limit.interval and is_quick then
+            local granted, later = admit(group_limit, running, tat, 1)
+            is_quick, tat = granted == 1, later
+          end
+          if is_quick then
+            local behind = GROUP + LINE + 3 + first
+            n, m = n + 1, m + 1
+            ids[n], gone[n] = sub(data, behind - first + 8, behind - 1), prefix .. sub(data, behind - first, behind - 1)
+            if size > 2 + first then
+              e = e + 2
+              entered[e - 1], entered[e] = '0', spack('>I2I7', key, turn) .. name
+              after[2 * m] = spack('>I4I7BI2I7BI2', running + 1, tat, 0, key, turn, 0, size - first - 2) .. sub(data, behind)
+            else
+              after[2 * m] = spack('>I4I7B', running + 1, tat, 0)
+            end
+            after[2 * m - 1], at[m], left[m], to[m] = name, n, members[i], e
+          end
+        end
+      end
+      if not is_quick then
+        local had, group = n, group_at(name, data)
+        n, starts[had + 1] = plan_turn(gone, had, prefix, group, whole, key, count - had, turn)
+        for j = had + 1, n do ids[j], gone[j] = sub(gone[j], 9), prefix .. gone[j] end
+      end
+    end
+    root().turn = turn
+    call('ZREMRANGEBYRANK', ring, '0', string.format('%d', seen - 1))
+    return ids, gone, starts, quick
+  end
+
+  -- Claim what was planned; write what becomes of the groups that are quick, and note what of the others.
+  local function take(key, ids, gone, starts, quick)
+    local had, from = claimed, #answer
+    local stopped = claim_ids(ids)
+    local taken = (stopped or #ids + 1) - 1
+    local lost = {} -- those that nobody runs, since they had no record
+    if claimed - had < taken then
+      local at = from + 1
+      for i = 1, taken do
+        if answer[at] == ids[i] then at = at + 2 else lost[i] = true end
+      end
+    end
+    local entered, after, m = quick.entered, quick.after, #quick.at
+    if claimed - had < #ids then
+      for i, n in ipairs(quick.at) do
+        if lost[n] then
+          local group = group_at(after[2 * i - 1], after[2 * i])
+          group.running = group.running - 1
+        end
+      end
+      while m > 0 and quick.at[m] > taken do
+        call('ZADD', ring, '0', quick.left[m])
+        m = m - 1
+      end
+    end
+    local e = quick.to[m] or 0
+    if m > 0 then call('HSET', groups, unpack(after, 1, 2 * m)) end
+    if e > 0 then
+      call('ZADD', ring, unpack(entered, 1, e))
+      turns.wake()
+    end
+    for n, start in pairs(starts) do
+      local group, line, started, rest, turn = unpack(start)
+      local cut, prefix = 1, 4 + #group.name
+      started = math.min(started, taken - n + 1)
+      for i = n, n + started - 1 do
+        cut = cut + 2 + #gone[i] - prefix
+        if not lost[i] then
           if group_limit.interval then
             local _, tat = admit(group_limit, group.running, group.tat, 1)
             group.tat = tat
@@ -101,11 +210,11 @@ else
         end
       end
       if started > 0 then
-        line.left = left - started
-        if no_more then
-          group.lines[key] = nil
+        line.head, line.left = sub(line.head, cut), rest - started
+        if line.head == '' then
+          turns.drop_line(group, key)
         elseif line.left == 0 then
-          line.turn = next_turn()
+          line.place = spack('>I2I7', key, turn)
         end
       end
     end
@@ -126,8 +235,9 @@ else
       claim_plain(plain, 1)
       if claimed > had then root().turns[key] = next_turn() end
     else
-      local elements, gone, starts = plan(members, key, plain == first and turn or nil, count)
-      if #elements > 0 then take(elements, gone, starts) end
+      local several = count_before(members, spack('>I2', key), plain == first and turn or nil)
+      local ids, gone, starts, quick = plan(members, several, key, count)
+      if #ids > 0 then take(key, ids, gone, starts, quick) end
       save_groups()
     end
   end

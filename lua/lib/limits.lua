@@ -42,8 +42,8 @@ end
 
 -- How many of `want` jobs may start now, and the number `tat` of the rate behind them.
 local function admit(limit, held, tat, want)
-  local granted = want
-  if limit.running then granted = math.max(0, math.min(want, limit.running - held)) end
+  local granted, most = want, limit.running
+  if most and most - held < want then granted = math.max(0, most - held) end
   if not limit.interval then return granted, tat end
   local instant, interval, tolerance = now * 1000, limit.interval, limit.tolerance
   tat = math.min(tat, instant + tolerance + interval)

@@ -47,8 +47,32 @@ MUTANTS = [
     Mutant(
         "more jobs of a group run than may",
         "lib/claim_turns.lua",
-        "admit(group_limit, group.running, group.tat, math.min(left, count - #elements))",
-        "math.min(left, count - #elements), group.tat",
+        "admit(group_limit, group.running, group.tat, math.min(left, want))",
+        "math.min(left, want), group.tat",
+    ),
+    Mutant(
+        "more jobs of a group run than may, where they start one by one",
+        "lib/claim_turns.lua",
+        "and running < most_running",
+        "",
+    ),
+    Mutant(
+        "what is known to be next of a line is older than a job in front of it",
+        "lib/groups.lua",
+        "elseif job.mark <= began then",
+        "elseif false then",
+    ),
+    Mutant(
+        "what is known to be next of a line has left it",
+        "lib/groups.lua",
+        "    if not line then return end\n    line.head = ''",
+        "    if not line then return end",
+    ),
+    Mutant(
+        "what is known to be next of a line has its old weight",
+        "lib/groups.lua",
+        "if line then line.head = '' end",
+        "",
     ),
     Mutant("a rate forgets its starts", "lib/limits.lua", "+ granted * interval end", "end"),
     Mutant(
@@ -66,14 +90,20 @@ MUTANTS = [
     Mutant(
         "a group starts all that it has",
         "lib/claim_turns.lua",
-        "group.tat, math.min(left, count - #elements))",
-        "group.tat, count - #elements)",
+        "group.tat, math.min(left, want))",
+        "group.tat, want)",
     ),
     Mutant(
         "a group that took its turn stays in front",
         "lib/claim_turns.lua",
-        "line.turn = next_turn()",
+        "line.place = spack('>I2I7', key, turn)",
         "",
+    ),
+    Mutant(
+        "a group whose jobs start one by one stays in front",
+        "lib/claim_turns.lua",
+        "spack('>I2I7', key, turn) .. name",
+        "members[i]",
     ),
     Mutant(
         "groups that were parked stay so when limits change",

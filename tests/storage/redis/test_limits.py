@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from jobqueue.model.limits import Limit, Rate
 from jobqueue.model.outcomes import Settlement
 from jobqueue.model.states import Action
+from jobqueue.storage.contract import Storage
+from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.redis import RedisStorage
 from jobqueue.storage.rules import pack_rules
-from jobqueue.storage.values import NewJob, Rules
+from jobqueue.storage.values import Claimed, Conflict, NewJob, Rules
 from jobqueue.testing import FakeClock
 from tests.model.limit_vectors import vectors
 from tests.services import Server
@@ -117,8 +123,12 @@ async def test_fsck_finds_what_does_not_fit(server: Server, storage: RedisStorag
     assert any("is missing" in text for text in await breaches(storage))
     await run(server.url, "ZADD", "{jq:q}:ring", "0", ring)
     assert await breaches(storage) == []
+    await storage.insert("q", [NewJob("c", b"", group="g")])
+    assert [job.id for job in (await storage.exchange("q", "w", [], 1, 60_000)).jobs] == ["a"]
+    assert await breaches(storage) == []
     member, _ = await run(server.url, "ZRANGE", "{jq:q}:lines", "0", "-1")
     await run(server.url, "ZREM", "{jq:q}:lines", member)
+    assert any("are others than is known" in text for text in await breaches(storage))
     assert any("not in the index ready" in text for text in await breaches(storage))
 
 
@@ -131,3 +141,76 @@ async def test_no_key_is_left_of_groups_that_are_done(server: Server, storage: R
     await storage.cancel("q", [f"{n}" for n in range(9)])
     keys = ("groups", "ring", "lines", "opens")
     assert await run(server.url, "EXISTS", *(f"{{jq:q}}:{key}" for key in keys)) == 0
+
+
+def moved(chance: random.Random, store: Storage) -> Awaitable[object]:
+    """Change one thing about the waiting jobs of a queue, the same one on each store for the same chance."""
+    id, group = f"{chance.randrange(200)}", f"g{chance.randrange(3)}"
+    if chance.random() < 0.4:
+        return store.cancel("q", [id])
+    conflict, weight, priority = Conflict.REPLACE, chance.randint(1, 20), chance.randrange(3) // 2
+    return store.insert(
+        "q", [NewJob(id, b"", group=group, weight=weight, priority=priority, conflict=conflict)]
+    )
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_long_lines_are_in_the_order_of_the_reference(storage: RedisStorage, seed: int) -> None:
+    memory = MemoryStorage()
+    await memory.open()
+    chance = random.Random(seed)
+    rules = Rules(group=Limit(running=chance.choice([2, 9, 100])))
+    jobs = [
+        NewJob(
+            f"{n}",
+            b"x" * 30_000 if chance.random() < 0.3 else b"",
+            group=f"g{n % 3}",
+            weight=1 + n % 3 * (seed % 2),
+        )
+        for n in range(200)
+    ]
+    seen: list[list[str]] = []
+    for store in (memory, storage):
+        chance = random.Random(seed)
+        assert await store.set_rules("q", rules)
+        await store.insert("q", jobs)
+        order: list[str] = []
+        held: list[Claimed] = []
+        for _ in range(60):
+            some = [held.pop(chance.randrange(len(held))) for _ in range(chance.randint(0, len(held)))]
+            actions = [Action.RELEASE if chance.random() < 0.2 else Action.COMPLETE for _ in some]
+            ends = [
+                Settlement(job.id, job.fence, action, b"") for job, action in zip(some, actions, strict=True)
+            ]
+            claimed = (await store.exchange("q", "w", ends, chance.randint(1, 12), 60_000)).jobs
+            order += [job.id for job in claimed] + [""]
+            held += claimed
+            if chance.random() < 0.5:
+                await moved(chance, store)
+        seen.append(order)
+    assert seen[0] == seen[1]
+    assert await breaches(storage) == []
+    await memory.close()
+
+
+@pytest.mark.parametrize("weight", [1, 3])
+async def test_an_answer_that_becomes_large_leaves_turns_as_they_are(
+    storage: RedisStorage, weight: int
+) -> None:
+    memory = MemoryStorage()
+    await memory.open()
+    jobs = [
+        NewJob(f"{n}", b"x" * (10 if n < 60 else 150_000), group=f"g{n % 20}", weight=weight)
+        for n in range(120)
+    ]
+    seen: list[list[str]] = []
+    for store in (memory, storage):
+        await store.insert("q", jobs)
+        order: list[str] = []
+        while claimed := (await store.exchange("q", "w", [], 100, 60_000)).jobs:
+            order += [job.id for job in claimed]
+        seen.append(order)
+        assert len(order) == len(jobs)
+    assert seen[0] == seen[1]
+    assert await breaches(storage) == []
+    await memory.close()
