@@ -37,7 +37,7 @@ async def read_found(
 
     One that has gone since is inserted.
     """
-    if all(answers) and REPLACED_UNREAD not in answers:  # nearly always, and a third of the time below
+    if all(answers) and REPLACED_UNREAD not in answers:  # nearly always
         return cast("list[Inserted]", answers)
     unread = [
         (place, job)
@@ -65,7 +65,7 @@ def without_repeats(jobs: Sequence[NewJob], *, replaces_once: bool = False) -> S
     together, as only the first of them makes a new job; but not with ``replaces_once``, for a store that
     replaces an id once in a call.
     """
-    if len(set(map(_id, jobs))) == len(jobs):  # nearly always, and a quarter of the time below
+    if len(set(map(_id, jobs))) == len(jobs):  # nearly always
         return jobs
     seen: dict[str, tuple[Conflict, Reuse]] = {}
     for place, job in enumerate(jobs):

@@ -166,7 +166,7 @@ class ScriptedCalls:
         return await self._transport.call(code, named, (self._now(), *args), confirm)
 
     def _script(self, name: str, queue: str) -> tuple[Script, list[bytes]]:
-        """Return a script and its keys, put together once: that takes 2 % of a request."""
+        """Return a script and its keys, put together once for each queue."""
         known = self._scripts.get((name, queue))
         if known is None:
             code, keys = script(name), self.keys(queue)
