@@ -80,7 +80,7 @@ class Producing(HandsOn):
         drops = [
             Change(token, drops=True)
             for token, answer in zip(tokens, found, strict=True)
-            if answer[0] is not _CREATED and answer.status is not _REPLACED
+            if answer.status is not _CREATED and answer.status is not _REPLACED
         ]
         for drop in drops:
             session.tell(drop)

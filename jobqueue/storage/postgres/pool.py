@@ -120,9 +120,8 @@ class Pool:
         pids, ages = [each.pid for each in ending], [now - each.since for each in ending]
         try:
             await connection.fetch(_END_LEFT_BEHIND, pids, ages, APPLICATION)
-        except (
-            asyncpg.InsufficientPrivilegeError
-        ) as error:  # taken from all users: no reason to do nothing else
+        except asyncpg.InsufficientPrivilegeError as error:
+            # The right was taken from all users: no reason to do nothing else.
             log.warning("%s: a connection that was given up cannot be ended there: %s", self.where, error)
         except BaseException:
             self._left_behind += ending

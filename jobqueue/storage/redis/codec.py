@@ -13,17 +13,7 @@ from jobqueue.model.states import Action, JobState
 from jobqueue.runtime.batching import MOST_ITEMS
 from jobqueue.storage.found import REPLACED_UNREAD, as_found
 from jobqueue.storage.redis.extras import NO_EXTRAS, Extras, pack_extras, read_extras
-from jobqueue.storage.values import (
-    AttemptRecord,
-    Claimed,
-    Conflict,
-    Document,
-    Inserted,
-    InsertStatus,
-    NewJob,
-    Record,
-    Reuse,
-)
+from jobqueue.storage.values import Claimed, Conflict, Document, Inserted, InsertStatus, NewJob, Record, Reuse
 
 __all__ = [
     "LETTERS",
@@ -241,15 +231,11 @@ def claimed(fences: bytes, reply: Sequence[Any], start: int) -> list[Claimed]:
         if data[0] in _SHORT_READY:
             _, _, max_attempts, _, ttl, size, created, due, seq, waiters = unpack(data)
             body = 47 + _int(waiters)
-            headers, task, group, saved = b"", "", "", None
-            history: tuple[AttemptRecord, ...] = ()
             if data[0] == _WITH_EXTRAS:
-                end = body + size
-                if data[body : body + 1] == b"g" and body + 5 + _int(data[body + 1 : body + 5]) == end:
-                    group = data[body + 5 : end].decode(errors="replace")  # alone, as it often is
-                else:
-                    headers, task, group, saved, history, _ = read_extras(data, body, end)
-                body = end
+                headers, task, group, saved, history, _ = read_extras(data, body, body + size)
+                body += size
+            else:
+                headers, task, group, saved, history = b"", "", "", None, ()
             made = _int(created)
             start_at = made if due == created else _int(due)  # most are due when they are made
             jobs.append(
