@@ -96,7 +96,7 @@ class _Judge:
         self._runs()
         final = story.final
         forgettable = self._forgettable(
-            [t for call in story.calls for t in (call.invoke.t, call.over)] + [run.t for run in story.runs]
+            [(call.invoke.t, call.over) for call in story.calls] + [(run.t, run.t) for run in story.runs]
         )
         if story.accepted:
             self._verdict.accepted += 1
@@ -294,12 +294,15 @@ class _Judge:
             and (kinds is None or fault.kind in kinds)
         ]
 
-    def _forgettable(self, instants: Iterable[float]) -> bool:
-        """Whether anything of a job happened in a time that the store forgot."""
+    def _forgettable(self, spans: Iterable[tuple[float, float]]) -> bool:
+        """Whether anything of a job may have happened in a time that the store forgot.
+
+        A call that began before that time and was answered after it may have had its effect in it.
+        """
         return any(
-            fault.since is not None and fault.since <= t <= max(fault.until, fault.t)
+            fault.since is not None and fault.since <= end and begin <= max(fault.until, fault.t)
             for fault in self._rolled_back
-            for t in instants
+            for begin, end in spans
         )
 
 

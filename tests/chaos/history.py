@@ -23,7 +23,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -160,6 +160,15 @@ def history(lines: list[Line]) -> History:
         return [line for line in lines if isinstance(line, kind)]
 
     return History(of(Invoke), of(Answer), of(Run), of(Outcome), of(Fault), of(Final))
+
+
+def lines_of(read: History, problems: Iterable[str]) -> list[Line]:
+    """Return the lines of the ids that problems begin with, among all faults, in the order of time."""
+    ids = {problem.partition(":")[0] for problem in problems}
+    lines: list[Line] = [*read.invokes, *read.answers, *read.runs, *read.outcomes, *read.finals]
+    return sorted(
+        [*(line for line in lines if getattr(line, "id", None) in ids), *read.faults], key=lambda line: line.t
+    )
 
 
 def encode(line: Line) -> bytes:

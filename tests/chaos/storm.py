@@ -20,7 +20,7 @@ from jobqueue import GuardedStorage, JobQueueError, JobState, Storage, open_stor
 from jobqueue.model.states import ENDED
 from tests.chaos.actors import LATE, LEASE, QUEUE
 from tests.chaos.check import Model, Verdict, judge
-from tests.chaos.history import Recorder, read
+from tests.chaos.history import Line, Recorder, lines_of, read
 
 ROOT = Path(__file__).parents[2]
 CAST = ("producer", "producer", "worker", "worker", "worker", "reaper", "reaper")
@@ -73,10 +73,16 @@ class Report:
 
     verdict: Verdict
     faults: Counter[str] = field(default_factory=Counter)
+    lines: list[Line] = field(default_factory=list)
+    """Of the history: all of the ids that do not fit, and the faults."""
 
     def __str__(self) -> str:
         faults = ", ".join(f"{count} {kind}" for kind, count in sorted(self.faults.items()))
         return f"{self.verdict}; faults: {faults}"
+
+    def told(self) -> str:
+        """Return all that is known of what does not fit."""
+        return "\n".join([str(self), *self.verdict.problems, *map(str, self.lines)])
 
 
 class Mother:
@@ -163,9 +169,10 @@ class Storm:
                     await ended(probing)
         finally:
             await storage.close()
-        verdict = judge(read(self._history), Model(LEASE, guarded=self._store.ledger is not None))
+        seen = read(self._history)
+        verdict = judge(seen, Model(LEASE, guarded=self._store.ledger is not None))
         verdict.problems += self._gone
-        return Report(verdict, self.done)
+        return Report(verdict, self.done, lines_of(seen, verdict.problems) if verdict.problems else [])
 
     @asynccontextmanager
     async def cast(self) -> AsyncGenerator[None]:

@@ -23,6 +23,7 @@ from tests.chaos.history import (
     decode,
     encode,
     history,
+    lines_of,
     read,
 )
 
@@ -183,6 +184,18 @@ def test_what_a_rollback_may_have_taken_is_forgotten_and_not_lost() -> None:
     verdict = judged(*ENQUEUED, final(None), fault(1.5, "rollback", None, since=0.5))
     assert (verdict.lost, verdict.forgotten, verdict.problems) == (0, 1, [])
     assert judged(*ENQUEUED, final(None), fault(1.5, "rollback", None, since=1.2)).lost == 1
+
+
+def test_a_call_over_all_of_a_rollback_may_have_had_its_effect_in_it() -> None:
+    waited = [invoke(1.0, "enqueue_and_wait"), answer(4.0, "not_found")]
+    verdict = judged(*waited, final(None), fault(3.0, "rollback", None, since=2.0))
+    assert (verdict.lost, verdict.forgotten, verdict.problems) == (0, 1, [])
+    assert judged(*waited, final(None), fault(6.0, "rollback", None, since=5.0)).lost == 1
+
+
+def test_the_lines_of_what_does_not_fit_are_told() -> None:
+    lines = [*PLAIN, invoke(1.0, call=2), run(3.0, 5, id="b"), fault(9.0)]
+    assert lines_of(history(lines), ["b: ran, and nobody had asked"]) == [lines[-2], lines[-1]]
 
 
 def test_a_guard_may_end_a_job_by_what_its_ledger_knows() -> None:

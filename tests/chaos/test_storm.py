@@ -22,7 +22,8 @@ FEWEST = 5
 @pytest.mark.parametrize("name", ["file", "redis", "valkey", "guard", "postgres"])
 async def test_processes_under_random_faults_leave_a_history_that_fits(name: str, tmp_path: Path) -> None:
     report = await storm(name, tmp_path, Plan(SECONDS, SEED, every=0.4))
-    assert report.verdict.problems == [], report
+    assert report.verdict.problems == [], report.told()
     assert report.verdict.lost == 0
-    assert report.verdict.ended >= FEWEST
+    # A rollback soon after a slow start takes most of what there was.
+    assert report.verdict.ended + report.verdict.forgotten >= FEWEST
     assert report.faults["kill"] > 0
