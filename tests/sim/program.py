@@ -9,7 +9,7 @@ from typing import Any
 from tests.sim.duties import DUTIES
 from tests.sim.process import BACKGROUND, Common, Role
 from tests.sim.store import FAULTS, KIND, Faults
-from tests.sim.work import CALM_WORDS, KINDS, WORDS, Draw
+from tests.sim.work import CALM_WORDS, KINDS, WORDS, Draw, tag
 
 LASTS = 4.0
 """Seconds in which calls are made and faults happen; then everything is healed."""
@@ -53,7 +53,8 @@ def make_program(seed: int) -> Program:
     for number in range(draw.randint(3, 9)):
         program.ops.append(_call(draw, number, program))
     if mode == "chaos":
-        program.ops += [_blow(draw, program) for _ in range(draw.randint(1, 4))]
+        blows = [_blow(draw, program) for _ in range(draw.randint(1, 4))]
+        program.ops += [*blows, *_runs_at_blows(draw, blows, program)]
     if any(op.kind == "clock" for op in program.ops):
         program.ops = [_undelayed(op) for op in program.ops]
     program.ops.sort(key=lambda op: op.at)
@@ -111,6 +112,20 @@ def _undelayed(op: Op) -> Op:
         return op
     queue, id, payload, _, priority = op.arguments
     return replace(op, arguments=(queue, id, payload, 0.0, priority))
+
+
+def _runs_at_blows(draw: random.Random, blows: list[Op], program: Program) -> list[Op]:
+    """Have handlers run in workers that are stopped or paused: one that is deaf, or one that goes on later."""
+    runs = {"stop": "deaf=6", "pause": "sleep=1.5"}
+    hit = [blow for blow in blows if blow.kind in runs and program.roles[blow.process].works]
+    return [
+        Op(
+            max(0.05, blow.at - 0.5), "enqueue", 0,
+            (draw.randrange(program.common.queues), f"hit{number}", tag(100 + number, runs[blow.kind]), 0.0, 0),
+        )
+        for number, blow in enumerate(hit)
+        if draw.random() < 0.5
+    ]  # fmt: skip
 
 
 BLOWS = (
