@@ -115,17 +115,15 @@ def _undelayed(op: Op) -> Op:
 
 
 def _runs_at_blows(draw: random.Random, blows: list[Op], program: Program) -> list[Op]:
-    """Have handlers run in workers that are stopped or paused: one that is deaf, or one that goes on later."""
+    """Have a handler run in workers that are stopped or paused: a deaf one, or one that goes on later."""
     runs = {"stop": "deaf=6", "pause": "sleep=1.5"}
     hit = [blow for blow in blows if blow.kind in runs and program.roles[blow.process].works]
-    return [
-        Op(
-            max(0.05, blow.at - 0.5), "enqueue", 0,
-            (draw.randrange(program.common.queues), f"hit{number}", tag(100 + number, runs[blow.kind]), 0.0, 0),
-        )
-        for number, blow in enumerate(hit)
-        if draw.random() < 0.5
-    ]  # fmt: skip
+    ops = []
+    for number, blow in enumerate(hit):
+        if draw.random() < 0.5:
+            queue, payload = draw.randrange(program.common.queues), tag(100 + number, runs[blow.kind])
+            ops.append(Op(max(0.05, blow.at - 0.5), "enqueue", 0, (queue, f"hit{number}", payload, 0.0, 0)))
+    return ops
 
 
 BLOWS = (
