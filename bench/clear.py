@@ -28,28 +28,33 @@ from jobqueue.storage.postgres import PostgresStorage
 from jobqueue.storage.urls import open_storage
 
 BATCH = 1_000
+PAUSE = 0.001
+"""Seconds between two calls of the other."""
 QUIET = 2.0
 """Seconds for which the other is watched alone."""
 LONGEST = 50.0
 """Target in milliseconds."""
 
 
-async def _others(storage: Storage, stopped: Callable[[], bool]) -> list[float]:
-    """Enqueue until told to stop; return the milliseconds of each."""
+async def _others(storage: Storage, begun: Callable[[], Any], stopped: Callable[[], bool]) -> list[float]:
+    """Enqueue until told to stop; return the milliseconds of each, from when it was due."""
     taken: list[float] = []
     async with Queue[int, Any](storage, "other") as queue:
+        await queue.enqueue(None, 1)
+        begun()
         while not stopped():
-            began = time.perf_counter()
+            due = time.perf_counter() + PAUSE
+            await asyncio.sleep(PAUSE)
             await queue.enqueue(None, 1)
-            taken.append((time.perf_counter() - began) * 1e3)
-            await asyncio.sleep(0.001)
+            taken.append((time.perf_counter() - due) * 1e3)
     return taken
 
 
 async def _elsewhere(url: str) -> None:
     """Be the other, in a process of its own, until a line comes; print what it saw."""
     line = asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
-    print(" ".join(f"{ms:.3f}" for ms in await _others(open_storage(url), line.done)))
+    taken = await _others(open_storage(url), lambda: print(flush=True), line.done)
+    print(" ".join(f"{ms:.3f}" for ms in taken))
 
 
 class _Other:
@@ -63,12 +68,15 @@ class _Other:
     async def start(self) -> Self:
         """Begin, in a process of its own unless the store is in this one's memory."""
         if not self._storage.shared:
-            self._task = asyncio.create_task(_others(self._storage, lambda: self._over))
+            begun = asyncio.Event()
+            self._task = asyncio.create_task(_others(self._storage, begun.set, lambda: self._over))
+            await begun.wait()
             return self
         command = [sys.executable, "-m", "bench", "clear", "--watch", self._url]
         pipe = asyncio.subprocess.PIPE
         self._process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
-        await asyncio.sleep(1.0)  # until it has started
+        assert self._process.stdout is not None
+        await self._process.stdout.readline()  # it has begun
         return self
 
     async def seen(self) -> list[str]:

@@ -261,6 +261,7 @@ class QueueJobs:
             ids = _ids(which)
             for start in range(0, len(ids), BATCH):
                 yield ids[start : start + BATCH]
+                await self._view.store().clock.sleep(0)  # calls of a store in memory let nobody else run
             return
         check = _Check(which)
         store, name = self._view.store(), self._view.name
@@ -283,6 +284,7 @@ class QueueJobs:
                 cursor = page.cursor
                 if cursor is None:
                     break
+                await store.clock.sleep(0)  # calls of a store in memory let nobody else run
 
 
 class _Check:

@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from jobqueue import InvalidArgumentError, Job, JobCancelledError, JobState, NotStartedError, Queue, Retry
+from jobqueue import (
+    InvalidArgumentError,
+    Job,
+    JobCancelledError,
+    JobFilter,
+    JobState,
+    NotStartedError,
+    Queue,
+    Retry,
+)
 from tests.support import Lab, Recorder, within
 
 S = JobState
@@ -201,6 +210,34 @@ async def test_clearing_the_ended_too_deletes_all_but_running_ones(lab: Lab) -> 
     assert (await queue.stats()).total == 0
     assert await queue.get_status("done") is None
     assert await within(queue.clear(ended=True)) == 0
+
+
+@pytest.mark.parametrize("call", ["clear", "remove by filter", "remove by ids"])
+async def test_others_run_between_the_steps_of_a_long_call(lab: Lab, call: str) -> None:
+    queue = await lab.start()
+    ids = [f"w{n}" for n in range(1200)]
+    await queue.enqueue_many([(id, None) for id in ids])
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    await asyncio.sleep(0)
+    turns = 0
+    match call:
+        case "clear":
+            done = await queue.clear()
+        case "remove by filter":
+            done = await queue.jobs.remove(JobFilter(state=S.QUEUED))
+        case _:
+            done = await queue.jobs.remove(ids)
+    assert turns >= 2
+    task.cancel()
+    assert done == len(ids)
 
 
 async def test_a_cleared_queue_goes_on(lab: Lab) -> None:
