@@ -43,9 +43,12 @@ def written(some: Sequence[Written], now: float) -> list[Any]:
     kinds: dict[tuple[Any, ...], int] = {}
     kind_of: list[int] = []
     last: tuple[Any, ...] | None = None
-    number = 0
+    number = ago = 0
+    asked_at: float | None = None
     for _, queue, job, at in some:
-        kind = (queue, max(0, int((now - at) * 1000)), job[_OPTIONS], job[_LABELS])
+        if at != asked_at:
+            asked_at, ago = at, max(0, int((now - at) * 1000))
+        kind = (queue, ago, job[_OPTIONS], job[_LABELS])
         if kind != last:
             last, number = kind, kinds.setdefault(kind, len(kinds) + 1)
         kind_of.append(number)

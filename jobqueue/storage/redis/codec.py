@@ -12,7 +12,7 @@ from jobqueue.model.outcomes import Settlement
 from jobqueue.model.states import Action, JobState
 from jobqueue.runtime.batching import MOST_ITEMS
 from jobqueue.storage.found import REPLACED_UNREAD, as_found
-from jobqueue.storage.redis.extras import NO_EXTRAS, Extras, pack_extras, read_extras
+from jobqueue.storage.redis.extras import NO_EXTRAS, Extras, around_headers, read_extras
 from jobqueue.storage.values import Claimed, Conflict, Document, Inserted, InsertStatus, NewJob, Record, Reuse
 
 __all__ = [
@@ -51,7 +51,7 @@ _ACTIONS = {
 _COMPLETE = Action.COMPLETE  # looked up once: what most settlements ask for
 _ADDS_ATTEMPT = frozenset({Action.FAIL, Action.RETRY})
 _OPTIONS = 8
-"""Where in a `NewJob` its extras begin, id and payload apart."""
+"""Where in a `NewJob` its extras begin with the headers, id and payload apart."""
 _REUSE = {Reuse.RETURN: b"r", Reuse.RERUN_FAILED: b"f", Reuse.RERUN: b"a"}
 _CORE = struct.Struct(">hII")
 # state, flags, updated, mark, attempts, stalls, fence; core; sizes of waiters, progress, data, worker
@@ -83,25 +83,32 @@ def insert_args(jobs: Sequence[NewJob]) -> list[bytes]:
     bodies: list[bytes] = []
     runs: list[bytes] = []
     last: tuple[Any, ...] | None = None
+    shape: tuple[Any, ...] | None = None
     run: tuple[Any, ...] | None = None
-    head = b""
+    head = before = after = b""
     length = 0
     for job in jobs:
         options = job[2:]
         if options != last:
-            last = options
-            # Jobs that differ in their extras only are one run: each has these in its body.
-            extras = pack_extras(
-                job.headers, job.task, job.group, job.dead_letter_ttl, job.weight, job.expires
-            )
-            head = len(extras).to_bytes(4) + extras if extras else b""
-            alike = (
-                *options[:_OPTIONS], bool(extras), bool(job.group), job.conflict, job.expires is not None
-            )  # fmt: skip
-            if alike != run:
-                if run is not None:
-                    runs.append(length.to_bytes(2) + _options(*run))
-                run, length = alike, 0
+            last, headers = options, job.headers
+            # Jobs often differ in their headers only, by a trace or by the token of a guard.
+            looks = len(headers), options[:_OPTIONS], options[_OPTIONS + 1 :]
+            if looks != shape:
+                shape = looks
+                before, after = around_headers(
+                    len(headers), job.task, job.group, job.dead_letter_ttl, job.weight, job.expires
+                )
+                size = len(before) + len(headers) + len(after)
+                before = size.to_bytes(4) + before if size else b""
+                # Those that differ in their extras only are one run: each has these in its body.
+                alike = (
+                    *options[:_OPTIONS], bool(size), bool(job.group), job.conflict, job.expires is not None
+                )  # fmt: skip
+                if alike != run:
+                    if run is not None:
+                        runs.append(length.to_bytes(2) + _options(*run))
+                    run, length = alike, 0
+            head = before + headers + after
         length += 1
         ids.append(job[0].encode())
         bodies.append(head + job[1] if head else job[1])

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from jobqueue.storage.values import AttemptRecord
 
-__all__ = ["NO_EXTRAS", "Extras", "pack_extras", "read_extras"]
+__all__ = ["NO_EXTRAS", "Extras", "around_headers", "read_extras"]
 
 _FIELD = struct.Struct(">cI")
 _ATTEMPT = struct.Struct(">6sIH")
@@ -28,29 +28,27 @@ class Extras(NamedTuple):
 NO_EXTRAS = Extras()
 
 
-def pack_extras(
-    headers: bytes,
-    task: str,
-    group: str,
-    dead_letter_ttl: int | None,
-    weight: int = 1,
-    expires: int | None = None,
-) -> bytes:
-    """Return the extras of a new job; nothing if it has none of these."""
-    packed = b""
+def around_headers(
+    size: int, task: str, group: str, dead_letter_ttl: int | None, weight: int = 1, expires: int | None = None
+) -> tuple[bytes, bytes]:
+    """Return what the extras of a new job have before and after its headers of ``size`` bytes.
+
+    Nothing if it has none of these.
+    """
+    before = after = b""
     if group:  # first: there the scripts look for it
-        packed = _label(b"g", group)
+        before = _label(b"g", group)
         if weight != 1:
-            packed += _FIELD.pack(b"w", 1) + bytes((weight,))
-    if headers:
-        packed += _FIELD.pack(b"h", len(headers)) + headers
+            before += _FIELD.pack(b"w", 1) + bytes((weight,))
+    if size:
+        before += _FIELD.pack(b"h", size)
     if task:
-        packed += _label(b"t", task)
+        after = _label(b"t", task)
     if dead_letter_ttl is not None:
-        packed += _FIELD.pack(b"d", 6) + dead_letter_ttl.to_bytes(6)
+        after += _FIELD.pack(b"d", 6) + dead_letter_ttl.to_bytes(6)
     if expires is not None:  # last: there the scripts look for it
-        packed += _FIELD.pack(b"x", 6) + expires.to_bytes(6)
-    return packed
+        after += _FIELD.pack(b"x", 6) + expires.to_bytes(6)
+    return before, after
 
 
 def _label(tag: bytes, label: str) -> bytes:
