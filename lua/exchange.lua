@@ -149,8 +149,8 @@ if count > 0 then
           fields[2 * n] = opening .. sub(record, ATTEMPTS, DATA_SIZE - 1) .. tail .. data
         elseif flags == 8 then
           if grouped then
-            local tag, size = sunpack('>BI4', record, BODY)
-            if tag == 103 then end_run(sub(record, BODY + 5, BODY + 4 + size)) end
+            local tag, _, _, high, low = byte(record, BODY, BODY + 4)
+            if tag == 103 then end_run(sub(record, BODY + 5, BODY + 4 + 256 * high + low)) end
           end
           fields[2 * n] = opening_extras .. sub(record, ATTEMPTS, SIZES - 1) .. nothing .. tail
             .. sub(record, BODY, FULL + sunpack('>I4', record, EXTRAS)) .. data
@@ -268,9 +268,10 @@ local function claim_ids(names)
     if state == 113 then
       fine = #record >= SHORT_BODY - 1
     elseif state == 101 and #record >= SHORT_BODY + 4 then
-      local tag, length
-      extras, waiters, tag, length = sunpack('>I4', record, SHORT_EXTRAS), sunpack('>I3BI4', record, SHORT_WAITERS)
-      fine = waiters == 0 and tag == 103 and length + 5 == extras and #record >= SHORT_BODY + extras - 1
+      local top, middle, last, tag, one, two, high, low = byte(record, SHORT_WAITERS, SHORT_BODY + 4)
+      extras, waiters = sunpack('>I4', record, SHORT_EXTRAS), 65536 * top + 256 * middle + last
+      fine = waiters == 0 and tag == 103 and one == 0 and two == 0 and 256 * high + low + 5 == extras
+        and #record >= SHORT_BODY + extras - 1
     end
     if bytes >= BUDGET then
       stopped = i

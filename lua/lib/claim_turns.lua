@@ -100,60 +100,78 @@ else
     return sub(data, 1, GROUP + LINE - 2) .. spack('>I2', #head) .. head, whole
   end
 
+  -- What a group begins with when it has started one job at its turn of a priority; false: it may not start one, or not
+  -- in this line. Most groups begin alike: what has no number of a rate is noted in `known`.
+  local function opening_of(data, key, known)
+    local running, tat, parked, priority = sunpack('>I4I7BI2', data)
+    if priority ~= key or parked ~= 0 then return false end
+    local granted, later = admit(group_limit, running, tat, 1)
+    local opening = granted == 1 and spack('>I4I7B', running + 1, later, 0)
+    if tat == 0 and later == 0 then known[sub(data, 1, GROUP + 2)] = opening end
+    return opening
+  end
+
   -- What the groups of some members of the ring, all of one priority, may start in their turns; these leave the ring.
   -- Returns ids, and their members of lines; and of each group what plan_turn returns, at its first id. Nearly all
-  -- groups have one line, and start one job: to take each of them apart would cost three times as much. What is to be
-  -- written of these is put together at once: members that enter the ring, and groups; and for each the place of its id,
-  -- the member that has left, and how much of the first of these lists is for it and those before it.
+  -- groups have one line, and start one job: to take each of them apart would cost three times as much. Of these are
+  -- moved only bytes, and what is to be written is put together at once: members that enter the ring, of groups whose
+  -- lines go on, and groups; and for each group the place of its id, and the member that has left.
   local function plan(members, several, key, count)
     local names, ids, gone, n, starts = {}, {}, {}, 0, {}
-    local quick, m, e, seen = { entered = {}, after = {}, at = {}, left = {}, to = {} }, 0, 0, 0
-    local entered, after, at, left, to = quick.entered, quick.after, quick.at, quick.left, quick.to
-    local prefixes = {} -- of members of lines, by the size of the group
-    local most_running = group_limit.running or math.huge
+    local quick, m, e, seen = { entered = {}, after = {}, at = {}, left = {} }, 0, 0, 0
+    local entered, after, at, left = quick.entered, quick.after, quick.at, quick.left
+    -- Pieces of which there are few are put together once: what members of lines begin with, by the size of the group;
+    -- what groups begin with; what precedes a head, by its size; and a place in the ring but for its last byte.
+    local prefixes, openings, sizes, place = {}, {}, {}, nil
     for i = 1, several do names[i] = sub(members[i], 10) end
     local found, turn = call('HMGET', groups, unpack(names)), root().turn
     for i = 1, several do
       if n >= count then break end
-      local name, data, whole, is_quick = names[i], found[i], false, false
+      local name, data, whole, opening = names[i], found[i], false, false
       local prefix = prefixes[#name]
       if not prefix then
         prefix = spack('>I2I2', key, #name)
         prefixes[#name] = prefix
       end
-      seen, turn, prefix = i, turn + 1, prefix .. name
+      seen, turn = i, turn + 1
+      local low = turn % 256
+      if not place or low == 0 then place = spack('>I2I6', key, (turn - low) / 256) end
       if data and #data == GROUP + LINE and sub(data, GROUP + 1, GROUP + 9) == sub(members[i], 1, 9) then
-        data, whole = with_head(data, prefix)
+        data, whole = with_head(data, prefix .. name)
       end
       if data and #data >= SIMPLE then
-        local running, tat, parked, priority, _, rest, size, first, _, weight = sunpack('>I4I7BI2I7BI2I2I7B', data)
-        if #data == GROUP + LINE + size and (rest == 1 or (rest == 0 and weight == 1))
-          and running < most_running and priority == key and parked == 0 then
+        local rest, size_high, size, first_high, first = byte(data, GROUP + 10, GROUP + 14)
+        size, first = 256 * size_high + size, 256 * first_high + first
+        if #data == GROUP + LINE + size and (rest == 1 or (rest == 0 and byte(data, SIMPLE) == 1)) then
           if size == 2 + first and not whole then
-            data, whole = with_head(data, prefix)
+            data, whole = with_head(data, prefix .. name)
             size = #data - GROUP - LINE
           end
-          is_quick = size > 2 + first or whole
-          if group_limit.interval and is_quick then
-            local granted, later = admit(group_limit, running, tat, 1)
-            is_quick, tat = granted == 1, later
+          if size > 2 + first or whole then
+            opening = openings[sub(data, 1, GROUP + 2)]
+            if opening == nil then opening = opening_of(data, key, openings) end
           end
-          if is_quick then
+          if opening then
             local behind = GROUP + LINE + 3 + first
-            n, m = n + 1, m + 1
-            ids[n], gone[n] = sub(data, behind - first + 8, behind - 1), prefix .. sub(data, behind - first, behind - 1)
-            if size > 2 + first then
+            n, m, size = n + 1, m + 1, size - first - 2
+            gone[n] = prefix .. name .. sub(data, behind - first, behind - 1)
+            ids[n] = sub(data, behind - first + 8, behind - 1)
+            if size > 0 then
+              local middle, last = sizes[size], string.char(low)
+              if not middle then
+                middle = spack('>BI2', 0, size)
+                sizes[size] = middle
+              end
               e = e + 2
-              entered[e - 1], entered[e] = '0', spack('>I2I7', key, turn) .. name
-              after[2 * m] = spack('>I4I7BI2I7BI2', running + 1, tat, 0, key, turn, 0, size - first - 2) .. sub(data, behind)
-            else
-              after[2 * m] = spack('>I4I7B', running + 1, tat, 0)
+              entered[e - 1], entered[e] = '0', place .. last .. name
+              opening = opening .. place .. last .. middle .. sub(data, behind)
             end
-            after[2 * m - 1], at[m], left[m], to[m] = name, n, members[i], e
+            after[2 * m - 1], after[2 * m], at[m], left[m] = name, opening, n, members[i]
           end
         end
       end
-      if not is_quick then
+      if not opening then
+        prefix = prefix .. name
         local had, group = n, group_at(name, data)
         n, starts[had + 1] = plan_turn(gone, had, prefix, group, whole, key, count - had, turn)
         for j = had + 1, n do ids[j], gone[j] = sub(gone[j], 9), prefix .. gone[j] end
@@ -176,7 +194,7 @@ else
         if answer[at] == ids[i] then at = at + 2 else lost[i] = true end
       end
     end
-    local entered, after, m = quick.entered, quick.after, #quick.at
+    local entered, after, m, e = quick.entered, quick.after, #quick.at, #quick.entered
     if claimed - had < #ids then
       for i, n in ipairs(quick.at) do
         if lost[n] then
@@ -186,10 +204,10 @@ else
       end
       while m > 0 and quick.at[m] > taken do
         call('ZADD', ring, '0', quick.left[m])
+        if #after[2 * m] > GROUP then e = e - 2 end
         m = m - 1
       end
     end
-    local e = quick.to[m] or 0
     if m > 0 then call('HSET', groups, unpack(after, 1, 2 * m)) end
     if e > 0 then
       call('ZADD', ring, unpack(entered, 1, e))

@@ -202,20 +202,33 @@ if grouped then
   function end_run(name) ended[name] = (ended[name] or 0) + 1 end
 
   -- Count the runs that have ended. Of a group that takes part, and goes on to, nothing else changes: it is written into
-  -- `after` without being taken apart, which would be half of what such a run costs.
+  -- `after` without being taken apart, which would be half of what such a run costs; most begin alike.
   local function end_runs(after)
-    local names, n = {}, 0
+    local names, openings, n = {}, {}, 0
     for name in pairs(ended) do names[#names + 1] = name end
     for from = 1, #names, 1000 do
       local last = math.min(from + 999, #names)
       local found = call('HMGET', groups, unpack(names, from, last))
       for i = from, last do
         local name, data = names[i], found[i - from + 1]
-        local count, running, parked, _ = ended[name], 0, 0, nil
-        if data and #data >= GROUP then running, _, parked = sunpack('>I4I7B', data) end
-        if running >= count and parked == 0 and (#data > GROUP or running > count) and not touched[name] then
+        local count, opening = ended[name], false
+        if data and #data >= GROUP and not touched[name] then
+          local known = openings[count]
+          if not known then
+            known = {}
+            openings[count] = known
+          end
+          local before = sub(data, 1, GROUP)
+          opening = known[before]
+          if opening == nil then
+            local running, _, parked = sunpack('>I4I7B', data)
+            opening = running >= count and parked == 0 and spack('>I4', running - count) .. sub(before, 5)
+            known[before] = opening
+          end
+        end
+        if opening and (#data > GROUP or sub(opening, 1, 4) ~= '\0\0\0\0') then
           n = n + 2
-          after[n - 1], after[n] = name, spack('>I4', running - count) .. sub(data, 5)
+          after[n - 1], after[n] = name, opening .. sub(data, GROUP + 1)
         else
           if not touched[name] then read(name, data) end
           local group = group_at(name)
