@@ -32,6 +32,8 @@ local lost, worker, limit, lease_ms, channel, queue =
   ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8], ARGV[9]
 local runs, fences, thens = ARGV[10], ARGV[11], ARGV[12]
 -- include: meta
+-- All that follows, not indented: functions get at the locals above through this one, at a part of the cost (README).
+local function step()
 grouped = grouped or thens ~= ''
 -- include: seen
 -- include: calls
@@ -374,3 +376,5 @@ answer[2], answer[5] = table.concat(status), table.concat(given)
 remember(spack('>I7I2I7', first_fence, claimed, due or 0) .. answer[2] .. answer[4])
 answer[1] = named
 return answer
+end
+return step()

@@ -17,7 +17,8 @@
 local group_of, place_line, reweigh, leave_line, leave_lines, end_run, group_at, fetch_groups, root, next_turn, save_groups
 local turns = {} -- what only claims need: a script has no more than 200 locals
 if grouped then
-  local GROUP, LINE, PLACE, HEAD, NO_ROOT = 12, 12, 9, 12, string.rep('\0', 14)
+  local GROUP, LINE, PLACE, HEAD = 12, 12, 9, 12
+  local NO_ROOT = string.rep('\0', 14)
   local began = tick -- positions that are larger are behind all that were given before
   local touched, used, rooted, woken = {}, false, nil, false
   local changed = {} -- what save_groups writes, by name

@@ -59,6 +59,14 @@ def test_a_script_fails_late_jobs_with_the_error_that_all_stores_write(name: str
     assert f"'{EXPIRED_ERROR.decode()}'" in script(name).text.decode()
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_numbers_stand_where_their_names_stood(name: str) -> None:
+    text = script(name).text.decode()
+    assert re.findall(r"^ *local [A-Z_]+(?:, [A-Z_]+)* =\s+\d+\b.*", text, re.MULTILINE) == []
+    code = re.sub(r"'(?:[^'\\]|\\.)*'|--.*", "", text)
+    assert re.findall(r"\b(?:KEPT|BUDGET|FENCE|SHORT_BODY)\b", code) == []
+
+
 def test_every_script_has_one_stub_and_every_stub_a_script() -> None:
     source = Path(steps.__file__).read_text()
     used = re.findall(r'(?:self\._(?:call|call_documents|lock)|script)\(\s*"(\w+)"', source)

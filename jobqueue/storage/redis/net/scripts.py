@@ -2,7 +2,8 @@
 
 A script's header is the only description of its interface: the ``KEYS:`` line names attributes of
 `jobqueue.storage.redis.keys.QueueKeys`, and from it the keys of a call are taken. Lines of the form
-``-- include: name`` are replaced by ``lib/name.lua``: Redis scripts cannot share code otherwise.
+``-- include: name`` are replaced by ``lib/name.lua``: Redis scripts cannot share code otherwise. Numbers that
+have a name, in capitals, are written where the name stands: to a call it is a cost that functions use locals.
 """
 
 from __future__ import annotations
@@ -19,6 +20,13 @@ from jobqueue.errors import StorageError
 __all__ = ["Script", "script", "script_names"]
 
 _INCLUDE = re.compile(r"^ *-- include: (\w+)$", re.MULTILINE)
+_NAME = r"[A-Z][A-Z_]*"
+_NAMED = re.compile(
+    rf"^ *local (?P<names>{_NAME}(?:, {_NAME})*) =\s+(?P<numbers>[\dA-Z_+*, -]+?)(?= *--|$)"
+    rf"|'(?:[^'\\]|\\.)*'|--.*|\b(?P<name>{_NAME})\b",
+    re.MULTILINE,
+)
+"""Numbers that get names; strings and comments, to pass over; a name."""
 
 
 # Older servers allow a script everything at maxmemory once it has written something that needs no memory.
@@ -63,6 +71,25 @@ def _folder() -> Traversable:
     raise StorageError("the Lua scripts are missing from this installation: reinstall jobqueue")
 
 
+def _with_numbers(text: str) -> str:
+    """Put the numbers in the places of their names. What is computed of numbers alone, Lua computes once."""
+    known: dict[str, str] = {}
+
+    def number(match: re.Match[str]) -> str:
+        return known.get(match[0], match[0])
+
+    def replaced(match: re.Match[str]) -> str:
+        if match["name"]:
+            return number(match)
+        if not match["names"]:
+            return match[0]
+        numbers = re.sub(rf"\b{_NAME}\b", number, match["numbers"]).split(",")
+        known.update(zip(match["names"].split(", "), (f"({one.strip()})" for one in numbers), strict=True))
+        return ""
+
+    return _NAMED.sub(replaced, text)
+
+
 def script_names() -> list[str]:
     """Return the names of all scripts."""
     return sorted(f.name.removesuffix(".lua") for f in _folder().iterdir() if f.name.endswith(".lua"))
@@ -79,4 +106,4 @@ def script(name: str) -> Script:
     def assembled(text: str) -> str:
         return _INCLUDE.sub(include, text)
 
-    return Script(name, assembled((folder / f"{name}.lua").read_text("utf-8")))
+    return Script(name, _with_numbers(assembled((folder / f"{name}.lua").read_text("utf-8"))))
