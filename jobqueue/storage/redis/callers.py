@@ -8,8 +8,6 @@ its own. Callers belong to one start of a store, whatever the workers are called
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from itertools import count
 from typing import NamedTuple
 
@@ -41,24 +39,48 @@ class Callers:
         """Name a caller whose calls need no memory."""
         return b"%b\0%b" % (worker.encode(), self._token)
 
-    @contextmanager
-    def call(self, queue: str, worker: str = "") -> Generator[Call]:
+    def call(self, queue: str, worker: str = "") -> NamedCall:
         """Name a call for as long as it is under way. If it fails, the caller's next call says so."""
+        return NamedCall(self, queue, worker)
+
+    def begin(self, queue: str, worker: str) -> tuple[int, int, int]:
+        """Take a place among the calls that are under way: it, the call's number, and the first lost one."""
         busy = self._busy.setdefault((queue, worker), set())
-        place = next(n for n in count() if n not in busy)
+        place = 0
+        while place in busy:
+            place += 1
         busy.add(place)
-        number, lane = next(self._numbers), (queue, worker, place)
-        try:
-            lost = self._lost.get(lane, 0)
-            yield Call(b"%b.%x" % (self.name(worker), place), number.to_bytes(6), lost.to_bytes(6))
-        except BaseException:
-            if worker:  # only a worker's lost calls matter: they may have claimed jobs
-                self._lost.setdefault(lane, number)
-            raise
-        else:
+        return place, next(self._numbers), self._lost.get((queue, worker, place), 0) if self._lost else 0
+
+    def end(self, queue: str, worker: str, place: int, number: int, *, failed: bool) -> None:
+        """Free the place of a call."""
+        if not failed:
             if self._lost:
-                self._lost.pop(lane, None)
-        finally:
-            busy.discard(place)
-            if not busy:
-                self._busy.pop((queue, worker), None)
+                self._lost.pop((queue, worker, place), None)
+        elif worker:  # only a worker's lost calls matter: they may have claimed jobs
+            self._lost.setdefault((queue, worker, place), number)
+        busy = self._busy[queue, worker]
+        busy.discard(place)
+        if not busy:
+            del self._busy[queue, worker]
+
+
+class NamedCall:
+    """A call under way, as a context. Not a generator: that takes a microsecond more."""
+
+    __slots__ = ("_callers", "_number", "_place", "_queue", "_worker")
+    _place: int
+    _number: int
+
+    def __init__(self, callers: Callers, queue: str, worker: str) -> None:
+        self._callers = callers
+        self._queue = queue
+        self._worker = worker
+
+    def __enter__(self) -> Call:
+        self._place, self._number, lost = self._callers.begin(self._queue, self._worker)
+        name = b"%b.%x" % (self._callers.name(self._worker), self._place)
+        return Call(name, self._number.to_bytes(6), lost.to_bytes(6))
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._callers.end(self._queue, self._worker, self._place, self._number, failed=kind is not None)

@@ -168,7 +168,7 @@ class RedisStorage(LoopBoundStorage[OpenStore]):
         async def insert(some: Sequence[NewJob]) -> list[Inserted]:
             return await in_pieces(some, job_sizes(some), send)
 
-        answers = await insert(jobs)
+        answers = await (send(jobs) if len(jobs) == 1 else insert(jobs))
         # Only now: the error says of all the jobs that they are stored.
         if confirm is not None and short is not None:
             raise NotConfirmedError(confirm, short)
