@@ -114,6 +114,8 @@ class Engine(JobSteps):
         q = self._peek(queue)
         if q is None:
             return None
+        if not q.ruled and (q.ready or not q.schedule):  # nearly always
+            return 0 if q.ready else None
         due = q.next_due()
         waits = [at for at in (q.opens_in(now), None if due is None else max(0, due - now)) if at is not None]
         return min(waits, default=None)
