@@ -160,10 +160,8 @@ async def _clear(
             left -= len(page.records)
             changed = await act([record.id for record in page.records]) if page.records else ()
             done += sum(changed)
-            # From the front again, where this has made room: a store finds that sooner than any other place.
-            if not all(changed):
-                cursor = page.cursor
-            if page.cursor is None:
+            cursor = page.cursor
+            if cursor is None:
                 break
             await store.clock.sleep(0)  # calls of a store in memory let nobody else run
     return done

@@ -13,10 +13,12 @@ from jobqueue import (
     JobCancelledError,
     JobFilter,
     JobState,
+    MemoryStorage,
     NotStartedError,
     Queue,
     Retry,
 )
+from jobqueue.storage.values import Page
 from tests.support import Lab, Recorder, within
 
 S = JobState
@@ -238,6 +240,23 @@ async def test_others_run_between_the_steps_of_a_long_call(lab: Lab, call: str) 
     assert turns >= 2
     task.cancel()
     assert done == len(ids)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_a_clear_reads_on_from_where_it_was(ended: bool) -> None:
+    cursors: list[str | None] = []
+
+    class Watched(MemoryStorage):
+        async def scan(self, queue: str, state: JobState, limit: int, cursor: str | None = None) -> Page:
+            cursors.append(cursor)
+            return await super().scan(queue, state, limit, cursor)
+
+    async with Queue[int, Any](Watched(), "q") as queue:
+        await queue.enqueue_many([(f"w{n}", n) for n in range(1000)])
+        assert await queue.clear(ended=ended) == 1000
+    # From the front again, each page would look through all that the pages before have left there.
+    assert cursors[0] is None
+    assert None not in cursors[1:]
 
 
 async def test_a_cleared_queue_goes_on(lab: Lab) -> None:

@@ -11,6 +11,7 @@ import pytest
 from jobqueue.model.outcomes import Settlement
 from jobqueue.model.states import Action, JobState
 from jobqueue.storage.engine.engine import Engine
+from jobqueue.storage.engine.job_entry import JobEntry
 from jobqueue.storage.values import MAX_WAITER_BYTES, MAX_WAITERS, Claimed, NewJob, Renewal, Reuse
 
 IDS = [f"{n}" for n in range(12)]
@@ -164,6 +165,24 @@ def test_dead_expiries_are_forgotten() -> None:
     assert engine.purge("q", 100, 10**8) == 10
     assert engine.purge("q", 100, 10**8 + 4_998) == 0
     assert engine.purge("q", 100, 10**8 + 4_999) == 1
+
+
+def test_dead_expiries_are_forgotten_without_a_look_at_all_records() -> None:
+    class Records(dict[str, JobEntry]):
+        looks = 0
+
+        def values(self) -> Any:
+            Records.looks += 1
+            return super().values()
+
+    engine = Engine()
+    ids = [f"{n}" for n in range(1_000)]
+    engine.insert("q", [NewJob(id, b"p", 0, 0) for id in ids], 1_000)
+    q = engine._queues["q"]
+    q.jobs = Records(q.jobs)
+    assert all(engine.forget("q", ids[:900], 1_000))
+    assert Records.looks == 0
+    assert sum(map(len, q.expiry.values())) <= 65
 
 
 def test_a_queue_without_records_and_workers_is_forgotten() -> None:

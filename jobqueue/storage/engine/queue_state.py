@@ -336,11 +336,13 @@ class QueueState:
 
     def shift_expiry(self, delta: int) -> None:
         """Follow a clock that was set by ``delta`` ms."""
-        ended = [job for job in self.jobs.values() if job.expires_at]
+        # By their entries, and not by the records: those may be many more, and this is done again and again.
+        entries = (job for at in self.expiry.values() for job in at)
+        ended = {job.id: job for job in entries if job.expires_at and self.jobs.get(job.id) is job}
         self.expiry.clear()
         self.expiry_times.clear()
         self.dead_expiries = 0
-        for job in ended:
+        for job in ended.values():
             job.expires_at = max(1, job.expires_at + delta)
             if job.extras.letter_until:
                 job.extras = job.extras._replace(letter_until=max(1, job.extras.letter_until + delta))
