@@ -235,6 +235,8 @@ class ForeignGuard:
 
     async def _compare(self, rows: Sequence[Row], now: int, *, loss: bool) -> Reconciled:
         states = await self._queue.look([row.id for row in rows])
+        if not loss and any(state is None and row.attempts for row, state in zip(rows, states, strict=True)):
+            await self._look_for_loss()  # they may have ended, or have been lost since the last look
         grown = now - GRACE
         lost: list[str] = []
         changes: list[Change] = []
@@ -243,7 +245,7 @@ class ForeignGuard:
                 confirmed = row.attempts > 0
                 if loss or (not confirmed and row.created < grown):
                     lost.append(row.token)
-                elif confirmed:
+                elif confirmed and not self._lost:  # else the next comparison brings it back, at once
                     changes.append(self._change(row, JobState.COMPLETED, "gone", now))
             elif state is not row.state:
                 changes.append(self._change(row, state, state.value, now))

@@ -274,9 +274,11 @@ class _Judge:
         tried = 0
         for run, later in zip_longest(self._story.runs, self._story.runs[1:]):
             outcome = self._story.outcomes.get(run.fence)
-            if outcome is not None and outcome.how in FAILED:
-                end = outcome.t if later is None else max(outcome.t, later.t)
-                tried += not self._hits(run.pid, outcome.t, end)
+            if outcome is None or outcome.how not in FAILED:
+                continue
+            if later is not None and later.t < outcome.t:
+                continue  # it was replaced before it failed: its lease was lost
+            tried += not self._hits(run.pid, outcome.t, outcome.t if later is None else later.t)
         return tried
 
     # -- faults -------------------------------------------------------------------------------------

@@ -193,6 +193,15 @@ def test_a_call_over_all_of_a_rollback_may_have_had_its_effect_in_it() -> None:
     assert judged(*waited, final(None), fault(6.0, "rollback", None, since=5.0)).lost == 1
 
 
+def test_a_run_that_failed_after_it_had_been_replaced_is_no_attempt() -> None:
+    lines: list[Line] = [
+        *ENQUEUED, run(2.0, 1), outcome(2.1, 1, "raised"), run(3.0, 2), outcome(3.1, 2, "raised"),
+        run(4.0, 3), fault(4.1, "freeze", until=8.0), run(6.0, 4, SECOND),
+        outcome(6.1, 4, "raised", pid=SECOND), outcome(8.1, 3, "raised"), final("failed", 4, None, "error"),
+    ]  # fmt: skip
+    assert judged(*lines).problems == []
+
+
 def test_the_lines_of_what_does_not_fit_are_told() -> None:
     lines = [*PLAIN, invoke(1.0, call=2), run(3.0, 5, id="b"), fault(9.0)]
     assert lines_of(history(lines), ["b: ran, and nobody had asked"]) == [lines[-2], lines[-1]]

@@ -8,14 +8,14 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from jobqueue import InvalidArgumentError, PostgresLedger, StorageError, StorageUnavailableError
-from jobqueue.guard.rq import guard, packed, unpacked
+from jobqueue.guard.rq import _Rq, guard, packed, unpacked
 from jobqueue.runtime.clock import SYSTEM_CLOCK
 from jobqueue.runtime.ids import unique_id
 from jobqueue.storage.postgres.migrations import quoted
@@ -213,6 +213,27 @@ def test_a_loss_that_was_found_and_not_mended_is_mended_by_the_next(
 
 def asked(redis: Server) -> Any:
     return redis.command("HGET", "jobqueue-guard:rq:default", "asked")
+
+
+def test_what_is_wiped_in_the_middle_of_a_comparison_has_not_ended(
+    queue: Any, redis: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue.enqueue(double, 1, job_id="a")
+    until(lambda: queue.guard.reconcile().updated == 0)
+    look, wiped = _Rq.look, threading.Event()
+
+    async def wiped_before(self: Any, ids: Sequence[str]) -> Any:
+        if not wiped.is_set():
+            wiped.set()
+            redis.command("FLUSHALL")
+        return await look(self, ids)
+
+    monkeypatch.setattr(_Rq, "look", wiped_before)
+    until(wiped.is_set)
+    until(lambda: queue.job_ids == ["a"])
+    assert "gone" not in events(queue, "a")
+    work(queue)
+    until(lambda: events(queue, "a")[-1] == "completed")
 
 
 @pytest.mark.parametrize(
