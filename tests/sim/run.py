@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from unittest.mock import patch
 
 from jobqueue.client.waiters import REREAD_INTERVAL
+from jobqueue.model.states import JobState
 from jobqueue.storage.engine import steps
+from jobqueue.storage.engine.job_entry import JobEntry
 from tests.sim.checks import MAX_WAITERS, ON_THE_WAY, Checks
 from tests.sim.forks import fork
 from tests.sim.process import Call, Process, Role
@@ -17,6 +19,8 @@ from tests.sim.threads import simulated
 from tests.sim.work import KINDS
 from tests.sim.world import EPOCH, ViolationError, World
 
+FAR_OFF = 600_000
+"""Milliseconds: far longer than any interval of a schedule here, far less than a clock is set back."""
 HEALED = 90.0
 """Seconds after the healing in which every job has ended and every caller is answered."""
 PROMPT = 1.5
@@ -211,8 +215,13 @@ class Simulation:
             f"{job.id} ({job.state}, incarnation {job.seq})"
             for q in self.store.engine._queues.values()
             for job in q.jobs.values()
-            if not job.expires_at
+            if not job.expires_at and not self._is_far_off(job)
         ]
+
+    def _is_far_off(self, job: JobEntry) -> bool:
+        """Whether a tick is of an instant that is long to come, since the clock was set back meanwhile."""
+        now = int((EPOCH + self.world.now + self.world.wall) * 1000)
+        return job.state is JobState.SCHEDULED and job.id.endswith("Z") and job.due > now + FAR_OFF
 
     def _unfinished(self, what: str) -> str:
         calls = [c.what for p in self.everybody if not p.life.dead for c in p.calls if c.ended is None]
