@@ -82,13 +82,15 @@ class MemoryStorage:
 
     def _now(self) -> int:
         """Return the store's time, after following a wall clock that was set."""
-        self._check_open()
-        ahead = self.clock.time() - self._monotonic()
+        if not self._opened:
+            self._check_open()  # raises
+        now = self._monotonic()
+        ahead = self.clock.time() - now
         if not -TOLERANCE < ahead - self._ahead < TOLERANCE:
             with self._lock:
                 self._engine.shift(round((ahead - self._ahead) * 1000))
                 self._ahead = ahead
-        return int((self._monotonic() + self._ahead) * 1000)
+        return int((now + self._ahead) * 1000)
 
     def _check_open(self) -> None:
         if not self._opened:

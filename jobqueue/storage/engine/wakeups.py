@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Self, TypeVarTuple
 
 from jobqueue.runtime.clock import Clock
 from jobqueue.storage.contract import Sink
 from jobqueue.storage.engine.effects import Effects
 
 __all__ = ["WakeUps"]
+
+Ts = TypeVarTuple("Ts")
 
 Topic = tuple[str, str]
 """``("work", queue)`` or ``("lock", name)``."""
@@ -28,11 +29,29 @@ class _Subscription(NamedTuple):
     loop: asyncio.AbstractEventLoop
 
 
-class _Wait(NamedTuple):
-    future: asyncio.Future[bool]
-    loop: asyncio.AbstractEventLoop
+class _Wait:
+    """A waiter for a topic, within its context. An idle worker begins one after each job."""
+
+    __slots__ = ("_standing", "_topic", "future", "loop")
+
+    def __init__(self, topics: dict[Topic, list[_Wait]], topic: Topic) -> None:
+        self._standing = topics
+        self._topic = topic
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[bool] = self.loop.create_future()
+
+    def __enter__(self) -> Self:
+        self._standing.setdefault(self._topic, []).append(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        standing = self._standing[self._topic]
+        standing.remove(self)
+        if not standing:
+            del self._standing[self._topic]
 
     def set(self, woken: bool) -> None:  # noqa: FBT001
+        """End the wait."""
         if not self.future.done():
             self.future.set_result(woken)
 
@@ -63,19 +82,9 @@ class WakeUps:
         if left:
             self._sinks[address] = left
 
-    @contextmanager
-    def waiting(self, topic: Topic) -> Generator[_Wait]:
+    def waiting(self, topic: Topic) -> _Wait:
         """Be a waiter for a topic within this context."""
-        loop = asyncio.get_running_loop()
-        hint = _Wait(loop.create_future(), loop)
-        self.topics.setdefault(topic, []).append(hint)
-        try:
-            yield hint
-        finally:
-            standing = self.topics[topic]
-            standing.remove(hint)
-            if not standing:
-                del self.topics[topic]
+        return _Wait(self.topics, topic)
 
     async def wait(self, hint: _Wait, timeout: float, due: int | None = None) -> bool:
         """Wait for a wake-up or until ``due`` (milliseconds); return False after ``timeout`` seconds."""
@@ -89,8 +98,10 @@ class WakeUps:
 
     def wake(self, topic: Topic) -> None:
         """Wake all waiters of a topic."""
-        for hint in tuple(self.topics.get(topic, ())):
-            _call_in(hint.loop, partial(hint.set, True))  # noqa: FBT003
+        standing = self.topics.get(topic)
+        if standing is not None:
+            for hint in tuple(standing):
+                _call_in(hint.loop, hint.set, True)  # noqa: FBT003
 
     def publish(self, effects: Effects) -> None:
         """Deliver the engine's notifications to waiters and sinks in this process."""
@@ -102,12 +113,12 @@ class WakeUps:
         for request in effects.cancels:
             for queue, sink, loop in self._sinks.get(request.address, ()):
                 if queue == request.queue:
-                    _call_in(loop, partial(sink.cancel_requested, queue, request.id, request.fence))
+                    _call_in(loop, sink.cancel_requested, queue, request.id, request.fence)
         for address, replies in effects.replies.items():
             for queue, sink, loop in self._sinks.get(address, ()):
                 mine = tuple([reply for reply in replies if reply.queue == queue])
                 if mine:
-                    _call_in(loop, partial(sink.deliver, mine))
+                    _call_in(loop, sink.deliver, mine)
 
     def resync(self) -> None:
         """Wake every waiter and have every sink read again, since messages may have been missed."""
@@ -118,9 +129,9 @@ class WakeUps:
                 _call_in(loop, sink.resync)
 
 
-def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[*Ts], None], *arguments: *Ts) -> None:
     # A loop is closed when its thread has ended without unsubscribing: no receiver is left.
     if loop is asyncio.get_running_loop():
-        function()
+        function(*arguments)
     elif not loop.is_closed():
-        loop.call_soon_threadsafe(function)
+        loop.call_soon_threadsafe(function, *arguments)
