@@ -171,7 +171,7 @@ class Execution:
         try:
             value: Any = None
             if direct is None and routine is None and (task or self.handler is None):
-                outcome = self._not_served(claimed, claimed.attempts - 1 + run.uncounted)
+                outcome = self._not_served(claimed, claimed.attempts - 1 + run.extras.uncounted)
             else:
                 try:
                     payload = self.payload_serde.loads(claimed.payload)
@@ -196,7 +196,7 @@ class Execution:
                         returned = self._returned(run, value, routine)
                         if not isinstance(returned, bytes):
                             outcome = returned
-                        elif self.hook is not None or run.transaction is not None:
+                        elif self.hook is not None or run.extras.transaction is not None:
                             outcome = Returned(returned)
                         else:  # nearly all runs: `_concluded` would do the same
                             run.result, outcome = value, None
@@ -236,7 +236,7 @@ class Execution:
             value, outcome, ttl = await self._after(run, value, outcome, routine)
         run.result = value
         settlement = settle(run.claimed, outcome, ttl, self._pauses(routine))
-        if run.transaction is not None:
+        if run.extras.transaction is not None:
             settlement = await self._end_transaction(run, settlement, self._pauses(routine))
         return settlement
 
@@ -258,15 +258,15 @@ class Execution:
         return self._unserializable(run, failure)
 
     def _unserializable(self, run: Run, error: BaseException) -> Raised:
-        run.error = error
+        run.own_extras().error = error
         return Raised(error_info(error, with_traceback=self.tracebacks), FailureReason.SERIALIZATION)
 
     def _classify(self, run: Run, error: BaseException) -> Outcome:
         if run.aborted is not None:
             if run.aborted is AbortedReason.TIMEOUT:
-                run.error = error  # its traceback tells where the time went
+                run.own_extras().error = error  # its traceback tells where the time went
             return aborted_outcome(run.aborted)
-        run.error = error
+        run.own_extras().error = error
         info = error_info(error, with_traceback=self.tracebacks)
         if isinstance(error, asyncio.CancelledError) and not info.message:
             return Raised(replace(info, message=CANCELLED))
@@ -298,11 +298,12 @@ class Execution:
                     "call_next was called twice: an attempt calls its handler once. Raise Retry for another"
                 )
             called = True
-            run.handler_task = asyncio.current_task()
+            extras = run.own_extras()
+            extras.handler_task = asyncio.current_task()
             try:
                 return await self._call(run, job, routine)
             finally:
-                run.handler_task = None
+                extras.handler_task = None
 
         return self.around.around(handle)(job)
 
@@ -316,8 +317,9 @@ class Execution:
         try:
             value = await (self._in_thread(run, job, call) if routine.threaded else call())
         except BaseException as error:
-            if run.thread is not None and not run.thread.done():
-                self._end_after(run.thread, calling)  # the thread goes on with what it was given
+            thread = run.extras.thread
+            if thread is not None and not thread.done():
+                self._end_after(thread, calling)  # the thread goes on with what it was given
             elif _is_closing(run, error):
                 pass
             else:
@@ -344,22 +346,23 @@ class Execution:
 
     async def _in_thread(self, run: Run, job: Job[Any], call: Callable[[], Any]) -> Any:
         job.aborted  # noqa: B018 - made here: made later, by two threads at once, it could be two
-        run.thread = start_thread(call, f"jobqueue-{job.id}")
-        run.in_thread = True
+        extras = run.own_extras()
+        thread = extras.thread = start_thread(call, f"jobqueue-{job.id}")
+        extras.in_thread = True
         try:
             # Shielded: the thread goes on whatever happens to this task, and its end frees the slot.
-            failed, value = await asyncio.shield(run.thread)
+            failed, value = await asyncio.shield(thread)
         except asyncio.CancelledError:
-            run.thread.add_done_callback(_drop_late)
+            thread.add_done_callback(_drop_late)
             raise
         finally:
-            run.in_thread = False  # a middleware goes on in the event loop
+            extras.in_thread = False  # a middleware goes on in the event loop
         if failed:
             raise value
         if not inspect.isawaitable(value):
             return value
         # A plain function around an asynchronous one: from here on the run is one of the event loop.
-        run.thread = None
+        extras.thread = None
         if run.aborted is not None:
             _drop(value)
             raise asyncio.CancelledError
@@ -369,10 +372,8 @@ class Execution:
         self, run: Run, settlement: Settlement | None, pauses: Callable[[int], int]
     ) -> Settlement | None:
         """Commit what the handler wrote together with its completion; roll back with anything else."""
-        assert run.transaction is not None
         if settlement is None or settlement.action is not Action.COMPLETE:
-            opened, run.transaction = run.transaction, None
-            await opened.rollback()
+            await run.take_transaction().rollback()
             return settlement
         try:
             await commit(run, self.queue, settlement)
@@ -405,7 +406,7 @@ class Execution:
             # Written again even if it is the same object: that may have been changed in place.
             plain = context.result if routine is None else routine.written(context.result)
             data = dump(self.result_serde, plain, "the result", self.max_bytes)
-            run.error = None
+            run.own_extras().error = None
             return context.result, Returned(data), ttl
         except BaseException as bad:
             if _is_closing(run, bad):

@@ -40,7 +40,6 @@ class Lease(Protocol):
 
     confirmed_at: float
     renew_until: float | None
-    hand_in_until: float | None
 
     @property
     def id(self) -> str:
@@ -93,6 +92,8 @@ class Heartbeat:
         self._abort = abort
         self._begin = begin
         self._report = report
+        self._hand_in_until: dict[int, float] = {}
+        """By fence, of the runs that had ended at the last beat: when their leases are renewed no more."""
         self._owner = asyncio.get_running_loop()
 
     @property
@@ -155,13 +156,10 @@ class Heartbeat:
 
     def _ended_lately(self, now: float) -> list[Lease]:
         """Return the leases of runs that have ended, and whose outcome is still to be handed in."""
-        lately: list[Lease] = []
-        for lease in list(self._ended):
-            if lease.hand_in_until is None:
-                lease.hand_in_until = now + self._lease
-            if now < lease.hand_in_until:
-                lately.append(lease)
-        return lately
+        ended = list(self._ended)
+        until = self._hand_in_until
+        self._hand_in_until = {lease.fence: until.get(lease.fence, now + self._lease) for lease in ended}
+        return [lease for lease in ended if now < self._hand_in_until[lease.fence]]
 
     def _apply(self, leases: Sequence[Lease], statuses: Sequence[LeaseStatus], now: float) -> None:
         for lease, status in zip(leases, statuses, strict=True):

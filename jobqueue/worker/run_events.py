@@ -83,7 +83,8 @@ class Announcer:
                 task, worker = event.task, self._worker_id
                 letter = JobDeadLettered(run.id, self._queue, error, attempts, reason, task, worker)
                 self._emitter.emit(letter)
-        run.error = None  # its traceback holds the run, and the variables of the handler
+        if run.extras.error is not None:
+            run.own_extras().error = None  # its traceback holds the run, and the variables of the handler
 
     def _event(self, run: Run, action: Action) -> Event:
         id, queue, attempts = run.id, self._queue, run.claimed.attempts
@@ -94,11 +95,11 @@ class Announcer:
                 return JobCompleted(id, queue, run.result, attempts, seconds, task, worker)
             case Action.FAIL:
                 error, reason = decode_error(run.settlement.data)
-                return JobFailed(id, queue, error, attempts, reason, seconds, run.error, task, worker)
+                return JobFailed(id, queue, error, attempts, reason, seconds, run.extras.error, task, worker)
             case Action.RETRY:
                 error, _ = decode_error(run.settlement.data)
                 delay = run.settlement.delay / 1000
-                return JobFailing(id, queue, error, attempts, delay, seconds, run.error, task, worker)
+                return JobFailing(id, queue, error, attempts, delay, seconds, run.extras.error, task, worker)
             case Action.CANCEL:
                 return JobCancelled(id, queue, attempts, seconds, task, worker)
             case _:  # given back

@@ -19,13 +19,14 @@ __all__ = ["commit", "transaction"]
 @asynccontextmanager
 async def transaction(run: Run, begin: Callable[[], Awaitable[OpenTransaction]]) -> AsyncGenerator[Any]:
     """Open the transaction of a run. It is left open at the end, for `commit`; an error rolls it back."""
-    if run.transaction is not None:
+    if run.extras.transaction is not None:
         raise JobQueueError(f"job {run.id!r} has a transaction already: pass its connection on")
-    opened = run.transaction = await begin()
+    opened = await begin()
+    run.own_extras().transaction = opened
     try:
         yield opened.connection
     except BaseException:
-        run.transaction = None
+        run.own_extras().transaction = None
         await opened.rollback()
         raise
 
@@ -35,8 +36,7 @@ async def commit(run: Run, queue: str, settlement: Settlement) -> None:
 
     A settlement that was cancelled meanwhile is left to the worker, like that of any other run.
     """
-    opened, run.transaction = run.transaction, None
-    assert opened is not None
+    opened = run.take_transaction()
     step = asyncio.ensure_future(opened.settle(queue, settlement))
     while not step.done():
         try:
@@ -44,4 +44,4 @@ async def commit(run: Run, queue: str, settlement: Settlement) -> None:
         except asyncio.CancelledError:  # an abort comes too late: what the database says counts
             continue
     status = step.result()
-    run.settled = None if status is SettleStatus.CANCELLED else status
+    run.own_extras().settled = None if status is SettleStatus.CANCELLED else status

@@ -36,7 +36,7 @@ from jobqueue.storage.values import Claimed, SettleStatus
 from jobqueue.worker.arrivals import Arrivals
 from jobqueue.worker.execution import Execution
 from jobqueue.worker.heartbeat import Heartbeat
-from jobqueue.worker.job import Run
+from jobqueue.worker.job import PLAIN, Run
 from jobqueue.worker.options import WorkerOptions
 from jobqueue.worker.reports import RunReports
 from jobqueue.worker.run_events import Announcer
@@ -334,11 +334,14 @@ class Worker:
         """Record the end of a run. Called by its own task, as its last step."""
         if run.lane is not None:
             self._timers.stop(run)
-        if run.thread is not None and not run.thread.done():
-            self._stuck_threads += 1
-            run.thread.add_done_callback(self._bury)
-        if not run.abandoned:
-            self._settle(run, settlement)
+        if run.extras is not PLAIN:
+            thread = run.extras.thread
+            if thread is not None and not thread.done():
+                self._stuck_threads += 1
+                thread.add_done_callback(self._bury)
+            if run.extras.abandoned:
+                return
+        self._settle(run, settlement)
 
     def _bury(self, _thread: asyncio.Future[Any]) -> None:
         self._stuck_threads -= 1
@@ -350,9 +353,10 @@ class Worker:
             self._announcer.lost(run)
         else:
             run.settlement = settlement
-            if run.settled is not None:  # it was written in the run's own transaction
-                self.self_report.tally.ended += _has_ended(run, run.settled)
-                self._announcer.settled(run, run.settled)
+            settled = run.extras.settled
+            if settled is not None:  # it was written in the run's own transaction
+                self.self_report.tally.ended += _has_ended(run, settled)
+                self._announcer.settled(run, settled)
             else:
                 self._finished.append(run)
             if settlement.action is not _COMPLETE:
@@ -363,7 +367,7 @@ class Worker:
 
     def _abandon(self, run: Run) -> None:
         """Settle a run that was aborted and has not ended."""
-        run.abandoned = True
+        run.own_extras().abandoned = True
         self._settle(run, self._execution.cut_off(run))
 
     def _give_back(self, jobs: Sequence[Claimed]) -> None:

@@ -488,7 +488,7 @@ async def test_a_defect_in_a_run_costs_its_lease_and_no_slot(
 
     queue = await lab.start(echo)
     events = Recorder(queue)
-    monkeypatch.setattr("jobqueue.worker.execution.settle", broken)
+    monkeypatch.setattr("jobqueue.worker.execution.completion", broken)
     await queue.enqueue("a", 1)
     await clock.settle()
     monkeypatch.undo()

@@ -284,7 +284,11 @@ class QueueState:
         self.ended[job.state] += 1
         self.ended_total += 1
         job.expires_at = expires_at
-        self._put_expiry(job, kept_until)
+        entries = self.expiry.get(kept_until)
+        if entries is None:
+            self._put_expiry(job, kept_until)
+        else:  # spares most ends the call
+            entries.append(job)
 
     def expire(self, job: JobEntry, expires_at: int) -> None:
         """Change the expiry of an ended job; its former entry is dead from now on."""
