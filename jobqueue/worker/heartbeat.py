@@ -16,7 +16,7 @@ not confirmed for two thirds of the visibility timeout, by the monotonic clock a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Protocol
@@ -77,7 +77,7 @@ class Heartbeat:
         worker: str,
         lease: float,
         leases: Mapping[int, Lease],
-        ended: Sequence[Lease],
+        ended: Iterable[Lease],
         abort: Callable[[int, AbortedReason], None],
         begin: Callable[[int], None],
         report: Callable[[BaseException], None],

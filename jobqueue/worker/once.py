@@ -46,6 +46,7 @@ class OneShot(Worker):
     """Claims until nothing is ready, ``limit`` jobs were claimed, or it is stopped. For one `process`."""
 
     _warns_when_full = False
+    _may_halve = False
 
     def __init__(
         self,

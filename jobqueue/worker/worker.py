@@ -8,8 +8,9 @@ Its duties:
 * abort runs: at `job_timeout`, on request, when their lease is lost, at the end of a shutdown;
 * stop without losing anything: claim no more, let run, abort, give back what is left, hand in.
 
-One claimer does all the talking, so the cost per job is a task, two dict writes and its share of a
-batch. Settlements that the store could not take are kept and handed in again.
+One claimer does the talking, so the cost per job is a task, two dict writes and its share of a batch; where
+batches are large, a second one takes a half of each, so that the store works while the worker does.
+Settlements that the store could not take are kept and handed in again.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from jobqueue.worker.execution import Execution
 from jobqueue.worker.heartbeat import Heartbeat
 from jobqueue.worker.job import PLAIN, Run
 from jobqueue.worker.options import WorkerOptions
+from jobqueue.worker.outbox import Outbox
 from jobqueue.worker.reports import RunReports
 from jobqueue.worker.run_events import Announcer
 from jobqueue.worker.self_report import SelfReport, Tally
@@ -54,6 +56,8 @@ LAST_TRIES = 8
 """Failed exchanges in a row after which a stopping worker leaves its jobs to their leases."""
 MAX_BATCH = 1000
 """Jobs handed in and claimed by one exchange at the most."""
+HALF = 32
+"""Least number of outcomes that are worth a call beside the one under way."""
 
 _ACCEPTED, _COMPLETE = SettleStatus.ACCEPTED, Action.COMPLETE
 _GOES_ON = frozenset({Action.RETRY, Action.RELEASE})
@@ -63,6 +67,7 @@ class Worker:
     """Runs the jobs of one queue. Made for one start and one stop."""
 
     _warns_when_full = True
+    _may_halve = True
 
     def __init__(
         self,
@@ -86,7 +91,8 @@ class Worker:
         self._lease = millis(options.visibility_timeout)
         self._runs: dict[int, Run] = {}  # by fence: one id may run twice here, one of them lost
         self._stuck_threads = 0
-        self._finished: list[Run] = []
+        self._outbox = Outbox()
+        self._finished = self._outbox.waiting
         self.reports = RunReports(storage, execution, self._lease, self._runs, self.abort, self._announcer)
         """Stores what handlers report."""
         self.self_report = SelfReport(
@@ -94,7 +100,8 @@ class Worker:
             lambda: (execution.handler is not None, tuple(execution.tasks)),
         )  # fmt: skip
         """Tells those who ask for statistics what this worker does."""
-        self._telling = False  # a finished run needs an event other than `completed`
+        # Set when there is work for the second claimer; ``None``: there is none.
+        self._crowd = asyncio.Event() if self._may_halve and storage.batched else None
         self._create_task = asyncio.get_running_loop().create_task
         self._wake = asyncio.Event()
         self._awake = False  # so that only the first run of a batch sets the event
@@ -138,11 +145,13 @@ class Worker:
         """Start claiming and running jobs."""
         heartbeat = Heartbeat(
             self._storage, self._queue, self._worker_id, self._options.visibility_timeout,
-            self._runs, self._finished, self.abort, self._begin_again,
+            self._runs, self._outbox, self.abort, self._begin_again,
             lambda error: self._report(error, "renewing leases"),
         )  # fmt: skip
         self._heart = self._supervisor.spawn(heartbeat.run(), "heartbeat")
         self._claimer = self._supervisor.spawn(self._claim_forever(), "claimer")
+        if self._crowd is not None:
+            self._supervisor.spawn(self._claim_beside(self._crowd), "second-claimer")
         self._supervisor.spawn(self.self_report.keep(), "report")
         if self._warns_when_full and not self._execution.threaded:
             self._supervisor.spawn(self._slots.watch(), "slots")
@@ -211,7 +220,7 @@ class Worker:
         if claimer.done():  # it broke, and has left outcomes behind
             claimer = asyncio.create_task(self._claim_forever(), name="jobqueue-claimer")
         await end_within(self._clock, claimer, HAND_IN, partial(self._supervisor.dismiss, claimer))
-        if self._finished:
+        if self._outbox:
             self._give_up()
 
     # -- claiming ---------------------------------------------------------------------------------
@@ -222,12 +231,16 @@ class Worker:
             self._wake.clear()
             limit = 0 if self._draining else self._free_slots()
             if self._finished or (limit > 0 and self._hint.promising):
-                await self._exchange(limit)
-            elif self._draining and not self._runs:
+                if self._crowd is not None and len(self._finished) >= 2 * HALF:
+                    self._crowd.set()
+                    await self._exchange(-(-limit // 2), len(self._finished) // 2)
+                else:
+                    await self._exchange(limit)
+            elif self._draining and not self._runs and not self._outbox.under_way:
                 return
             else:
                 self._slots.note(full=limit <= 0)
-                if self._emptied is not None and limit > 0 and not self._runs:
+                if self._emptied is not None and limit > 0 and not self._runs and not self._outbox.under_way:
                     self._emptied.set_result(None)
                     self._emptied = None
                 if limit > 0:
@@ -236,51 +249,68 @@ class Worker:
                     self._hint.stop()
                 await self._wake.wait()
 
-    def _free_slots(self) -> int:
-        return min(MAX_BATCH, self._options.concurrency - len(self._runs) - self._stuck_threads)
+    async def _claim_beside(self, crowd: asyncio.Event) -> None:
+        """Take half of the large batches, so that the store has one while this process has the other."""
+        while True:
+            await crowd.wait()
+            crowd.clear()
+            while len(self._finished) >= HALF:
+                await self._exchange(0 if self._draining else self._free_slots())
+            self._wake.set()
 
-    async def _exchange(self, limit: int) -> None:
-        batch = self._finished[:MAX_BATCH]
+    def _free_slots(self) -> int:
+        taken = len(self._runs) + self._stuck_threads + self._outbox.asked
+        return min(MAX_BATCH, self._options.concurrency - taken)
+
+    async def _exchange(self, limit: int, most: int = MAX_BATCH) -> None:
         if self._storage.batched:
-            batch = batch[: fitting([len(run.settlement.data) for run in batch])]
-        settlements = [run.settlement for run in batch]
+            most = fitting([len(run.settlement.data) for run in self._finished[:most]])
+        limit = max(0, limit)
+        batch = self._outbox.send(most, limit)
+        runs = batch.runs
+        settlements = [run.settlement for run in runs]
         started = self._clock.monotonic()
-        if limit > 0:
+        if limit:
             self._hint.promising = False
         try:
             answer = await self._storage.exchange(
-                self._queue, self._worker_id, settlements, max(0, limit), self._lease
+                self._queue, self._worker_id, settlements, limit, self._lease
             )
-        except JobQueueError as error:
+        except BaseException as error:
+            self._outbox.put_back(batch)
             self._hint.promising = True
-            self._report(error, "exchanging jobs with the store")
-            await self._pauses.pause()
-            if self._draining and self._pauses.failures >= LAST_TRIES:
-                self._give_up()
+            if not isinstance(error, JobQueueError):
+                raise
+            await self._bear(error)
             return
+        self._outbox.answered(batch)
         self._pauses.failures = 0
         self._reached = True
-        del self._finished[: len(batch)]
         self._launch(answer.jobs, started)
         self._hint.take(answer, limit)
         if answer.expired:
             self._announcer.expired(answer.expired)
         # Most batches are accepted results, and those have no listener.
         settled = answer.settled
-        plain = not self._telling and settled.count(_ACCEPTED) == len(batch)
-        self.self_report.tally.ended += len(batch) if plain else sum(map(_has_ended, batch, settled))
+        plain = not batch.telling and settled.count(_ACCEPTED) == len(runs)
+        self.self_report.tally.ended += len(runs) if plain else sum(map(_has_ended, runs, settled))
         if not plain or self._announcer.hears_results:
-            self._telling = any(run.settlement.action is not _COMPLETE for run in self._finished)
-            for run, status in zip(batch, settled, strict=True):
+            for run, status in zip(runs, settled, strict=True):
                 self._announcer.settled(run, status)
         if answer.jobs:
             # Runs that end at once are handed in next, ahead of a wait for more work: callers wait for them.
             await self._clock.sleep(0)
 
+    async def _bear(self, error: JobQueueError) -> None:
+        """Wait after a call that failed; when stopping, give up after several."""
+        self._report(error, "exchanging jobs with the store")
+        await self._pauses.pause()
+        if self._draining and self._pauses.failures >= LAST_TRIES:
+            self._give_up()
+
     def _give_up(self) -> None:
         """Give up storing the last outcomes; their leases will expire and the jobs run again."""
-        lost = [run.id for run in self._finished]
-        self._finished.clear()
+        lost = [run.id for run in self._outbox.clear()]
         problem = StorageUnavailableError(f"outcomes of {len(lost)} runs could not be stored: {lost!r:.200}")
         self._report(problem, "stopping")
 
@@ -360,7 +390,7 @@ class Worker:
             else:
                 self._finished.append(run)
             if settlement.action is not _COMPLETE:
-                self._telling = True
+                self._outbox.telling = True
         if not self._awake:
             self._awake = True
             self._wake.set()

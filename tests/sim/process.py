@@ -48,6 +48,8 @@ class Common:
     queues: int = 1
     around: bool = False
     """Whether enqueues and runs go through middleware."""
+    half: int = 32
+    """`jobqueue.worker.worker.HALF`. Few jobs run at once here: by its default no worker halves a batch."""
 
 
 @dataclass

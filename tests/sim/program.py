@@ -48,7 +48,7 @@ def make_program(seed: int) -> Program:
     """Draw the program of a seed."""
     draw = random.Random(f"program {seed}")
     mode = draw.choice(("calm", "network", "chaos"))
-    common = Common(queues=draw.choice((1, 1, 2)), around=draw.random() < 0.3)
+    common = Common(queues=draw.choice((1, 1, 2)), around=draw.random() < 0.3, half=1 + seed % 2 * 31)
     program = Program(seed, mode, common, _roles(draw, mode), _faults(draw, mode))
     for number in range(draw.randint(3, 9)):
         program.ops.append(_call(draw, number, program))

@@ -10,6 +10,7 @@ from jobqueue.client.waiters import REREAD_INTERVAL
 from jobqueue.model.states import JobState
 from jobqueue.storage.engine import steps
 from jobqueue.storage.engine.job_entry import JobEntry
+from jobqueue.worker import worker
 from tests.sim.checks import MAX_WAITERS, ON_THE_WAY, Checks
 from tests.sim.forks import fork
 from tests.sim.process import Call, Process, Role
@@ -66,7 +67,8 @@ class Simulation:
 
     def run(self) -> None:
         """Run it; raises `ViolationError`."""
-        with simulated(), patch.object(steps, "MAX_WAITERS", MAX_WAITERS):
+        half = self.program.common.half
+        with simulated(), patch.object(steps, "MAX_WAITERS", MAX_WAITERS), patch.object(worker, "HALF", half):
             self._run()
 
     def _run(self) -> None:

@@ -113,7 +113,12 @@ OTHERS = [
     ),
     Mutant(
         "the slots are counted without the runs", WORKER,
-        "self._options.concurrency - len(self._runs)", "self._options.concurrency",
+        "taken = len(self._runs) + ", "taken = ",
+    ),
+    Mutant("slots that a call may fill count as free", WORKER, " + self._outbox.asked", ""),
+    Mutant(
+        "a stop waits for no call of the second claimer", WORKER,
+        " and not self._outbox.under_way:\n                return", ":\n                return",
     ),
     Mutant(
         "a worker that stops claims on", WORKER, "limit = 0 if self._draining else self._free_slots()",
@@ -121,8 +126,7 @@ OTHERS = [
     ),
     Mutant(
         "outcomes are dropped when an exchange fails", WORKER,
-        "            self._hint.promising = True\n            self._report(error,",
-        "            self._hint.promising = True\n            del self._finished[: len(batch)]\n            self._report(error,",
+        "self._outbox.put_back(batch)", "self._outbox.answered(batch)",
     ),
     Mutant(
         "a stop gives back no run that goes on", WORKER,
