@@ -244,6 +244,7 @@ class WireStorage:
     """A store behind a wire: every call takes a turn of the loop, and can be made to fail or hang."""
 
     shared = False
+    overlaps_calls = True
 
     def __init__(self, inner: Storage, *, batched: bool = True, plans: Plans | None = None) -> None:
         self.inner = inner

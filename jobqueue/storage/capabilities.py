@@ -40,6 +40,7 @@ __all__ = [
     "HoldsIds",
     "Limiting",
     "MadeOnOpening",
+    "OverlapsCalls",
     "ReportsLoading",
     "Revival",
     "Severity",
@@ -79,6 +80,20 @@ class AnswersAtOnce(Protocol):
     @property
     def answers_at_once(self) -> bool:
         """True if that holds for this very object: a class built on another may suspend."""
+        ...
+
+
+@runtime_checkable
+class OverlapsCalls(Protocol):
+    """A store that works on one call while the answer to another of the same worker is on its way.
+
+    A worker with large batches then has two exchanges under way. Not for a store on which they would wait for
+    each other.
+    """
+
+    @property
+    def overlaps_calls(self) -> bool:
+        """True if that holds for this very object."""
         ...
 
 

@@ -8,8 +8,8 @@ Its duties:
 * abort runs: at `job_timeout`, on request, when their lease is lost, at the end of a shutdown;
 * stop without losing anything: claim no more, let run, abort, give back what is left, hand in.
 
-One claimer does the talking, so the cost per job is a task, two dict writes and its share of a batch; where
-batches are large, a second one takes a half of each, so that the store works while the worker does.
+One claimer does the talking, so the cost per job is a task, two dict writes and its share of a batch. Where
+batches are large and calls overlap, a second one takes half of each: the store works while the worker does.
 Settlements that the store could not take are kept and handed in again.
 """
 
@@ -31,7 +31,7 @@ from jobqueue.runtime.batching import fitting
 from jobqueue.runtime.bounded import end_within
 from jobqueue.runtime.supervisor import Supervisor
 from jobqueue.runtime.timers import Timers
-from jobqueue.storage.capabilities import ClaimsOnArrival
+from jobqueue.storage.capabilities import ClaimsOnArrival, OverlapsCalls
 from jobqueue.storage.contract import Storage
 from jobqueue.storage.values import Claimed, SettleStatus
 from jobqueue.worker.arrivals import Arrivals
@@ -101,7 +101,7 @@ class Worker:
         )  # fmt: skip
         """Tells those who ask for statistics what this worker does."""
         # Set when there is work for the second claimer; ``None``: there is none.
-        self._crowd = asyncio.Event() if self._may_halve and storage.batched else None
+        self._crowd = asyncio.Event() if self._may_halve and _overlaps(storage) else None
         self._create_task = asyncio.get_running_loop().create_task
         self._wake = asyncio.Event()
         self._awake = False  # so that only the first run of a batch sets the event
@@ -434,6 +434,10 @@ class Worker:
 
     def _report(self, error: BaseException, doing: str) -> None:
         self._emitter.emit(ErrorOccurred(error, doing, self._queue))
+
+
+def _overlaps(storage: Storage) -> bool:
+    return isinstance(storage, OverlapsCalls) and storage.overlaps_calls
 
 
 def _has_ended(run: Run, status: SettleStatus) -> bool:

@@ -32,6 +32,7 @@ class Handle:
     """The network between one connection of a process and the store; `SimStorage` adds the calls."""
 
     batched = True
+    overlaps_calls = True
     shared = True
 
     def __init__(self, store: SimStore, life: Life) -> None:

@@ -115,11 +115,6 @@ OTHERS = [
         "the slots are counted without the runs", WORKER,
         "taken = len(self._runs) + ", "taken = ",
     ),
-    Mutant("slots that a call may fill count as free", WORKER, " + self._outbox.asked", ""),
-    Mutant(
-        "a stop waits for no call of the second claimer", WORKER,
-        " and not self._outbox.under_way:\n                return", ":\n                return",
-    ),
     Mutant(
         "a worker that stops claims on", WORKER, "limit = 0 if self._draining else self._free_slots()",
         "limit = self._free_slots()",

@@ -87,6 +87,7 @@ class RedisStorage(LoopBoundStorage[OpenStore]):
 
     _kind = "Redis"
     batched = True
+    overlaps_calls = True
     shared = True
 
     def __init__(
