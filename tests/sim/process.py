@@ -23,7 +23,7 @@ from tests.sim.world import LEASE, Life, ProcessLoop, ViolationError, World
 QUEUES = ("sim", "other")
 ENDED_WITHIN = 4.0
 """Seconds that a stop takes longer than the time that it gives to the runs, at most."""
-BACKGROUND = ("claimer", "heartbeat", "hint", "name", "report", "slots", "waiters")
+BACKGROUND = ("claimer", "heartbeat", "hint", "name", "report", "second-claimer", "slots", "waiters")
 """Tasks without which a queue does not do its work."""
 
 
