@@ -67,10 +67,11 @@ class QueueState:
         self.schedule: list[tuple[int, int, JobEntry]] = []  # heap of (due, seq), with dead entries
         self.leased: dict[str, JobEntry] = {}  # in fence order
         # Ended jobs by the millisecond in which they are deleted, with dead entries, and a heap of those
-        # milliseconds: at full speed a hundred jobs share one, and the heap hardly moves.
+        # milliseconds, with dead ones: at full speed a hundred jobs share one, and the heap hardly moves.
         self.expiry: dict[int, list[JobEntry]] = {}
         self.expiry_times: list[int] = []
-        self.dead_expiries = 0
+        self.dead_expiries: dict[int, int] = {}
+        """Number of dead entries in ``expiry``, where there are any; never too small."""
         self.deadlines: Deadlines[JobEntry] | None = None
         """The waiting jobs that have a `JobEntry.start_before`; ``None`` where there never was one."""
         self.waiting = {JobState.SCHEDULED: 0, JobState.FAILING: 0}
@@ -292,31 +293,33 @@ class QueueState:
 
     def expire(self, job: JobEntry, expires_at: int) -> None:
         """Change the expiry of an ended job; its former entry is dead from now on."""
+        former = job.kept_until
         job.expires_at = expires_at
         if 0 < job.extras.letter_until < expires_at:
             job.extras = job.extras._replace(letter_until=expires_at)
         self._put_expiry(job, job.kept_until)
-        self._bury_expiry()
+        self._bury_expiry(former)
 
     def revive(self, job: JobEntry) -> None:
         """Remove a failed job from the ended ones; its entry must not be used any more."""
         self.jobs[job.id] = self.jobs.pop(job.id)  # to the end: it gets a new ``seq``
         self.roll = None
         self.ended[job.state] -= 1
-        job.expires_at = 0
-        self._bury_expiry()
+        kept_until, job.expires_at = job.kept_until, 0
+        job.extras = job.extras._replace(letter_until=0)
+        self._bury_expiry(kept_until)
 
     def drop(self, job: JobEntry) -> None:
         """Forget an ended job; its entry is dead from now on."""
         self._forget(job)
-        self._bury_expiry()
+        self._bury_expiry(job.kept_until)
 
     def ended_now(self, now: int) -> dict[JobState, int]:
         """Count the ended jobs that are not absent, changing nothing: reads leave no trace."""
         counts = dict(self.ended)
-        for time in self.expiry_times:
+        for time in self.expiry:
             if time <= now:
-                for job in {entry.seq: entry for entry in self._expired(time)}.values():
+                for job in self._live(time):
                     counts[job.state] -= 1
         return counts
 
@@ -326,16 +329,16 @@ class QueueState:
         if self.roll is not None and not 0 <= now - self.roll.at <= ROLL_KEPT:
             self.roll = None
         while times and times[0] <= now and dropped < limit:
-            entries = self.expiry[times[0]]
+            entries = self.expiry.get(times[0], [])
             while entries and dropped < limit:
                 job = entries.pop()
                 if job.kept_until == times[0] and self.jobs.get(job.id) is job:
                     self._forget(job)
                     dropped += 1
-                else:
-                    self.dead_expiries -= 1
             if not entries:
-                del self.expiry[heapq.heappop(times)]
+                time = heapq.heappop(times)
+                self.expiry.pop(time, None)
+                self.dead_expiries.pop(time, None)
         return dropped
 
     def shift_expiry(self, delta: int) -> None:
@@ -345,7 +348,7 @@ class QueueState:
         ended = {job.id: job for job in entries if job.expires_at and self.jobs.get(job.id) is job}
         self.expiry.clear()
         self.expiry_times.clear()
-        self.dead_expiries = 0
+        self.dead_expiries.clear()
         for job in ended.values():
             job.expires_at = max(1, job.expires_at + delta)
             if job.extras.letter_until:
@@ -364,11 +367,24 @@ class QueueState:
         else:
             entries.append(job)
 
-    def _bury_expiry(self) -> None:
-        """Count one more dead entry, and drop them all when most are dead: they hold results."""
-        self.dead_expiries += 1
-        if self.dead_expiries > 64 + sum(self.ended.values()):
-            self.shift_expiry(0)
+    def _bury_expiry(self, time: int) -> None:
+        """Count one more dead entry, and drop those of its instant when most are dead: they hold results.
 
-    def _expired(self, time: int) -> Iterable[JobEntry]:
-        return [j for j in self.expiry[time] if j.kept_until == time and self.jobs.get(j.id) is j]
+        Those of one instant, as all at once would keep everybody waiting.
+        """
+        dead = self.dead_expiries.get(time, 0) + 1
+        if 2 * dead <= len(self.expiry[time]):
+            self.dead_expiries[time] = dead
+            return
+        self.dead_expiries.pop(time, None)
+        self.expiry[time] = self._live(time)
+        if not self.expiry[time]:
+            del self.expiry[time]
+            if len(self.expiry_times) > 64 + 2 * len(self.expiry):
+                self.expiry_times = list(self.expiry)
+                heapq.heapify(self.expiry_times)
+
+    def _live(self, time: int) -> list[JobEntry]:
+        jobs = self.jobs
+        entries = (job for job in self.expiry[time] if job.kept_until == time and jobs.get(job.id) is job)
+        return list({job.seq: job for job in entries}.values())

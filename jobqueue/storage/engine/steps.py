@@ -380,7 +380,7 @@ class JobSteps(Runs):
         job.data = job.progress = None
         if payload is not None:
             job.payload = payload
-        job.extras = job.extras._replace(letter_until=0, expires=None)
+        job.extras = job.extras._replace(expires=None)
         if delay:
             job.state = _SCHEDULED
             first = q.put_scheduled(job)
