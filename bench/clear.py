@@ -133,6 +133,7 @@ def main() -> None:
     """Run the benchmark and print the table."""
     parser = argparse.ArgumentParser("python -m bench clear")
     parser.add_argument("--jobs", type=int, default=1_000_000)
+    parser.add_argument("--only", default="", metavar="NAME", help="stores whose names begin so")
     parser.add_argument("--watch", metavar="URL", help=argparse.SUPPRESS)
     options: Any = parser.parse_args(sys.argv[2:])
     if options.watch:
@@ -141,6 +142,8 @@ def main() -> None:
     rows: dict[str, list[str]] = {}
     with _stores() as urls:
         for name, url in urls.items():
+            if not name.lower().startswith(options.only.lower()):
+                continue
             run(partial(_note, rows, name, url, options.jobs))
     print(f"{machine()}, {options.jobs:,} jobs; an enqueue of another process in ms, p99 and the longest\n")
     print("| store | alone | | clear | | | clear, ended too | | |")

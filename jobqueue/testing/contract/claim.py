@@ -6,11 +6,12 @@ import asyncio
 
 import pytest
 
+from jobqueue.model.outcomes import Settlement
 from jobqueue.model.states import Action, JobState
 from jobqueue.storage.contract import Storage
-from jobqueue.storage.values import PROMOTE_LIMIT, Exchanged
+from jobqueue.storage.values import PROMOTE_LIMIT, Exchanged, SettleStatus
 from jobqueue.testing.contract.base import Cases
-from jobqueue.testing.contract.support import LEASE, LIMIT, WAIT, Jobs, job
+from jobqueue.testing.contract.support import LEASE, LIMIT, TTL, WAIT, Jobs, job
 
 __all__ = ["ClaimCases"]
 
@@ -67,6 +68,20 @@ class ClaimCases(Cases):
         runs = [run for batch in await asyncio.gather(*calls) for run in batch]
         assert sorted(run.id for run in runs) == sorted(ids)
         assert len({run.fence for run in runs}) == 100
+
+    async def test_calls_of_one_worker_that_overlap_hand_in_and_claim_each_its_own(self, jobs: Jobs) -> None:
+        ids = [f"{n}" for n in range(60)]
+        await jobs.put_all(ids)
+        runs = await jobs.claim(20)
+        ends = [Settlement(run.id, run.fence, Action.COMPLETE, b"done", TTL) for run in runs]
+        first, second = await asyncio.gather(
+            jobs.exchange(*ends[:10], limit=20), jobs.exchange(*ends[10:], limit=20)
+        )
+        assert first.settled == second.settled == [SettleStatus.ACCEPTED] * 10
+        runs += [*first.jobs, *second.jobs, *await jobs.claim(60)]
+        assert sorted(run.id for run in runs) == sorted(ids)
+        assert len({run.fence for run in runs}) == 60
+        assert (await jobs.storage.counts(jobs.queue)).completed == 20
 
     @pytest.mark.parametrize("turns", range(8))
     async def test_what_a_cancelled_call_claims_is_given_back(self, jobs: Jobs, turns: int) -> None:
