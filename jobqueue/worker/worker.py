@@ -280,6 +280,7 @@ class Worker:
             self._outbox.put_back(batch)
             self._hint.promising = True
             if not isinstance(error, JobQueueError):
+                self._wake.set()  # the other claimer may wait for this call to end
                 raise
             await self._bear(error)
             return
