@@ -16,7 +16,8 @@ from jobqueue.model.outcomes import AbortedReason
 from jobqueue.model.serde import JsonSerde, Serde
 from jobqueue.runtime.clock import SYSTEM_CLOCK
 from jobqueue.storage.values import Claimed
-from jobqueue.worker.job import Job, Run
+from jobqueue.worker.job import Job
+from jobqueue.worker.run import Run
 
 __all__ = ["make_job"]
 

@@ -46,7 +46,8 @@ from jobqueue.runtime.threads import start_thread
 from jobqueue.storage.transactions import OpenTransaction
 from jobqueue.storage.values import Claimed
 from jobqueue.worker.after_execution import AfterExecution, Hook, check_error
-from jobqueue.worker.job import CURRENT, NO_ARGUMENTS, Arguments, Job, Run
+from jobqueue.worker.job import CURRENT, NO_ARGUMENTS, Arguments, Job
+from jobqueue.worker.run import Run
 from jobqueue.worker.transactions import commit, transaction
 
 __all__ = [

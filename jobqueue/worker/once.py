@@ -16,8 +16,8 @@ from jobqueue.runtime.timers import Timers
 from jobqueue.storage.contract import Storage
 from jobqueue.storage.values import Claimed, SettleStatus
 from jobqueue.worker.execution import Execution
-from jobqueue.worker.job import Run
 from jobqueue.worker.options import WorkerOptions
+from jobqueue.worker.run import Run
 from jobqueue.worker.run_events import Announcer
 from jobqueue.worker.worker import Worker
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from jobqueue.model.states import Action
-from jobqueue.worker.job import Run
+from jobqueue.worker.run import Run
 
 __all__ = ["Batch", "Outbox"]
 

@@ -11,7 +11,8 @@ from jobqueue.model.serde import dump
 from jobqueue.storage.contract import Storage
 from jobqueue.storage.values import LeaseStatus, Renewal
 from jobqueue.worker.execution import Execution
-from jobqueue.worker.job import Job, Run
+from jobqueue.worker.job import Job
+from jobqueue.worker.run import Run
 from jobqueue.worker.run_events import Announcer
 
 __all__ = ["RunReports"]

@@ -22,7 +22,7 @@ from jobqueue.model.outcomes import EXPIRED_ERROR, decode_error
 from jobqueue.model.states import Action
 from jobqueue.runtime.clock import Clock
 from jobqueue.storage.values import SettleStatus
-from jobqueue.worker.job import Run
+from jobqueue.worker.run import Run
 
 __all__ = ["Announcer"]
 

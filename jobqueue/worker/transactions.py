@@ -11,7 +11,7 @@ from jobqueue.errors import JobQueueError
 from jobqueue.model.outcomes import Settlement
 from jobqueue.storage.transactions import OpenTransaction
 from jobqueue.storage.values import SettleStatus
-from jobqueue.worker.job import Run
+from jobqueue.worker.run import Run
 
 __all__ = ["commit", "transaction"]
 

@@ -10,7 +10,8 @@ Its duties:
 
 One claimer does the talking, so the cost per job is a task, two dict writes and its share of a batch. Where
 batches are large and calls overlap, a second one takes half of each: the store works while the worker does.
-Settlements that the store could not take are kept and handed in again.
+Settlements that the store could not take are kept and handed in again. The file is long because claiming,
+running and stopping share the runs.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ from jobqueue.storage.values import Claimed, SettleStatus
 from jobqueue.worker.arrivals import Arrivals
 from jobqueue.worker.execution import Execution
 from jobqueue.worker.heartbeat import Heartbeat
-from jobqueue.worker.job import PLAIN, Run
 from jobqueue.worker.options import WorkerOptions
 from jobqueue.worker.outbox import Outbox
 from jobqueue.worker.reports import RunReports
+from jobqueue.worker.run import PLAIN, Run
 from jobqueue.worker.run_events import Announcer
 from jobqueue.worker.self_report import SelfReport, Tally
 from jobqueue.worker.slots import SlotWatch

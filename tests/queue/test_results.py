@@ -23,7 +23,7 @@ from jobqueue import (
 )
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.testing import FakeClock
-from jobqueue.worker.job import Run
+from jobqueue.worker.run import Run
 from tests.support import Gate, Lab, Recorder, echo, opened, until, within
 
 

@@ -6,7 +6,7 @@ import gc
 from typing import Any
 
 from jobqueue import Job
-from jobqueue.worker.job import Run
+from jobqueue.worker.run import Run
 from tests.support import Lab, within
 
 

@@ -11,8 +11,8 @@ from jobqueue.model.states import Action
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.values import Claimed, Exchanged
 from jobqueue.testing import FakeClock
-from jobqueue.worker.job import Run
 from jobqueue.worker.outbox import Outbox
+from jobqueue.worker.run import Run
 from tests.support import Lab, Recorder, WireStorage, opened, until, within
 
 SLOTS = 100
