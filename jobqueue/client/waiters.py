@@ -249,8 +249,13 @@ class Waiters:
     async def poll(self) -> None:
         """Read the scheduled jobs as they come, and all every `REREAD_INTERVAL` seconds, until cancelled."""
         clock = self._storage.clock
+        due = 0.0
         while True:
-            timer = clock.call_later(REREAD_INTERVAL * clock.uniform(0.8, 1.0), self.resync)
+            # Not from the last read on: where single jobs are read all the time, it would never be due.
+            now = clock.monotonic()
+            if due <= now:
+                due = now + REREAD_INTERVAL * clock.uniform(0.8, 1.0)
+            timer = clock.call_later(due - now, self.resync)
             try:
                 await self._stale.wait()
             finally:

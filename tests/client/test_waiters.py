@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from jobqueue.client.waiter import Waiter
-from jobqueue.client.waiters import Waiters
+from jobqueue.client.waiters import REREAD_INTERVAL, Waiters
 from jobqueue.errors import JobNotFoundError
 from jobqueue.model.states import JobState
 from jobqueue.runtime.timers import Timers
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.values import Record, Reply
 from jobqueue.testing import FakeClock
+from tests.support import DeafStorage, Lab, echo, opened
 
 DONE, FAILED, CANCELLED = JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED
 
@@ -213,3 +214,25 @@ async def test_a_poll_reads_nothing_that_nobody_waits_for_any_more() -> None:
         await asyncio.sleep(0)
     polling.cancel()
     assert storage.read == 0
+
+
+async def test_reads_of_single_jobs_do_not_put_off_the_reading_of_all(clock: FakeClock) -> None:
+    """Each reply without an outcome, such as that of a large result, has its job read."""
+    async with opened(DeafStorage(clock=clock)) as storage:
+        lab = Lab(storage)
+        queue = await lab.start(echo, name="q", block_timeout=0.5)
+        await clock.settle()
+        busy = asyncio.create_task(queue.enqueue_and_wait("busy", 1, delay=600, timeout=900))
+        lost = asyncio.create_task(queue.enqueue_and_wait("lost", 2))
+        await clock.settle()
+        session = queue._session
+        assert session is not None
+        waiters = session.waiters
+        for _ in range(10 * round(REREAD_INTERVAL)):
+            waiters.fetch(waiters._waiting["busy"])
+            await clock.advance(0.1)
+        assert lost.done()
+        assert await lost == 2
+        busy.cancel()
+        await asyncio.wait([busy])
+        await lab.close()
