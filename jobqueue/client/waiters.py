@@ -34,6 +34,8 @@ T = TypeVar("T")
 
 REREAD_INTERVAL = 5.0
 """Seconds between two reads of a waited-for job: the longest delay that a lost reply can cause."""
+_HAIR = 1e-3
+"""Seconds that a timer may come early. To wait for less could take for ever: it may round to no time at all."""
 LAST_LOOK = 1.0
 """Seconds that the store gets to answer the last read, after a waiter's timeout."""
 _current_task = cast("Callable[[], asyncio.Task[Any]]", asyncio.current_task)
@@ -253,7 +255,7 @@ class Waiters:
         while True:
             # Not from the last read on: where single jobs are read all the time, it would never be due.
             now = clock.monotonic()
-            if due <= now:
+            if due - now < _HAIR:
                 due = now + REREAD_INTERVAL * clock.uniform(0.8, 1.0)
             timer = clock.call_later(due - now, self.resync)
             try:
