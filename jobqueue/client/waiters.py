@@ -35,7 +35,7 @@ T = TypeVar("T")
 REREAD_INTERVAL = 5.0
 """Seconds between two reads of a waited-for job: the longest delay that a lost reply can cause."""
 _HAIR = 1e-3
-"""Seconds that a timer may come early. To wait for less could take for ever: it may round to no time at all."""
+"""Seconds that a timer may come early. To wait for less could take for ever: it may round to no time."""
 LAST_LOOK = 1.0
 """Seconds that the store gets to answer the last read, after a waiter's timeout."""
 _current_task = cast("Callable[[], asyncio.Task[Any]]", asyncio.current_task)
