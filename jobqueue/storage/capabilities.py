@@ -87,8 +87,8 @@ class AnswersAtOnce(Protocol):
 class OverlapsCalls(Protocol):
     """A store that works on one call while the answer to another of the same worker is on its way.
 
-    A worker with large batches then has two exchanges under way. Not for a store on which they would wait for
-    each other.
+    A worker with large batches then has two exchanges under way; their answers have to come in the order of
+    the calls. Not for a store on which they would wait for each other.
     """
 
     @property

@@ -71,6 +71,12 @@ class Outbox:
         self.telling = self.telling or batch.telling
         self.answered(batch)
 
+    def drop_waiting(self) -> list[Run]:
+        """Forget the runs that wait; return them. Those that are on their way may still arrive."""
+        runs = self.waiting[:]
+        self.waiting.clear()
+        return runs
+
     def clear(self) -> list[Run]:
         """Forget all runs; return them."""
         runs = list(self)

@@ -90,10 +90,13 @@ class WorkHint:
         if answer.more:
             self.promising = True
 
-    def listen(self) -> None:
-        """Have the next wake-up set `promising`, or bring jobs."""
+    def listen(self, *, alone: bool = True) -> None:
+        """Have the next wake-up set `promising`, or bring jobs.
+
+        Not jobs unless ``alone``: a call that is under way may fill the slots.
+        """
         now = self._clock.monotonic()
-        claims = self._arrivals is not None and self._arrivals.suit(now)
+        claims = alone and self._arrivals is not None and self._arrivals.suit(now)
         if self._listening is None:
             self._begin(now, claims=claims)
         elif self._due_at < self._listening_until:

@@ -221,8 +221,7 @@ class Worker:
         if claimer.done():  # it broke, and has left outcomes behind
             claimer = asyncio.create_task(self._claim_forever(), name="jobqueue-claimer")
         await end_within(self._clock, claimer, HAND_IN, partial(self._supervisor.dismiss, claimer))
-        if self._outbox:
-            self._give_up()
+        self._give_up(self._outbox.clear())
 
     # -- claiming ---------------------------------------------------------------------------------
 
@@ -232,9 +231,9 @@ class Worker:
             self._wake.clear()
             limit = 0 if self._draining else self._free_slots()
             if self._finished or (limit > 0 and self._hint.promising):
-                if self._crowd is not None and len(self._finished) >= 2 * HALF:
+                if self._crowd is not None and len(self._finished) >= 2 * HALF and not self._draining:
                     self._crowd.set()
-                    await self._exchange(-(-limit // 2), len(self._finished) // 2)
+                    await self._exchange(-(-limit // 2), min(MAX_BATCH, len(self._finished) // 2))
                 else:
                     await self._exchange(limit)
             elif self._draining and not self._runs and not self._outbox.under_way:
@@ -245,7 +244,7 @@ class Worker:
                     self._emptied.set_result(None)
                     self._emptied = None
                 if limit > 0:
-                    self._hint.listen()
+                    self._hint.listen(alone=not self._outbox.under_way)
                 else:
                     self._hint.stop()
                 await self._wake.wait()
@@ -255,8 +254,9 @@ class Worker:
         while True:
             await crowd.wait()
             crowd.clear()
-            while len(self._finished) >= HALF:
-                await self._exchange(0 if self._draining else self._free_slots())
+            # When stopping, one call at a time: two that fail would use up the tries in half of the time.
+            while len(self._finished) >= HALF and not self._draining:
+                await self._exchange(self._free_slots())
             self._wake.set()
 
     def _free_slots(self) -> int:
@@ -308,11 +308,13 @@ class Worker:
         self._report(error, "exchanging jobs with the store")
         await self._pauses.pause()
         if self._draining and self._pauses.failures >= LAST_TRIES:
-            self._give_up()
+            self._give_up(self._outbox.drop_waiting())
 
-    def _give_up(self) -> None:
+    def _give_up(self, runs: Sequence[Run]) -> None:
         """Give up storing the last outcomes; their leases will expire and the jobs run again."""
-        lost = [run.id for run in self._outbox.clear()]
+        if not runs:
+            return
+        lost = [run.id for run in runs]
         problem = StorageUnavailableError(f"outcomes of {len(lost)} runs could not be stored: {lost!r:.200}")
         self._report(problem, "stopping")
 

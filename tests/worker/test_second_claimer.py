@@ -13,12 +13,12 @@ from jobqueue.storage.values import Claimed, Exchanged
 from jobqueue.testing import FakeClock
 from jobqueue.worker.outbox import Outbox
 from jobqueue.worker.run import Run
-from tests.support import Lab, Recorder, WireStorage, opened, until, within
+from tests.support import ArrivalStorage, Lab, Recorder, opened, until, within
 
 SLOTS = 100
 
 
-class TwoLanes(WireStorage):
+class TwoLanes(ArrivalStorage):
     """Notes what each exchange hands in and asks for, and holds those that hand in many."""
 
     def __init__(self, clock: FakeClock) -> None:
@@ -128,6 +128,48 @@ async def test_what_one_of_the_calls_could_not_store_is_handed_in_again(clock: F
         await lab.close()
 
 
+async def test_jobs_that_arrive_while_a_call_may_fill_the_slots_are_not_claimed_beside_it(
+    clock: FakeClock,
+) -> None:
+    async with opened(TwoLanes(clock)) as storage:
+        lab, crowd = Lab(storage), Crowd()
+        queue = await lab.start(crowd, name="q", concurrency=SLOTS)
+        await queue.enqueue_many([(f"j{n}", n) for n in range(SLOTS)])
+        await until(lambda: crowd.running == SLOTS)
+        crowd.gate.set()
+        await until(lambda: len(storage.held) == 2)
+        crowd.gate.clear()
+        storage.held[0][2].set_result(None)  # it finds nothing
+        await clock.settle()
+        await queue.enqueue_many([(f"k{n}", SLOTS + n) for n in range(3 * SLOTS)])
+        await clock.settle()
+        storage.go_on()
+        await until(lambda: crowd.running == SLOTS)
+        await clock.settle()
+        assert crowd.most == SLOTS
+        crowd.gate.set()
+        await until(lambda: len(crowd.ran) == 4 * SLOTS and not crowd.running)
+        assert crowd.most == SLOTS
+        await lab.close()
+
+
+async def test_a_worker_that_stops_has_one_call_under_way(clock: FakeClock) -> None:
+    async with opened(TwoLanes(clock)) as storage:
+        lab, crowd = Lab(storage), Crowd()
+        queue = await lab.start(crowd, name="q", concurrency=SLOTS)
+        await queue.enqueue_many([(f"j{n}", n) for n in range(SLOTS)])
+        await until(lambda: crowd.running == SLOTS)
+        stopping = asyncio.create_task(queue.stop())
+        await clock.settle()
+        crowd.gate.set()
+        await until(lambda: bool(storage.held))
+        await clock.settle()
+        assert [(handed_in, limit) for handed_in, limit, _ in storage.held] == [(SLOTS, 0)]
+        storage.go_on()
+        await within(stopping)
+        await lab.close()
+
+
 def ended(fence: int, action: Action = Action.COMPLETE) -> Run:
     run = Run(Claimed(f"j{fence}", b"", fence, 1, 3, 1000, 0), 0.0, 0.0)
     run.settlement = CheckedSettlement(run.id, fence, action)
@@ -144,7 +186,12 @@ def test_an_outbox_shows_what_waits_and_what_is_on_its_way() -> None:
     assert [run.fence for run in outbox.waiting] == [3, 4, 5]
     outbox.answered(first)
     assert (outbox.asked, outbox.under_way, len(outbox)) == (0, False, 3)
+    last = outbox.send(1, 0)
+    assert [run.fence for run in outbox.drop_waiting()] == [4, 5]
+    assert [run.fence for run in outbox] == [3]
+    outbox.put_back(last)
     outbox.send(1, 0)
+    outbox.waiting += [ended(4), ended(5)]
     assert sorted(run.fence for run in outbox.clear()) == [3, 4, 5]
     assert len(outbox) == 0
 
