@@ -251,21 +251,22 @@ class Waiters:
     async def poll(self) -> None:
         """Read the scheduled jobs as they come, and all every `REREAD_INTERVAL` seconds, until cancelled."""
         clock = self._storage.clock
-        due = 0.0
+        due = clock.monotonic() + REREAD_INTERVAL * clock.uniform(0.8, 1.0)
         while True:
-            # Not from the last read on: where single jobs are read all the time, it would never be due.
+            if not self._told and not self._missed:
+                timer = clock.call_later(max(0.0, due - clock.monotonic()), self._stale.set)
+                try:
+                    await self._stale.wait()
+                finally:
+                    timer.cancel()
+                self._stale.clear()
+            # Looked at before each read: where single jobs are read all the time, nothing else would come.
             now = clock.monotonic()
             if due - now < _HAIR:
+                self._missed.update(self._waiting)
                 due = now + REREAD_INTERVAL * clock.uniform(0.8, 1.0)
-            timer = clock.call_later(due - now, self.resync)
-            try:
-                await self._stale.wait()
-            finally:
-                timer.cancel()
-            self._stale.clear()
-            while self._told or self._missed:
-                if ids := self._some_ids():
-                    await self._read(ids)
+            if ids := self._some_ids():
+                await self._read(ids)
 
     def _some_ids(self) -> list[str]:
         ids: list[str] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -216,9 +217,21 @@ async def test_a_poll_reads_nothing_that_nobody_waits_for_any_more() -> None:
     assert storage.read == 0
 
 
-async def test_reads_of_single_jobs_do_not_put_off_the_reading_of_all(clock: FakeClock) -> None:
+class SlowStorage(DeafStorage):
+    """Takes its time to read jobs."""
+
+    takes = 0.0
+
+    async def get(self, queue: str, ids: Sequence[str], **options: Any) -> list[Record | None]:
+        if self.takes:
+            await self.clock.sleep(self.takes)
+        return await super().get(queue, ids, **options)
+
+
+@pytest.mark.parametrize("takes", [0.0, 0.35, 2.0])
+async def test_reads_of_single_jobs_do_not_put_off_the_reading_of_all(clock: FakeClock, takes: float) -> None:
     """Each reply without an outcome, such as that of a large result, has its job read."""
-    async with opened(DeafStorage(clock=clock)) as storage:
+    async with opened(SlowStorage(clock=clock)) as storage:
         lab = Lab(storage)
         queue = await lab.start(echo, name="q", block_timeout=0.5)
         await clock.settle()
@@ -227,12 +240,13 @@ async def test_reads_of_single_jobs_do_not_put_off_the_reading_of_all(clock: Fak
         await clock.settle()
         session = queue._session
         assert session is not None
-        waiters = session.waiters
-        for _ in range(10 * round(REREAD_INTERVAL)):
-            waiters.fetch(waiters._waiting["busy"])
+        storage.takes = takes
+        for _ in range(10 * round(REREAD_INTERVAL + 2 * takes)):
+            session.waiters.fetch(session.waiters._waiting["busy"])
             await clock.advance(0.1)
         assert lost.done()
         assert await lost == 2
+        storage.takes = 0.0
         busy.cancel()
         await asyncio.wait([busy])
         await lab.close()

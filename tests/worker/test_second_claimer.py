@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from jobqueue import Fatal, Job, StorageUnavailableError
+from jobqueue import Fatal, Job, Queue, StorageUnavailableError
 from jobqueue.model.outcomes import CheckedSettlement, Settlement
 from jobqueue.model.states import Action
 from jobqueue.storage.memory import MemoryStorage
@@ -62,6 +62,15 @@ class Crowd:
         return job.payload
 
 
+async def crowded(storage: TwoLanes) -> tuple[Lab, Crowd, Queue[int, int]]:
+    """Start a queue with a job in each of its slots."""
+    lab, crowd = Lab(storage), Crowd()
+    queue = await lab.start(crowd, name="q", concurrency=SLOTS)
+    await queue.enqueue_many([(f"j{n}", n) for n in range(SLOTS)])
+    await until(lambda: crowd.running == SLOTS)
+    return lab, crowd, queue
+
+
 async def test_two_calls_are_under_way_and_ask_for_no_more_than_the_free_slots(clock: FakeClock) -> None:
     async with opened(TwoLanes(clock)) as storage:
         lab, crowd = Lab(storage), Crowd()
@@ -87,10 +96,7 @@ async def test_two_calls_are_under_way_and_ask_for_no_more_than_the_free_slots(c
 
 async def test_a_stop_waits_for_both_calls(clock: FakeClock) -> None:
     async with opened(TwoLanes(clock)) as storage:
-        lab, crowd = Lab(storage), Crowd()
-        queue = await lab.start(crowd, name="q", concurrency=SLOTS)
-        await queue.enqueue_many([(f"j{n}", n) for n in range(SLOTS)])
-        await until(lambda: crowd.running == SLOTS)
+        lab, crowd, queue = await crowded(storage)
         crowd.gate.set()
         await until(lambda: len(storage.held) == 2)
         stopping = asyncio.create_task(queue.stop())
@@ -109,11 +115,8 @@ async def test_a_stop_waits_for_both_calls(clock: FakeClock) -> None:
 
 async def test_what_one_of_the_calls_could_not_store_is_handed_in_again(clock: FakeClock) -> None:
     async with opened(TwoLanes(clock)) as storage:
-        lab, crowd = Lab(storage), Crowd()
-        queue = await lab.start(crowd, name="q", concurrency=SLOTS)
+        lab, crowd, queue = await crowded(storage)
         events = Recorder(queue)
-        await queue.enqueue_many([(f"j{n}", n) for n in range(SLOTS)])
-        await until(lambda: crowd.running == SLOTS)
         crowd.gate.set()
         await until(lambda: len(storage.held) == 2)
         storage.holds = False
@@ -132,10 +135,7 @@ async def test_jobs_that_arrive_while_a_call_may_fill_the_slots_are_not_claimed_
     clock: FakeClock,
 ) -> None:
     async with opened(TwoLanes(clock)) as storage:
-        lab, crowd = Lab(storage), Crowd()
-        queue = await lab.start(crowd, name="q", concurrency=SLOTS)
-        await queue.enqueue_many([(f"j{n}", n) for n in range(SLOTS)])
-        await until(lambda: crowd.running == SLOTS)
+        lab, crowd, queue = await crowded(storage)
         crowd.gate.set()
         await until(lambda: len(storage.held) == 2)
         crowd.gate.clear()
@@ -155,10 +155,7 @@ async def test_jobs_that_arrive_while_a_call_may_fill_the_slots_are_not_claimed_
 
 async def test_a_worker_that_stops_has_one_call_under_way(clock: FakeClock) -> None:
     async with opened(TwoLanes(clock)) as storage:
-        lab, crowd = Lab(storage), Crowd()
-        queue = await lab.start(crowd, name="q", concurrency=SLOTS)
-        await queue.enqueue_many([(f"j{n}", n) for n in range(SLOTS)])
-        await until(lambda: crowd.running == SLOTS)
+        lab, crowd, queue = await crowded(storage)
         stopping = asyncio.create_task(queue.stop())
         await clock.settle()
         crowd.gate.set()
