@@ -66,7 +66,12 @@ class WorkHint:
         self._pauses = Pauses(self._clock)
         self._due_at = math.inf
         """When the next scheduled job is due, by the monotonic clock."""
-        self._listening: asyncio.Task[None] | None = None
+        self._listener: asyncio.Task[None] | None = None
+        self._begun = asyncio.Event()
+        self._listening = False
+        """Whether `_listener` listens. It stays between two times: a task takes longer to make than to wake."""
+        self._wait: Callable[[], Awaitable[bool]] = partial(self._hear, block_timeout)
+        """How it listens; returns whether asking may bring jobs."""
         self._claims = False
         """Whether it listens for jobs that are claimed on their arrival."""
         self._listening_until = 0.0
@@ -97,7 +102,7 @@ class WorkHint:
         """
         now = self._clock.monotonic()
         claims = alone and self._arrivals is not None and self._arrivals.suit(now)
-        if self._listening is None:
+        if not self._listening:
             self._begin(now, claims=claims)
         elif self._due_at < self._listening_until:
             # A run of ours was put off since the wait began, until before its end.
@@ -105,50 +110,65 @@ class WorkHint:
             self._wake()
         elif claims and not self._claims:
             # If its wake-up comes just now, `claim_on_arrival` asks for an exchange: none is lost.
-            self._supervisor.dismiss(self._listening)
+            self._dismiss()
             self._begin(now, claims=True)
 
     def _begin(self, now: float, *, claims: bool) -> None:
         self._claims = claims
         if claims and self._arrivals is not None:
             timeout = max(0.0, min(self._arrivals.longest, self._due_at - now))
-            wait = partial(self._claim, self._arrivals, now, timeout)
+            self._wait = partial(self._claim, self._arrivals, now, timeout)
         else:
             timeout = max(0.0, min(self._block_timeout, self._due_at - now))
-            wait = partial(self._hear, timeout)
+            self._wait = partial(self._hear, timeout)
         self._listening_until = now + timeout
-        self._listening = self._supervisor.spawn(self._listen(wait), "hint")
+        self._listening = True
+        if self._listener is None:
+            self._listener = self._supervisor.spawn(self._listen(), "hint")
+        self._begun.set()  # now, as a task that is eager has begun by now, and must not listen unknown
 
     def stop(self) -> None:
         """Stop listening: a wake-up that a full worker consumes is one that a free worker misses."""
-        listening, self._listening = self._listening, None
-        if listening is not None:
-            self._supervisor.dismiss(listening)
+        if self._listening:
+            self._dismiss()
             self.promising = True  # the wake-up may have come just now, and nobody hears it any more
+
+    def _dismiss(self) -> None:
+        listener, self._listener = self._listener, None
+        self._listening = False
+        self._begun.clear()
+        if listener is not None:
+            self._supervisor.dismiss(listener)
 
     async def close(self) -> None:
         """Stop listening, and wait for the end of it."""
-        listening = self._listening
+        listener = self._listener
         self.stop()
-        if listening is not None:
-            await asyncio.wait([listening])
+        if listener is not None:
+            self._dismiss()
+            await asyncio.wait([listener])
 
-    async def _listen(self, wait: Callable[[], Awaitable[bool]]) -> None:
-        promising = True
-        try:
-            promising = await wait()
-            self._pauses.failures = 0
-        except JobQueueError as error:
-            self._report(error, "waiting for work")
-            await self._pauses.pause()
-        finally:
-            if self._listening is asyncio.current_task():
-                self._listening = None
-                self.promising = self.promising or promising
-                self._wake()
+    async def _listen(self) -> None:
+        mine = True
+        while mine:
+            await self._begun.wait()
+            self._begun.clear()
+            promising = True
+            try:
+                promising = await self._wait()
+                self._pauses.failures = 0
+            except JobQueueError as error:
+                self._report(error, "waiting for work")
+                await self._pauses.pause()
+            finally:
+                mine = self._listener is asyncio.current_task()  # else it was dismissed
+                if mine:
+                    self._listening = False
+                    self.promising = self.promising or promising
+                    self._wake()
 
     async def _hear(self, timeout: float) -> bool:
-        """Wait for a wake-up; return whether asking may bring jobs."""
+        """Wait for a wake-up: asking may bring jobs then."""
         await self._storage.wait_for_work(self._queue, self._worker, timeout)
         return True
 

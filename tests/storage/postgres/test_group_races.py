@@ -95,6 +95,35 @@ async def test_who_cancels_holds_no_line_while_it_waits_for_a_run() -> None:
         await store.close()
 
 
+CLAIMING = "pg_advisory_xact_lock_shared(('{s}.queue'::regclass::oid::bigint - 2147483648)::int, hashtext('q'))"
+
+
+@pytest.mark.parametrize(
+    ("holds", "writes"),
+    [
+        (CLAIMING, "{s}.queue_number('q')"),
+        (CLAIMING, "{s}.use_groups({s}.queue_number('q'))"),
+        ("{s}.lock_turns({s}.queue_number('q'))", "{s}.use_groups({s}.queue_number('q'))"),
+    ],
+    ids=["a claim is the first call of the queue", "a claim brings the first group", "a run ends with the first group"],
+)
+async def test_who_sets_rules_holds_no_row_while_it_waits_for_a_claim(holds: str, writes: str) -> None:
+    async with postgres_storage() as store, connection() as mine, connection() as other:
+        await store.open()
+        if writes.count("{s}") > 1:
+            assert await store.set_rules("q", Rules(queue=Limit(running=5)))
+        s = schema_of(store)
+        as_text = s.replace("'", "''")
+        async with mine.transaction():
+            await mine.execute("select " + holds.replace("'{s}", f"'{as_text}").replace("{s}", s))
+            setting = asyncio.create_task(store.set_rules("q", ONE_OF_EACH))
+            while not await other.fetchval("select exists (select 1 from pg_locks where not granted)"):
+                await asyncio.sleep(0.01)
+            await within(mine.execute("select " + writes.replace("{s}", s)), 0.9)
+        assert await within(setting)
+        await store.close()
+
+
 async def test_a_client_that_freezes_before_its_commit_does_not_hold_up_the_queue_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

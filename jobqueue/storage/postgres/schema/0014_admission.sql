@@ -9,11 +9,18 @@ language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_q int := jobqueue.queue_number(p_queue);
+    v_q int;
     v_now bigint := jobqueue.instant(p_now);
     v_rules jsonb := nullif(p_rules, '')::jsonb;
     v_limits jobqueue.limits;
 begin
+    -- Both locks before the row, as whoever claims or ends runs: one that has them may still have to write the row.
+    perform pg_advisory_xact_lock(
+        ('jobqueue.queue'::regclass::oid::bigint - 2147483648)::int, hashtext(p_queue)
+    );
+    -- No claim is under way now, nor begins before the end.
+    v_q := jobqueue.queue_number(p_queue);
+    perform jobqueue.lock_turns(v_q);
     update jobqueue.queue q set rules = v_rules
     where q.queue = v_q and (p_any or q.rules is not distinct from nullif(p_expected, '')::jsonb);
     if not found then
@@ -22,10 +29,6 @@ begin
     if v_rules is null or v_rules -> 'paused' is null then
         perform jobqueue.wake(p_queue);
     end if;
-    perform pg_advisory_xact_lock(
-        ('jobqueue.queue'::regclass::oid::bigint - 2147483648)::int, hashtext(p_queue)
-    );
-    -- No claim is under way now, nor begins before the end.
     v_limits := jobqueue.lock_turns(v_q);
     perform jobqueue.follow_rules(v_q, v_now, v_limits);
     return true;
