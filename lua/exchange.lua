@@ -249,7 +249,9 @@ end
 -- 4. Claims, highest priority first.
 local answer = { '', '', -1, '', '' }
 local given, first_fence, claimed, most, bytes = {}, tick + 1, 0, later and 0 or math.min(limit, MOST), 0
-local stride = 1 -- how many records are read together: few until it is known how large they are
+-- How many records are read together: few until it is known how large they are. As many as the caller's last call has
+-- claimed did fit into its answer.
+local stride = noted and #noted > 26 and math.max(1, math.min(CHUNK, (sunpack('>I2', noted, 26)))) or 1
 local until_ = now + lease_ms
 local opening = { [113] = 'P' .. spack('>BI6I7I4I4', 0, now, until_, 1, 0) }
 opening[119] = 'P' .. spack('>BI6I7I4I4', 2, now, until_, 1, 0)

@@ -52,6 +52,18 @@ class LargeCases(Cases):
         assert claimed == IDS
         assert (await jobs.exchange(limit=COUNT)).more is False
 
+    async def test_claims_of_large_payloads_after_many_small_ones(self, jobs: Jobs) -> None:
+        await jobs.insert(*(job(f"small-{n}") for n in range(100)))
+        assert len(await jobs.claim(100)) == 100
+        await put_all(jobs)
+        claimed: list[str] = []
+        while len(claimed) < COUNT:
+            answer = await jobs.exchange(limit=100)
+            assert answer.jobs
+            assert answer.more is (len(claimed) + len(answer.jobs) < COUNT)
+            claimed += [run.id for run in answer.jobs]
+        assert claimed == IDS
+
     async def test_large_payloads_of_several_priorities(self, jobs: Jobs) -> None:
         await jobs.insert(*(job(id, CONTENTS[0], priority=n % 3 - 1) for n, id in enumerate(IDS)))
         await jobs.insert(job("small", priority=1))
