@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from jobqueue.model.fast import make_tuple
 from jobqueue.model.states import Action
 from jobqueue.worker.run import Run
 
@@ -52,7 +53,7 @@ class Outbox:
     def send(self, most: int, limit: int) -> Batch:
         """Take the first runs for a call that asks for ``limit`` jobs; `answered` or `put_back` follows."""
         waiting = self.waiting
-        batch = Batch(waiting[:most], limit, self.telling)
+        batch = make_tuple(Batch, (waiting[:most], limit, self.telling))
         self._sent.append(batch)  # first, for those who read in other threads
         del waiting[:most]
         self.asked += limit
@@ -63,7 +64,8 @@ class Outbox:
     def answered(self, batch: Batch) -> None:
         """Forget a batch that the store has answered."""
         self.asked -= batch.limit
-        self._sent = [sent for sent in self._sent if sent is not batch]
+        if batch in self._sent:  # else all was given up meanwhile
+            self._sent.remove(batch)
 
     def put_back(self, batch: Batch) -> None:
         """Have the runs of a call that failed handed in again, before all others."""

@@ -69,7 +69,7 @@ class WorkHint:
         self._listener: asyncio.Task[None] | None = None
         self._begun = asyncio.Event()
         self._listening = False
-        """Whether `_listener` listens. It stays between two times: a task takes longer to make than to wake."""
+        """Whether `_listener` listens. It stays between two waits: making a task takes longer."""
         self._wait: Callable[[], Awaitable[bool]] = partial(self._hear, block_timeout)
         """How it listens; returns whether asking may bring jobs."""
         self._claims = False
@@ -81,18 +81,13 @@ class WorkHint:
         the call and not after it: a wake-up that comes meanwhile is for jobs that the call has not seen.
         """
 
-    def take(self, answer: Exchanged, limit: int) -> None:
-        """Note the answer to a call that asked for ``limit`` jobs."""
-        self._note(answer)
-        if len(answer.jobs) == limit:
-            self.promising = True
-
-    def _note(self, answer: Exchanged) -> None:
-        due = answer.next_due
+    def take(self, answer: Exchanged, limit: int | None = None) -> None:
+        """Note an answer: that to an exchange that asked for ``limit`` jobs, or to a claim on arrival."""
+        due, jobs = answer.next_due, answer.jobs
         self._due_at = math.inf if due is None else self._clock.monotonic() + due / 1000
-        if answer.jobs and self._arrivals is not None:
+        if jobs and self._arrivals is not None:
             self._arrivals.note(self._clock.monotonic())
-        if answer.more:
+        if answer.more or len(jobs) == limit:
             self.promising = True
 
     def listen(self, *, alone: bool = True) -> None:
@@ -177,7 +172,7 @@ class WorkHint:
         answer = await arrivals.claim(now, timeout)
         if answer is None:
             return True
-        self._note(answer)
+        self.take(answer)
         if answer.jobs:
             await self._clock.sleep(0)  # as after an exchange: runs that end at once are handed in next
         return False

@@ -95,7 +95,9 @@ async def test_who_cancels_holds_no_line_while_it_waits_for_a_run() -> None:
         await store.close()
 
 
-CLAIMING = "pg_advisory_xact_lock_shared(('{s}.queue'::regclass::oid::bigint - 2147483648)::int, hashtext('q'))"
+CLAIMING = (
+    "pg_advisory_xact_lock_shared(('{s}.queue'::regclass::oid::bigint - 2147483648)::int, hashtext('q'))"
+)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +107,11 @@ CLAIMING = "pg_advisory_xact_lock_shared(('{s}.queue'::regclass::oid::bigint - 2
         (CLAIMING, "{s}.use_groups({s}.queue_number('q'))"),
         ("{s}.lock_turns({s}.queue_number('q'))", "{s}.use_groups({s}.queue_number('q'))"),
     ],
-    ids=["a claim is the first call of the queue", "a claim brings the first group", "a run ends with the first group"],
+    ids=[
+        "a claim of an unknown queue",
+        "a claim with the first group",
+        "the end of a run with the first group",
+    ],
 )
 async def test_who_sets_rules_holds_no_row_while_it_waits_for_a_claim(holds: str, writes: str) -> None:
     async with postgres_storage() as store, connection() as mine, connection() as other:
