@@ -4,7 +4,8 @@
 
 A second process, or for the memory store a second coroutine, enqueues one job after the other in another
 queue of the same store, each as soon as the one before is answered, before the clear and during it. The
-longest of them is what a clear, or one with ``ended``, takes from others at a time.
+longest of them is what a clear, or one with ``ended``, takes from others at a time. On PostgreSQL a third
+process commits bare inserts into another database meanwhile: what these wait, the disk takes from everybody.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Self
+
+import asyncpg
 
 from bench.measure import machine, run
 from bench.postgres_server import Database, Server
@@ -57,12 +60,31 @@ async def _elsewhere(url: str) -> None:
     print(" ".join(f"{ms:.3f}" for ms in taken))
 
 
-class _Other:
-    """Enqueues from its making until it is asked what it saw."""
+async def _commits(url: str) -> None:
+    """Be the third: commit one row after the other until a line comes; print what it saw."""
+    line = asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+    taken: list[float] = []
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("create table if not exists bare (n int)")
+        print(flush=True)
+        while not line.done():
+            due = time.perf_counter() + PAUSE
+            await asyncio.sleep(PAUSE)
+            await connection.execute("insert into bare values (1)")
+            taken.append((time.perf_counter() - due) * 1e3)
+    finally:
+        await connection.close()
+    print(" ".join(f"{ms:.3f}" for ms in taken))
 
-    def __init__(self, storage: Storage, url: str) -> None:
+
+class _Other:
+    """Works from its making until it is asked what it saw; ``role``: how its process is called."""
+
+    def __init__(self, storage: Storage, url: str, role: str = "--watch") -> None:
         self._storage = storage
         self._url = url
+        self._role = role
         self._over = False
 
     async def start(self) -> Self:
@@ -72,7 +94,7 @@ class _Other:
             self._task = asyncio.create_task(_others(self._storage, begun.set, lambda: self._over))
             await begun.wait()
             return self
-        command = [sys.executable, "-m", "bench", "clear", "--watch", self._url]
+        command = [sys.executable, "-m", "bench", "clear", self._role, self._url]
         pipe = asyncio.subprocess.PIPE
         self._process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
         assert self._process.stdout is not None
@@ -90,8 +112,8 @@ class _Other:
         return [f"{percentile(sorted(taken), 0.99):.1f}", f"{max(taken):.1f}"]
 
 
-async def _measure(url: str, jobs: int) -> list[str]:
-    """Fill a queue and clear it, twice; return the cells of the table."""
+async def _measure(url: str, jobs: int, bare: str) -> list[str]:
+    """Fill a queue and clear it, twice; return the cells of the table. ``bare``: where bare inserts go."""
     cells: list[str] = []
     storage = open_storage(url)
     async with Queue[int, Any](storage, "full") as queue:
@@ -102,30 +124,35 @@ async def _measure(url: str, jobs: int) -> list[str]:
             for first in range(0, jobs, BATCH):
                 await queue.enqueue_many([(f"{ended}-{n}", n) for n in range(first, first + BATCH)])
             other = await _Other(storage, url).start()
+            third = await _Other(storage, bare, "--commit").start() if bare else None
             began = time.perf_counter()
             await queue.clear(ended=ended)
             cells.append(f"{time.perf_counter() - began:.1f} s")
             cells += await other.seen()
+            if third is not None:
+                print(f"bare commits beside a clear: p99 and longest {', '.join(await third.seen())} ms")
     return cells
 
 
-async def _note(rows: dict[str, list[str]], name: str, url: str, jobs: int) -> None:
-    rows[name] = await _measure(url, jobs)
+async def _note(rows: dict[str, list[str]], name: str, url: str, jobs: int, bare: str) -> None:
+    rows[name] = await _measure(url, jobs, bare)
 
 
 @contextmanager
-def _stores() -> Iterator[dict[str, str]]:
-    """Start the servers; yield the URL of each store."""
+def _stores() -> Iterator[dict[str, tuple[str, str]]]:
+    """Start the servers; yield the URL of each store, and where bare inserts go."""
     with (
         tempfile.TemporaryDirectory(prefix="jobqueue-bench-") as directory,
         RedisServer() as redis,
         Server() as postgres,
         Database(postgres, "bench_clear").create() as database,
+        Database(postgres, "bench_bare").create() as bare,
     ):
         asyncio.run(PostgresStorage(database.url).apply_schema())
         yield {
-            "memory": "memory://", "files": f"file://{directory}/jobs", f"Redis {redis.version}": redis.url,
-            f"PostgreSQL {postgres.version}": database.url,
+            "memory": ("memory://", ""), "files": (f"file://{directory}/jobs", ""),
+            f"Redis {redis.version}": (redis.url, ""),
+            f"PostgreSQL {postgres.version}": (database.url, bare.url),
         }  # fmt: skip
 
 
@@ -135,16 +162,20 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1_000_000)
     parser.add_argument("--only", default="", metavar="NAME", help="stores whose names begin so")
     parser.add_argument("--watch", metavar="URL", help=argparse.SUPPRESS)
+    parser.add_argument("--commit", metavar="URL", help=argparse.SUPPRESS)
     options: Any = parser.parse_args(sys.argv[2:])
     if options.watch:
         run(lambda: _elsewhere(options.watch))
         return
+    if options.commit:
+        run(lambda: _commits(options.commit))
+        return
     rows: dict[str, list[str]] = {}
     with _stores() as urls:
-        for name, url in urls.items():
+        for name, (url, bare) in urls.items():
             if not name.lower().startswith(options.only.lower()):
                 continue
-            run(partial(_note, rows, name, url, options.jobs))
+            run(partial(_note, rows, name, url, options.jobs, bare))
     print(f"{machine()}, {options.jobs:,} jobs; an enqueue of another process in ms, p99 and the longest\n")
     print("| store | alone | | clear | | | clear, ended too | | |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
