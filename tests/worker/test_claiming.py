@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from jobqueue import Backoff, Job
+from jobqueue.errors import StorageUnavailableError
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.values import Exchanged
 from jobqueue.testing import FakeClock
@@ -270,3 +271,53 @@ async def test_a_store_that_cannot_claim_on_arrival_now_is_asked(clock: FakeCloc
     assert await within(queue.enqueue_and_wait(None, 2)) == 2
     assert await within(queue.enqueue_and_wait(None, 3)) == 3
     await lab.close()
+
+
+def listeners() -> set[asyncio.Task[Any]]:
+    return {task for task in asyncio.all_tasks() if task.get_name() == "jobqueue-hint"}
+
+
+async def test_a_worker_listens_in_one_task_again_and_again(clock: FakeClock) -> None:
+    async with opened(MemoryStorage(clock=clock)) as storage:
+        lab = Lab(storage)
+        queue = await lab.start(echo, concurrency=2)
+        await clock.settle()
+        first = listeners()
+        assert len(first) == 1
+        for number in range(3):
+            assert await within(queue.enqueue_and_wait(f"{number}", number)) == number
+            await clock.settle()
+            assert listeners() == first
+        await lab.close()
+        assert not listeners()
+
+
+class TroubledStorage(DeafStorage):
+    """Wakes nobody, and says of a wait that is given up that it has failed."""
+
+    async def wait_for_work(self, queue: str, worker: str, timeout: float) -> bool:
+        try:
+            return await super().wait_for_work(queue, worker, timeout)
+        except asyncio.CancelledError:
+            raise StorageUnavailableError("the connection was closed") from None
+
+
+async def test_a_listener_that_was_sent_away_ends_even_if_its_store_hides_that(clock: FakeClock) -> None:
+    async with opened(TroubledStorage(clock=clock)) as storage:
+        lab, gates = Lab(storage), Gates()
+        producer = await lab.start(None)
+        await producer.enqueue("a", 1)
+        await lab.start(gates, concurrency=2)
+        await within(gates["a"].began.wait())
+        await clock.settle()
+        sent_away = listeners()  # it listens for the second slot
+        await producer.enqueue_many([("b", 1), ("c", 1)])
+        gates["a"].go.set()
+        await within(gates["c"].began.wait())  # with "b": the worker is full
+        for id in ("b", "c"):
+            gates[id].go.set()
+        await clock.advance(1.0)
+        assert len(listeners()) == 1
+        assert not listeners() & sent_away
+        await lab.close()
+        assert not listeners()
