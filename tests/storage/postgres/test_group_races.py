@@ -95,6 +95,23 @@ async def test_who_cancels_holds_no_line_while_it_waits_for_a_run() -> None:
         await store.close()
 
 
+async def test_who_deletes_jobs_holds_no_line_while_it_waits_for_a_job() -> None:
+    """Or somebody who revives that job, and puts it into the line, would wait for it in turn."""
+    async with postgres_storage() as store, connection() as mine, connection() as other:
+        await store.open()
+        await store.insert("q", [NewJob("a", b"", group="g"), NewJob("b", b"")])
+        assert await store.cancel("q", ["b"]) == ["cancelled"]
+        s = schema_of(store)
+        async with mine.transaction():
+            await mine.execute(f"select 1 from {s}.job where id = 'b' for update")
+            deleting = asyncio.create_task(store.forget("q", ["a", "b"]))
+            while not await other.fetchval("select exists (select 1 from pg_locks where not granted)"):
+                await asyncio.sleep(0.01)
+            await within(mine.execute(f"update {s}.line set opens = null where group_name = 'g'"), 0.9)
+        assert await within(deleting) == [True, True]
+        await store.close()
+
+
 CLAIMING = (
     "pg_advisory_xact_lock_shared(('{s}.queue'::regclass::oid::bigint - 2147483648)::int, hashtext('q'))"
 )

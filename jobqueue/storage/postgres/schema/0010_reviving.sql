@@ -129,6 +129,8 @@ declare
     v_places bigint[] := '{}';
     v_job record;
 begin
+    -- Jobs before lines, as in revive, and in the order of the ids: nobody waits in a circle.
+    perform 1 from jobqueue.job j where j.queue = v_q and j.id = any(p_ids) order by j.id for update;
     -- First they end as any other, so that whoever waits is told.
     perform jobqueue.cancel_jobs(p_queue, p_now, p_ids, false);
     for v_job in
