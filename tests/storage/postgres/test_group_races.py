@@ -95,6 +95,23 @@ async def test_who_cancels_holds_no_line_while_it_waits_for_a_run() -> None:
         await store.close()
 
 
+async def test_who_ends_runs_with_jobs_that_follow_takes_them_in_the_order_of_all_others() -> None:
+    async with postgres_storage() as store, connection() as mine, connection() as other:
+        await store.open()
+        await store.insert("q", [NewJob(id, b"") for id in "ab"])
+        a, b = (await store.exchange("q", "w", [], 2, LEASE)).jobs
+        following = Settlement(b.id, b.fence, Action.COMPLETE, b"true", LEASE, then=(NewJob("c", b""),))
+        s = schema_of(store)
+        async with mine.transaction():
+            await mine.execute(f"select 1 from {s}.lease where id = 'a' for update")
+            ending = asyncio.create_task(store.exchange("q", "w", [following, done(a)], 0, LEASE))
+            while not await other.fetchval("select exists (select 1 from pg_locks where not granted)"):
+                await asyncio.sleep(0.01)
+            await other.execute(f"select 1 from {s}.lease where id = 'b' for update nowait")
+        assert (await within(ending)).settled == [SettleStatus.ACCEPTED] * 2
+        await store.close()
+
+
 async def test_who_deletes_jobs_holds_no_line_while_it_waits_for_a_job() -> None:
     """Or somebody who revives that job, and puts it into the line, would wait for it in turn."""
     async with postgres_storage() as store, connection() as mine, connection() as other:

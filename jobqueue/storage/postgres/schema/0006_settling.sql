@@ -189,6 +189,8 @@ declare
     v_at int;
     v_limits jobqueue.limits := jobqueue.lock_turns(v_q);
 begin
+    -- All at once, in the order in which others lock them: what they insert is not in that order.
+    perform 1 from jobqueue.lease l where l.queue = v_q and l.fence = any(p_fences) order by l.slot, l.fence for update;
     perform jobqueue.runs_end(v_q, v_limits, p_fences);
     for v_part in
         -- A part ends with a settlement that has jobs to insert; the releases are the last part.

@@ -24,8 +24,11 @@ declare
     v_slot smallint := (select t.last_value from jobqueue.ready_turn t);
 begin
     perform jobqueue.keep_pace();
-    -- Jobs before outcomes, and in the order of the ids, as whoever deletes them.
-    perform 1 from jobqueue.job j where j.queue = v_q and j.id = any(p_ids) order by j.id for no key update;
+    -- Jobs before outcomes, and in the order of the ids, as whoever deletes them. Others are not touched: one that comes now
+    -- would be locked too late.
+    v_ids := array(
+        select j.id from jobqueue.job j where j.queue = v_q and j.id = any(p_ids) order by j.id for no key update
+    );
     -- Locked first: then nobody changes them, and they do not move.
     select array_agg(f.place), array_agg(f.id), array_agg(f.seq), array_agg(f.priority), array_agg(f.fence),
         array_agg(f.weight), array_agg(f.group_name), array_agg(f.at)
@@ -33,7 +36,8 @@ begin
     from (
         select g.place, g.id, j.seq, j.priority, j.weight, j.group_name, o.fence, o.at
         from (
-            select t.id, min(t.place) as place from unnest(p_ids) with ordinality t(id, place) group by t.id order by t.id
+            select t.id, min(t.place) as place from unnest(p_ids) with ordinality t(id, place)
+            where t.id = any(v_ids) group by t.id order by t.id
         ) g
         cross join lateral (
             select j.seq, j.priority, j.weight, j.group_name from jobqueue.job j where j.queue = v_q and j.id = g.id offset 0
@@ -127,19 +131,23 @@ declare
     v_now bigint := jobqueue.instant(p_now);
     v_q int := (select q.queue from jobqueue.queue q where q.name = p_queue);
     v_places bigint[] := '{}';
+    v_ids text[];
     v_job record;
 begin
-    -- Jobs before lines, as in revive, and in the order of the ids: nobody waits in a circle.
-    perform 1 from jobqueue.job j where j.queue = v_q and j.id = any(p_ids) order by j.id for update;
+    -- Jobs before lines, as in revive, and in the order of the ids: nobody waits in a circle. Others are not touched: one
+    -- that comes now would be locked too late.
+    v_ids := array(select j.id from jobqueue.job j where j.queue = v_q and j.id = any(p_ids) order by j.id for update);
     -- First they end as any other, so that whoever waits is told.
-    perform jobqueue.cancel_jobs(p_queue, p_now, p_ids, false);
+    if v_ids <> '{}' then
+        perform jobqueue.cancel_jobs(p_queue, p_now, v_ids, false);
+    end if;
     for v_job in
         select g.place, j.id, j.seq
         from (select t.id, min(t.place) as place from unnest(p_ids) with ordinality t(id, place) group by t.id) g
         cross join lateral (
             select j.id, j.seq from jobqueue.job j where j.queue = v_q and j.id = g.id offset 0
         ) j
-        where exists (
+        where j.id = any(v_ids) and exists (
             select 1 from (
                 select o.purge_at from jobqueue.outcome o where o.queue = v_q and o.seq = j.seq offset 0
             ) o
