@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections.abc import Awaitable
@@ -16,12 +17,13 @@ from jobqueue.model.states import Action
 from jobqueue.storage.contract import Storage
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.redis import RedisStorage
+from jobqueue.storage.redis.keys import resumed_channel
 from jobqueue.storage.rules import pack_rules
 from jobqueue.storage.values import Claimed, Conflict, NewJob, Rules
 from jobqueue.testing import FakeClock
 from tests.model.limit_vectors import vectors
 from tests.services import Server
-from tests.storage.redis.support import run
+from tests.storage.redis.support import raw_connection, run
 
 LIB = Path(__file__).parents[3] / "lua" / "lib"
 VECTORS, BATCH = 10_000, 1_000
@@ -96,6 +98,28 @@ async def test_a_clock_that_is_set_back_keeps_no_group_waiting(server: Server) -
     clock.move(1.1)
     assert len((await storage.exchange("q", "w", [], 5, 1_000)).jobs) == 1
     await storage.close()
+
+
+@pytest.mark.parametrize("group", ["", "g"])
+async def test_the_end_of_a_run_is_announced_where_the_queue_was_at_its_limit(
+    server: Server, storage: RedisStorage, group: str
+) -> None:
+    assert await storage.set_rules("q", Rules(queue=Limit(running=1)))
+    await storage.insert("q", [NewJob("a", b"", group=group), NewJob("b", b"", group=group)])
+    (job,) = (await storage.exchange("q", "w", [], 1, 60_000)).jobs
+    pushed: asyncio.Queue[list[bytes]] = asyncio.Queue()
+    listener = await raw_connection(server.url)
+    listener.on_push = pushed.put_nowait
+    channel = resumed_channel("jq", "q")
+    try:
+        listener.post("SUBSCRIBE", channel)
+        async with asyncio.timeout(10):
+            assert (await pushed.get())[:2] == [b"subscribe", channel]
+            done = [Settlement(job.id, job.fence, Action.COMPLETE, b"")]
+            await storage.exchange("q", "w", done, 0, 60_000)
+            assert await pushed.get() == [b"message", channel, b""]
+    finally:
+        await listener.close("done")
 
 
 async def breaches(storage: RedisStorage) -> list[str]:
