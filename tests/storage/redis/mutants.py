@@ -367,6 +367,42 @@ MUTANTS = [
     Mutant("a replaced job loses its history", "lib/renew.lua", " .. history_of(job.extras)", ""),
     Mutant("a late job is claimed", "exchange.lua", "if not paused and are_late() then", "if false then"),
     Mutant("debouncing brings a job forward", "lib/renew.lua", "if debounce then", "if false then"),
+    Mutant(
+        "rules are replaced whatever they are",
+        "set_rules.lua",
+        "expected == '' or sub(expected, 2) == present",
+        "true",
+    ),
+    Mutant(
+        "a repeated exchange says no more what keeps jobs back",
+        "exchange.lua",
+        "sub(noted, 35 + count), ''",
+        "'', ''",
+    ),
+    Mutant(
+        "a job that has started stays among those that may come late",
+        "exchange.lua",
+        "call('ZREM', expiring, unpack(started))",
+        "",
+    ),
+    Mutant(
+        "a job that nobody can run takes a slot",
+        "lib/claim_turns.lua",
+        "group.running = group.running - 1",
+        "",
+    ),
+    Mutant(
+        "a job that nobody can run takes a slot where several may start in a turn",
+        "lib/claim_turns.lua",
+        "if not lost[i] then",
+        "if true then",
+    ),
+    Mutant(
+        "jobs without a group are claimed before their turn",
+        "lib/claim_turns.lua",
+        "elseif plain == first and turn < sunpack('>I7', members[1], 3) then",
+        "elseif plain == first then",
+    ),
     Mutant("documents are not compared", "documents_write.lua", "expected ~= version", "false"),
     Mutant(
         "a lost settlement inserts what follows",

@@ -19,7 +19,7 @@ from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.redis import RedisStorage
 from jobqueue.storage.redis.keys import resumed_channel
 from jobqueue.storage.rules import pack_rules
-from jobqueue.storage.values import Claimed, Conflict, NewJob, Rules
+from jobqueue.storage.values import Claimed, Conflict, NewJob, Rules, Usage
 from jobqueue.testing import FakeClock
 from tests.model.limit_vectors import vectors
 from tests.services import Server
@@ -120,6 +120,29 @@ async def test_the_end_of_a_run_is_announced_where_the_queue_was_at_its_limit(
             assert await pushed.get() == [b"message", channel, b""]
     finally:
         await listener.close("done")
+
+
+@pytest.mark.parametrize("weight", [1, 3])
+@pytest.mark.parametrize("left", [b"", b"short"])
+async def test_a_job_that_nobody_can_run_takes_no_slot(
+    server: Server, storage: RedisStorage, weight: int, left: bytes
+) -> None:
+    assert await storage.set_rules("q", Rules(group=Limit(running=1)))
+    await storage.insert("q", [NewJob(id, b"", group="g", weight=weight) for id in "abc"])
+    for id in "ab":
+        await run(server.url, "HSET", "{jq:q}:jobs", id, left)
+    assert [job.id for job in (await storage.exchange("q", "w", [], 5, 60_000)).jobs] == ["c"]
+    assert await storage.usage("q", ["g"]) == [Usage(1, None)]
+
+
+async def test_a_job_that_has_started_is_not_looked_for_among_those_that_are_late(
+    server: Server, storage: RedisStorage
+) -> None:
+    await storage.insert("q", [NewJob(id, b"", group=group, expires=60_000) for id, group in ("a ", "bg")])
+    assert await run(server.url, "ZCARD", "{jq:q}:expiring") == 2
+    assert len((await storage.exchange("q", "w", [], 2, 60_000)).jobs) == 2
+    assert await run(server.url, "ZCARD", "{jq:q}:expiring") == 0
+    assert await breaches(storage) == []
 
 
 async def breaches(storage: RedisStorage) -> list[str]:
