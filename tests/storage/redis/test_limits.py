@@ -261,3 +261,27 @@ async def test_an_answer_that_becomes_large_leaves_turns_as_they_are(
     assert seen[0] == seen[1]
     assert await breaches(storage) == []
     await memory.close()
+
+
+@pytest.mark.parametrize("groups", [0, 1, 20])
+@pytest.mark.parametrize("priority", [0, 3])
+async def test_an_answer_is_bounded_where_large_jobs_follow_small_ones(
+    storage: RedisStorage, groups: int, priority: int
+) -> None:
+    size, most = 100_000, 1 << 20
+    jobs = [
+        NewJob(
+            f"{n:03}",
+            b"x" * (size if n >= 100 else 10),
+            group=f"g{n % groups}" if groups else "",
+            priority=priority,
+        )
+        for n in range(200)
+    ]
+    await storage.insert("q", jobs)
+    claimed: list[str] = []
+    while some := (await storage.exchange("q", "w", [], 300, 60_000)).jobs:
+        claimed += [job.id for job in some]
+        assert sum(len(job.payload) for job in some) < most + size
+    assert claimed == [job.id for job in jobs]
+    assert await breaches(storage) == []
