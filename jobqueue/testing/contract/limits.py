@@ -15,7 +15,7 @@ from jobqueue.storage.contract import Storage
 from jobqueue.storage.values import Conflict, Limit, Rate, Rules, Usage
 from jobqueue.testing.contract.arguments import TEXTS
 from jobqueue.testing.contract.base import Cases
-from jobqueue.testing.contract.support import LEASE, TTL, WAIT, Jobs, job, run_out, within_limit
+from jobqueue.testing.contract.support import LEASE, TTL, WAIT, Box, Jobs, job, run_out, within_limit
 
 __all__ = ["LimitCases", "limit", "limiting", "put_in"]
 
@@ -73,6 +73,19 @@ class LimitCases(Cases):
         assert claimed.id == ("a" if action is Action.RELEASE else "b")
         assert await jobs.claim_ids() == []
         assert await use(jobs, "", group) == [Usage(1, None)] * 2
+
+    @pytest.mark.parametrize("action", [Action.COMPLETE, Action.FAIL, Action.CANCEL])
+    async def test_a_run_that_is_waited_for_makes_room(self, jobs: Jobs, action: Action) -> None:
+        await limit(jobs, group=Limit(running=1))
+        box = Box()
+        await jobs.storage.subscribe("q", "me", box)
+        await jobs.insert(*(job(id, group="g", wait=True) for id in "ab"), reply_to="me")
+        run = await jobs.claim_one()
+        assert await jobs.claim_ids() == []
+        await jobs.settle(run, action)
+        assert await jobs.claim_ids() == ["b"]
+        assert (await box.reply()).id == "a"
+        assert await use(jobs, "g") == [Usage(1, None)]
 
     @pytest.mark.parametrize("group", ["", "g"])
     async def test_lost_leases_make_room_when_they_are_swept(self, jobs: Jobs, group: str) -> None:

@@ -72,6 +72,19 @@ class TurnCases(Cases):
         assert await jobs.claim_ids(4) == ["a", "b", "x", "c"]
         assert await jobs.claim_ids() == ["d", "y", "e", "f", "z"]
 
+    @pytest.mark.parametrize("weight", [1, 7])
+    @pytest.mark.parametrize("limit", [1, 10])
+    async def test_long_lines_are_worked_off_to_their_end(self, jobs: Jobs, weight: int, limit: int) -> None:
+        limiting(jobs.storage)
+        lines = {group: [f"{group}{n:02}" for n in range(40)] for group in "gh"}
+        for group, ids in lines.items():
+            await jobs.insert(*(job(id, group=group, weight=weight) for id in ids))
+        claimed: list[str] = []
+        while some := await jobs.claim_ids(limit):
+            claimed += some
+        turns = range(0, 40, weight)
+        assert claimed == [id for n in turns for ids in lines.values() for id in ids[n : n + weight]]
+
     async def test_a_weight_is_worth_nothing_beyond_the_limit(self, jobs: Jobs) -> None:
         await limit(jobs, group=Limit(running=1))
         await put_in(jobs, "paying", "abc", weight=3)
@@ -113,6 +126,17 @@ class TurnCases(Cases):
         assert await jobs.claim_ids() == ["b"]
         record = await jobs.record("b")
         assert record.group == "h"
+
+    async def test_a_replaced_job_has_the_weight_of_the_new_one(self, jobs: Jobs) -> None:
+        limiting(jobs.storage)
+        await put_in(jobs, "g", "abc")
+        await put_in(jobs, "h", "xyz")
+        assert await jobs.claim_ids(1) == ["a"]
+        await jobs.put("b", group="g", weight=2, conflict=Conflict.REPLACE)
+        assert await jobs.claim_ids(1) == ["x"]
+        await jobs.put("y", group="h", weight=3, conflict=Conflict.REPLACE)
+        assert await jobs.claim_ids() == ["b", "c", "y", "z"]
+        assert await jobs.ids_in(JobState.QUEUED) == []
 
     async def test_revived_jobs_count_in_their_group(self, jobs: Jobs) -> None:
         await limit(jobs, group=Limit(running=1))

@@ -1,8 +1,9 @@
 """Breaks the scripts on purpose, one by one, and shows that the tests notice each.
 
-    python -m tests.storage.redis.mutants [--only TEXT] [--skip N]
+    python -m tests.storage.redis.mutants [--only TEXT] [--skip N] [--part I/N]
 
-Not collected by pytest: it runs the conformance kit once for every mutant, in copies of the tree.
+Not collected by pytest: it runs the conformance kit once for every mutant, in copies of the tree. Two
+processes share the work with `--part 1/2` and `--part 2/2`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ SELECTED = [
     "tests/storage/redis/test_repeats.py",
     "tests/storage/redis/test_locale.py",
     "tests/storage/redis/test_bad_data.py",
+    "tests/storage/redis/test_limits.py",
 ]
 SHOWN = 40
 """Lines of a failure that are shown."""
@@ -53,8 +55,8 @@ MUTANTS = [
     Mutant(
         "more jobs of a group run than may, where they start one by one",
         "lib/claim_turns.lua",
-        "and running < most_running",
-        "",
+        "local granted, later = admit(group_limit, running, tat, 1)",
+        "local granted, later = 1, tat",
     ),
     Mutant(
         "what is known to be next of a line is older than a job in front of it",
@@ -74,12 +76,54 @@ MUTANTS = [
         "if line then line.head = '' end",
         "",
     ),
+    Mutant(
+        "a line is over behind what is known of it",
+        "lib/claim_turns.lua",
+        "if ends and not whole then",
+        "if false then",
+    ),
+    Mutant(
+        "a line whose jobs start one by one is over behind what is known of it",
+        "lib/claim_turns.lua",
+        "if size == 2 + first and not whole then\n            data, whole = with_head(data, prefix .. name)",
+        "if size == 2 + first and not whole then\n            whole = true",
+    ),
+    Mutant(
+        "a group loses its turn when an answer has become large",
+        "lib/claim_turns.lua",
+        "call('ZADD', ring, '0', quick.left[m])",
+        "",
+    ),
     Mutant("a rate forgets its starts", "lib/limits.lua", "+ granted * interval end", "end"),
     Mutant(
         "a slot is not given back",
         "lib/settle.lua",
         "if grouped and group_of(job.extras) then end_run(group_of(job.extras)) end",
         "",
+    ),
+    Mutant(
+        "a slot is not given back by a completion",
+        "exchange.lua",
+        "if tag == 103 then end_run(sub(record, BODY + 5, BODY + 4 + 256 * high + low)) end",
+        "",
+    ),
+    Mutant(
+        "a slot is not given back by a completion that is waited for",
+        "exchange.lua",
+        "if tag == 103 then end_run(sub(record, BODY + waiters + 5, BODY + waiters + 4 + size)) end",
+        "",
+    ),
+    Mutant(
+        "a group that waits for a run stays parked when it ends",
+        "lib/groups.lua",
+        "opening = running >= count and parked == 0 and",
+        "opening = running >= count and",
+    ),
+    Mutant(
+        "a group whose last run has ended is kept",
+        "lib/groups.lua",
+        "if opening and (#data > GROUP or sub(opening, 1, 4) ~= '\\0\\0\\0\\0') then",
+        "if opening then",
     ),
     Mutant(
         "a swept slot is not given back",
@@ -102,8 +146,8 @@ MUTANTS = [
     Mutant(
         "a group whose jobs start one by one stays in front",
         "lib/claim_turns.lua",
-        "spack('>I2I7', key, turn) .. name",
-        "members[i]",
+        "local middle, last = sizes[size], string.char(low)",
+        "local middle, last, place = sizes[size], sub(members[i], 9, 9), sub(members[i], 1, 8)",
     ),
     Mutant(
         "groups that were parked stay so when limits change",
@@ -323,6 +367,42 @@ MUTANTS = [
     Mutant("a replaced job loses its history", "lib/renew.lua", " .. history_of(job.extras)", ""),
     Mutant("a late job is claimed", "exchange.lua", "if not paused and are_late() then", "if false then"),
     Mutant("debouncing brings a job forward", "lib/renew.lua", "if debounce then", "if false then"),
+    Mutant(
+        "rules are replaced whatever they are",
+        "set_rules.lua",
+        "expected == '' or sub(expected, 2) == present",
+        "true",
+    ),
+    Mutant(
+        "a repeated exchange says no more what keeps jobs back",
+        "exchange.lua",
+        "sub(noted, 35 + count), ''",
+        "'', ''",
+    ),
+    Mutant(
+        "a job that has started stays among those that may come late",
+        "exchange.lua",
+        "call('ZREM', expiring, unpack(started))",
+        "",
+    ),
+    Mutant(
+        "a job that nobody can run takes a slot",
+        "lib/claim_turns.lua",
+        "group.running = group.running - 1",
+        "",
+    ),
+    Mutant(
+        "a job that nobody can run takes a slot where several may start in a turn",
+        "lib/claim_turns.lua",
+        "if not lost[i] then",
+        "if true then",
+    ),
+    Mutant(
+        "jobs without a group are claimed before their turn",
+        "lib/claim_turns.lua",
+        "elseif plain == first and turn < sunpack('>I7', members[1], 3) then",
+        "elseif plain == first then",
+    ),
     Mutant("documents are not compared", "documents_write.lua", "expected ~= version", "false"),
     Mutant(
         "a lost settlement inserts what follows",
@@ -345,21 +425,38 @@ def failure(mutant: Mutant) -> str:
         if mutant.old not in text:
             raise SystemExit(f"{mutant.name}: {mutant.file} has changed, adapt the mutant")
         script.write_text(text.replace(mutant.old, mutant.new) if mutant.old else text)
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--timeout", "30"]
-        command += ["-k", "not valkey and not Valkey", *SELECTED]
-        tests = subprocess.run(command, cwd=copy, capture_output=True, check=False, text=True)
-        return "\n".join(tests.stdout.splitlines()[-SHOWN:]) if tests.returncode else ""
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-n",
+            "0",
+            "-p",
+            "no:cacheprovider",
+            "--timeout",
+            "30",
+        ]
+        for model in ("not Model", "Model"):  # last: what it finds it makes smaller, which may take minutes
+            these = [*command, "-k", f"not valkey and not Valkey and {model}", *SELECTED]
+            tests = subprocess.run(these, cwd=copy, capture_output=True, check=False, text=True)
+            if tests.returncode:
+                return "\n".join(tests.stdout.splitlines()[-SHOWN:])
+        return ""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.storage.redis.mutants")
     parser.add_argument("--only", default="", help="the mutants with this text in their name")
     parser.add_argument("--skip", type=int, default=0, help="leave out the first so many")
+    parser.add_argument("--part", default="1/1", help="I/N: of these each N-th, from the I-th on")
     chosen = parser.parse_args()
+    part, parts = (int(number) for number in chosen.part.split("/"))
     if told := failure(Mutant("nothing", "insert.lua", "", "")):
         sys.exit(f"{told}\nthe tests fail without any mutation")
     survivors = []
-    for mutant in MUTANTS[chosen.skip :]:
+    for mutant in MUTANTS[chosen.skip + part - 1 :: parts]:
         if chosen.only not in mutant.name:
             continue
         told = failure(mutant)

@@ -87,6 +87,11 @@ async def test_blanks_do_not_pile_up(server: Server, storage: RedisStorage) -> N
         await storage.insert("q", [NewJob("same", b"")])
         await storage.cancel("q", ["same"])
     assert server.command("LLEN", READY) in {0, 1}
+    await storage.insert("q", [NewJob("first", b"")])  # stays in front of all blanks
+    for _ in range(20):
+        await storage.insert("q", [NewJob("same", b"")])
+        await storage.cancel("q", ["same"])
+        assert server.command("LLEN", READY) in {1, 2}
     assert await storage.check("q") == []
 
 

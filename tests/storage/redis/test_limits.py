@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections.abc import Awaitable
@@ -16,12 +17,13 @@ from jobqueue.model.states import Action
 from jobqueue.storage.contract import Storage
 from jobqueue.storage.memory import MemoryStorage
 from jobqueue.storage.redis import RedisStorage
+from jobqueue.storage.redis.keys import resumed_channel
 from jobqueue.storage.rules import pack_rules
-from jobqueue.storage.values import Claimed, Conflict, NewJob, Rules
+from jobqueue.storage.values import Claimed, Conflict, NewJob, Rules, Usage
 from jobqueue.testing import FakeClock
 from tests.model.limit_vectors import vectors
 from tests.services import Server
-from tests.storage.redis.support import run
+from tests.storage.redis.support import raw_connection, run
 
 LIB = Path(__file__).parents[3] / "lua" / "lib"
 VECTORS, BATCH = 10_000, 1_000
@@ -96,6 +98,51 @@ async def test_a_clock_that_is_set_back_keeps_no_group_waiting(server: Server) -
     clock.move(1.1)
     assert len((await storage.exchange("q", "w", [], 5, 1_000)).jobs) == 1
     await storage.close()
+
+
+@pytest.mark.parametrize("group", ["", "g"])
+async def test_the_end_of_a_run_is_announced_where_the_queue_was_at_its_limit(
+    server: Server, storage: RedisStorage, group: str
+) -> None:
+    assert await storage.set_rules("q", Rules(queue=Limit(running=1)))
+    await storage.insert("q", [NewJob("a", b"", group=group), NewJob("b", b"", group=group)])
+    (job,) = (await storage.exchange("q", "w", [], 1, 60_000)).jobs
+    pushed: asyncio.Queue[list[bytes]] = asyncio.Queue()
+    listener = await raw_connection(server.url)
+    listener.on_push = pushed.put_nowait
+    channel = resumed_channel("jq", "q")
+    try:
+        listener.post("SUBSCRIBE", channel)
+        async with asyncio.timeout(10):
+            assert (await pushed.get())[:2] == [b"subscribe", channel]
+            done = [Settlement(job.id, job.fence, Action.COMPLETE, b"")]
+            await storage.exchange("q", "w", done, 0, 60_000)
+            assert await pushed.get() == [b"message", channel, b""]
+    finally:
+        await listener.close("done")
+
+
+@pytest.mark.parametrize("weight", [1, 3])
+@pytest.mark.parametrize("left", [b"", b"short"])
+async def test_a_job_that_nobody_can_run_takes_no_slot(
+    server: Server, storage: RedisStorage, weight: int, left: bytes
+) -> None:
+    assert await storage.set_rules("q", Rules(group=Limit(running=1)))
+    await storage.insert("q", [NewJob(id, b"", group="g", weight=weight) for id in "abc"])
+    for id in "ab":
+        await run(server.url, "HSET", "{jq:q}:jobs", id, left)
+    assert [job.id for job in (await storage.exchange("q", "w", [], 5, 60_000)).jobs] == ["c"]
+    assert await storage.usage("q", ["g"]) == [Usage(1, None)]
+
+
+async def test_a_job_that_has_started_is_not_looked_for_among_those_that_are_late(
+    server: Server, storage: RedisStorage
+) -> None:
+    await storage.insert("q", [NewJob(id, b"", group=group, expires=60_000) for id, group in ("a ", "bg")])
+    assert await run(server.url, "ZCARD", "{jq:q}:expiring") == 2
+    assert len((await storage.exchange("q", "w", [], 2, 60_000)).jobs) == 2
+    assert await run(server.url, "ZCARD", "{jq:q}:expiring") == 0
+    assert await breaches(storage) == []
 
 
 async def breaches(storage: RedisStorage) -> list[str]:
@@ -214,3 +261,27 @@ async def test_an_answer_that_becomes_large_leaves_turns_as_they_are(
     assert seen[0] == seen[1]
     assert await breaches(storage) == []
     await memory.close()
+
+
+@pytest.mark.parametrize("groups", [0, 1, 20])
+@pytest.mark.parametrize("priority", [0, 3])
+async def test_an_answer_is_bounded_where_large_jobs_follow_small_ones(
+    storage: RedisStorage, groups: int, priority: int
+) -> None:
+    size, most = 100_000, 1 << 20
+    jobs = [
+        NewJob(
+            f"{n:03}",
+            b"x" * (size if n >= 100 else 10),
+            group=f"g{n % groups}" if groups else "",
+            priority=priority,
+        )
+        for n in range(200)
+    ]
+    await storage.insert("q", jobs)
+    claimed: list[str] = []
+    while some := (await storage.exchange("q", "w", [], 300, 60_000)).jobs:
+        claimed += [job.id for job in some]
+        assert sum(len(job.payload) for job in some) < most + size
+    assert claimed == [job.id for job in jobs]
+    assert await breaches(storage) == []
