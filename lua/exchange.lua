@@ -51,7 +51,7 @@ grouped = grouped or thens ~= ''
 local stored = counters[6]
 local held, stops = false, false
 
-local SETTLEMENT, FIXED, PROMOTE, EXPIRE, CHUNK, MOST = 15, 12, 1000, 1000, 128, 2000
+local SETTLEMENT, FIXED, PROMOTE, EXPIRE, FIRST, CHUNK, MOST = 15, 12, 1000, 1000, 16, 128, 2000
 local count = (#ARGV - FIXED) / 2
 if #runs % SETTLEMENT ~= 0 or #fences ~= 7 * count then
   return redis.error_reply('ERR exchange: bad arguments')
@@ -249,9 +249,9 @@ end
 -- 4. Claims, highest priority first.
 local answer = { '', '', -1, '', '' }
 local given, first_fence, claimed, most, bytes = {}, tick + 1, 0, later and 0 or math.min(limit, MOST), 0
--- How many records are read together: few until it is known how large they are. As many as the caller's last call has
--- claimed did fit into its answer.
-local stride = noted and #noted > 26 and math.max(1, math.min(CHUNK, (sunpack('>I2', noted, 26)))) or 1
+-- How many records are read together: few until it is known how large they are. So many are no surprise: the caller's last
+-- call has claimed as many, and they fitted into its answer.
+local stride = noted and #noted > 26 and math.max(1, math.min(FIRST, (sunpack('>I2', noted, 26)))) or 1
 local until_ = now + lease_ms
 local opening = { [113] = 'P' .. spack('>BI6I7I4I4', 0, now, until_, 1, 0) }
 opening[119] = 'P' .. spack('>BI6I7I4I4', 2, now, until_, 1, 0)

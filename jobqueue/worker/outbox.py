@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from jobqueue.model.fast import make_tuple
 from jobqueue.model.states import Action
 from jobqueue.worker.run import Run
 
@@ -53,7 +52,7 @@ class Outbox:
     def send(self, most: int, limit: int) -> Batch:
         """Take the first runs for a call that asks for ``limit`` jobs; `answered` or `put_back` follows."""
         waiting = self.waiting
-        batch = make_tuple(Batch, (waiting[:most], limit, self.telling))
+        batch = Batch(waiting[:most], limit, self.telling)
         self._sent.append(batch)  # first, for those who read in other threads
         del waiting[:most]
         self.asked += limit
@@ -64,8 +63,7 @@ class Outbox:
     def answered(self, batch: Batch) -> None:
         """Forget a batch that the store has answered."""
         self.asked -= batch.limit
-        if batch in self._sent:  # else all was given up meanwhile
-            self._sent.remove(batch)
+        self._sent = [sent for sent in self._sent if sent is not batch]
 
     def put_back(self, batch: Batch) -> None:
         """Have the runs of a call that failed handed in again, before all others."""

@@ -144,8 +144,8 @@ class WorkHint:
             await asyncio.wait([listener])
 
     async def _listen(self) -> None:
-        mine = True
-        while mine:
+        me = asyncio.current_task()
+        while True:
             await self._begun.wait()
             self._begun.clear()
             promising = True
@@ -153,14 +153,17 @@ class WorkHint:
                 promising = await self._wait()
                 self._pauses.failures = 0
             except JobQueueError as error:
+                if self._listener is not me:
+                    return  # it was dismissed, and the store calls that a failure
                 self._report(error, "waiting for work")
                 await self._pauses.pause()
             finally:
-                mine = self._listener is asyncio.current_task()  # else it was dismissed
-                if mine:
+                if self._listener is me:
                     self._listening = False
                     self.promising = self.promising or promising
                     self._wake()
+            if self._listener is not me:
+                return
 
     async def _hear(self, timeout: float) -> bool:
         """Wait for a wake-up: asking may bring jobs then."""

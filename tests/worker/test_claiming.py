@@ -311,6 +311,7 @@ async def test_a_listener_that_was_sent_away_ends_even_if_its_store_hides_that(c
         await within(gates["a"].began.wait())
         await clock.settle()
         sent_away = listeners()  # it listens for the second slot
+        assert len(sent_away) == 1
         await producer.enqueue_many([("b", 1), ("c", 1)])
         gates["a"].go.set()
         await within(gates["c"].began.wait())  # with "b": the worker is full

@@ -532,6 +532,8 @@ class Statements:
 
     async def set_rules(self, queue: str, rules: Rules | None, expected: Rules | None) -> bool:
         wanted = (expected is None, pack_rules(expected))
+        # In a transaction of its own: who makes it in that below would hold up claims, and wait for them.
+        await self._make(self._made, queue, self._sql.queue_number)
         return (await self._once(self._sql.set_rules, queue, self._now(), pack_rules(rules), *wanted)) == [
             True
         ]

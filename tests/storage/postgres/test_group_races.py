@@ -164,6 +164,31 @@ async def test_who_sets_rules_holds_no_row_while_it_waits_for_a_claim(holds: str
         await store.close()
 
 
+@pytest.mark.parametrize("then", ["a worker claims", "the transaction ends a run"])
+async def test_who_sets_rules_keeps_nobody_waiting_while_a_caller_has_the_queue(then: str) -> None:
+    """As an open transaction that has inserted into a queue that is nearly full."""
+    async with postgres_storage() as store, connection() as mine, connection() as other:
+        await store.open()
+        await store.insert("q", [NewJob("a", b"")])
+        assert await store.set_rules("q", Rules(queue=Limit(running=5)))
+        s = schema_of(store)
+        async with mine.transaction():
+            await mine.execute(f"select 1 from {s}.queue for update")
+            setting = asyncio.create_task(store.set_rules("q", ONE_OF_EACH))
+            while not await other.fetchval(
+                "select exists (select 1 from pg_stat_activity"
+                " where wait_event = 'PgSleep' and query ~ 'set_rules')"
+            ):
+                await asyncio.sleep(0.01)
+            if then == "a worker claims":
+                assert await within(ids(store), 0.9) == ["a"]
+            else:
+                await within(mine.execute(f"select {s}.lock_turns({s}.queue_number('q'))"), 0.9)
+        assert await within(setting)
+        assert (await store.get_rules("q")).rules == ONE_OF_EACH
+        await store.close()
+
+
 async def test_a_client_that_freezes_before_its_commit_does_not_hold_up_the_queue_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

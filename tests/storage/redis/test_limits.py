@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
@@ -285,3 +286,16 @@ async def test_an_answer_is_bounded_where_large_jobs_follow_small_ones(
         assert sum(len(job.payload) for job in some) < most + size
     assert claimed == [job.id for job in jobs]
     assert await breaches(storage) == []
+
+
+@pytest.mark.parametrize("group", ["", "g"])
+async def test_few_large_jobs_are_read_together_where_only_small_ones_were_known(
+    server: Server, storage: RedisStorage, group: str
+) -> None:
+    await storage.insert("q", [NewJob(f"small-{n}", b"x", group=group) for n in range(128)])
+    assert len((await storage.exchange("q", "w", [], 128, 60_000)).jobs) == 128
+    await storage.insert("q", [NewJob(f"{n}", b"x" * (1 << 20), group=group) for n in range(100)])
+    assert (await storage.exchange("q", "w", [], 128, 60_000)).jobs
+    told = str(server.command("INFO", "memory"))
+    (used,) = {int(size) for size in re.findall(r"used_memory_lua:(\d+)", told)}
+    assert used < 40 << 20
