@@ -14,7 +14,6 @@ from jobqueue import JobQueueError, Queue
 
 url, way = sys.argv[1:]
 queue: Queue[Any, Any] = Queue(url, "q")
-queue.sync.enqueue("a", 1, delay=600.0)
 
 
 def wait() -> None:
@@ -24,6 +23,18 @@ def wait() -> None:
         print(type(error).__name__, flush=True)
 
 
+daemon = threading.Thread(target=wait, daemon=True)
+
+
+def join() -> None:
+    """Let the daemon say what it has to: Python ends such threads wherever they are."""
+    if daemon.is_alive():
+        daemon.join(30.0)
+
+
+atexit.register(join)  # before the client is used: it comes after the end of that
+queue.sync.enqueue("a", 1, delay=600.0)
+
 if way == "interrupted":
     try:
         print("waits", flush=True)  # in here: the interrupt may come at once
@@ -31,7 +42,7 @@ if way == "interrupted":
     except KeyboardInterrupt:
         print("interrupted", queue.sync.enqueue("b", 1).status, flush=True)
 elif way == "a daemon waits":
-    threading.Thread(target=wait, daemon=True).start()
+    daemon.start()
     while not queue.sync.get_status("a"):
         time.sleep(0.01)
 elif way == "a child of multiprocessing":

@@ -67,8 +67,8 @@ FAULTS = [
     ),
     Mutant(
         "an answer clears the wake-up that came meanwhile", HINT,
-        "        if len(answer.jobs) == limit:\n            self.promising = True",
-        "        self.promising = len(answer.jobs) == limit",
+        "        if answer.more or len(jobs) == limit:\n            self.promising = True",
+        "        self.promising = answer.more or len(jobs) == limit",
     ),
     Mutant(
         "a waiter takes the record of another incarnation", WAITER,
