@@ -15,6 +15,9 @@ from jobqueue.storage.memory import MemoryStorage
 from jobqueue.worker import heartbeat_thread
 from tests.support import LIMIT, Gate, Lab, Recorder, WireStorage, echo, opened, until, within
 
+LEASE = 2.0
+"""Seconds. A machine that is busy may stand still for one: then a shorter lease is lost, and rightly."""
+
 
 def threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "jobqueue-heartbeat"]
@@ -50,7 +53,7 @@ async def renewed(lab: Lab, name: str) -> None:
 async def test_many_queues_of_a_store_share_a_thread_and_a_connection() -> None:
     async with opened(WireStorage(MemoryStorage())) as storage:
         lab, names = Lab(storage), [f"q{n}" for n in range(8)]
-        gates = [(await running(lab, name, visibility_timeout=0.6 + n))[1] for n, name in enumerate(names)]
+        gates = [(await running(lab, name, visibility_timeout=LEASE + n))[1] for n, name in enumerate(names)]
         assert len(threads()) == 1
         await within(asyncio.gather(*(renewed(lab, name) for name in names)))
         assert storage.calls("open") == 1 + len(names) + 1, "the store of the test, of each queue, one clone"
@@ -63,7 +66,7 @@ async def test_many_queues_of_a_store_share_a_thread_and_a_connection() -> None:
 async def test_each_store_has_a_thread_of_its_own() -> None:
     async with opened(WireStorage(MemoryStorage())) as one, opened(WireStorage(MemoryStorage())) as two:
         labs = [Lab(one), Lab(two)]
-        gates = [(await running(lab, "q", visibility_timeout=0.6))[1] for lab in labs]
+        gates = [(await running(lab, "q", visibility_timeout=LEASE))[1] for lab in labs]
         assert len(threads()) == 2
         await within(asyncio.gather(*(renewed(lab, "q") for lab in labs)))
         gates[0].go.set()
@@ -77,10 +80,10 @@ async def test_each_store_has_a_thread_of_its_own() -> None:
 async def test_queues_start_and_stop_while_others_keep_their_leases() -> None:
     async with opened(MemoryStorage()) as storage:
         lab = Lab(storage)
-        _, gate = await running(lab, "stays", visibility_timeout=0.6)
+        _, gate = await running(lab, "stays", visibility_timeout=LEASE)
         (thread,) = threads()
         for n in range(5):
-            queue, other = await running(lab, f"goes{n}", visibility_timeout=0.6)
+            queue, other = await running(lab, f"goes{n}", visibility_timeout=LEASE)
             await renewed(lab, f"goes{n}")
             other.go.set()
             await within(queue.stop())
@@ -93,8 +96,8 @@ async def test_queues_start_and_stop_while_others_keep_their_leases() -> None:
 async def test_a_worker_that_has_left_is_not_listed_again_by_a_late_renewal() -> None:
     async with opened(WireStorage(MemoryStorage())) as storage:
         lab = Lab(storage)
-        stays, _ = await running(lab, "stays", visibility_timeout=0.6)
-        queue, _ = await running(lab, "goes", visibility_timeout=0.6)
+        stays, _ = await running(lab, "stays", visibility_timeout=LEASE)
+        queue, _ = await running(lab, "goes", visibility_timeout=LEASE)
         for _ in range(10):
             await renewed(lab, "goes")
             await within(queue.stop(timeout=0))
@@ -111,7 +114,7 @@ async def test_a_call_that_hangs_for_one_queue_delays_no_other(monkeypatch: pyte
     async with opened(MemoryStorage()) as storage:
         lab, extend, reached = Lab(storage), MemoryStorage.extend, threading.Event()
         hangs, hung = await running(lab, "hangs", visibility_timeout=30)
-        _, gate = await running(lab, "lives", visibility_timeout=0.6)
+        _, gate = await running(lab, "lives", visibility_timeout=LEASE)
 
         async def hang(self: MemoryStorage, queue: str, *args: Any) -> Any:
             if queue == "hangs":
@@ -136,8 +139,8 @@ async def test_a_call_that_hangs_for_one_queue_delays_no_other(monkeypatch: pyte
 async def test_a_heartbeat_that_breaks_breaks_its_queue_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(MemoryStorage()) as storage:
         lab = Lab(storage)
-        broken, _ = await running(lab, "breaks", visibility_timeout=0.6)
-        lives, gate = await running(lab, "lives", visibility_timeout=0.6)
+        broken, _ = await running(lab, "breaks", visibility_timeout=LEASE)
+        lives, gate = await running(lab, "lives", visibility_timeout=LEASE)
         extend = MemoryStorage.extend
 
         async def defect(self: MemoryStorage, queue: str, *args: Any) -> Any:
@@ -240,7 +243,7 @@ async def test_a_queue_with_a_short_lease_does_not_wait_out_the_pause_of_another
         monkeypatch.setattr(MemoryStorage, "open", refuse_once)
         _, patient = await running(lab, "patient", visibility_timeout=30)
         await until(refused.is_set)
-        _, hurried = await running(lab, "hurried", visibility_timeout=0.6)
+        _, hurried = await running(lab, "hurried", visibility_timeout=LEASE)
         await renewed(lab, "hurried")
         assert hurried.cancelled == 0
         patient.go.set()
@@ -255,7 +258,7 @@ async def test_a_store_may_be_falsy() -> None:
 
     async with opened(Empty()) as storage:
         lab = Lab(storage)
-        _, gate = await running(lab, "q", visibility_timeout=0.6)
+        _, gate = await running(lab, "q", visibility_timeout=LEASE)
         for _ in range(3):
             await renewed(lab, "q")
         gate.go.set()
