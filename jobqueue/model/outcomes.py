@@ -212,9 +212,9 @@ def is_final(attempt: RunFacts, outcome: Outcome) -> bool:
             return False
 
 
-def completion(attempt: RunFacts, result: bytes, ttl: int) -> Settlement:
+def completion(id: str, fence: int, result: bytes, ttl: int) -> Settlement:
     """Return the write that completes a job: what nearly all runs end with, so it is made the fast way."""
-    return make_tuple(CheckedSettlement, (attempt.id, attempt.fence, _COMPLETE, result, ttl, 0, b"", ()))
+    return make_tuple(CheckedSettlement, (id, fence, _COMPLETE, result, ttl, 0, b"", ()))
 
 
 def settle(attempt: RunFacts, outcome: Outcome, ttl: int, backoff: Callable[[int], int]) -> Settlement | None:
@@ -226,7 +226,7 @@ def settle(attempt: RunFacts, outcome: Outcome, ttl: int, backoff: Callable[[int
     id, fence = attempt.id, attempt.fence
     match outcome:
         case Returned(result):
-            return completion(attempt, result, ttl)
+            return completion(id, fence, result, ttl)
         case RetryAsked(error, delay, reason, met):
             wait = backoff(attempt.attempts) if delay is None else millis(delay)
             data, summary = encode_error(error, reason), summarize_error(error, reason, met)

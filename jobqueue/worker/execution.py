@@ -201,7 +201,7 @@ class Execution:
                             outcome = Returned(returned)
                         else:  # nearly all runs: `_concluded` would do the same
                             run.result, outcome = value, None
-                            settlement = completion(claimed, returned, claimed.ttl)
+                            settlement = completion(claimed.id, run.fence, returned, claimed.ttl)
             if outcome is not None:
                 settlement = await self._concluded(run, value, outcome, routine)
         except Exception as error:  # noqa: BLE001

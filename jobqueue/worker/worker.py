@@ -368,6 +368,16 @@ class Worker:
         """Record the end of a run. Called by its own task, as its last step."""
         if run.lane is not None:
             self._timers.stop(run)
+        if run.extras is PLAIN and settlement is not None:  # nearly all; `_settle` in place, 2 % of a job
+            del self._runs[run.fence]
+            run.settlement = settlement
+            self._finished.append(run)
+            if settlement.action is not _COMPLETE:
+                self._outbox.telling = True
+            if not self._awake:
+                self._awake = True
+                self._wake.set()
+            return
         if run.extras is not PLAIN:
             thread = run.extras.thread
             if thread is not None and not thread.done():

@@ -223,7 +223,10 @@ class JobSteps(Runs):
             if action is _COMPLETE:
                 job.payload = None
                 job.data = data
-                self._end(q, job, now, ttl)
+                if job.extras is PLAIN and not job.waiters:  # `_end` would do the same
+                    q.put_ended(job, now + ttl, now + ttl)
+                else:
+                    self._end(q, job, now, ttl)
             elif action is _RETRY:
                 job.data = data
                 job.note_failure(now, job.worker, summary)
