@@ -249,8 +249,8 @@ end
 -- 4. Claims, highest priority first.
 local answer = { '', '', -1, '', '' }
 local given, first_fence, claimed, most, bytes = {}, tick + 1, 0, later and 0 or math.min(limit, MOST), 0
--- How many records are read together: few until it is known how large they are. So many are no surprise: the caller's last
--- call has claimed as many, and they fitted into its answer.
+-- How many records are read together: few until it is known how large they are. No more than the caller's last call has
+-- claimed: so many fitted into its answer.
 local stride = noted and #noted > 26 and math.max(1, math.min(FIRST, (sunpack('>I2', noted, 26)))) or 1
 local until_ = now + lease_ms
 local opening = { [113] = 'P' .. spack('>BI6I7I4I4', 0, now, until_, 1, 0) }

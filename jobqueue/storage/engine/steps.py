@@ -223,7 +223,7 @@ class JobSteps(Runs):
             if action is _COMPLETE:
                 job.payload = None
                 job.data = data
-                if job.extras is PLAIN and not job.waiters:  # `_end` would do the same
+                if job.extras is PLAIN and not job.waiters:  # spares most ends the call of `_end`
                     q.put_ended(job, now + ttl, now + ttl)
                 else:
                     self._end(q, job, now, ttl)
