@@ -115,11 +115,12 @@ class Asking(Service[QueueSession], Generic[R]):
 
     def _enqueued(self, new: NewJob, inserted: Inserted) -> EnqueueResult[R]:
         status, seq, state, _, _ = inserted
-        if status is not _CREATED or JobEnqueued in self._emitter.heard:
+        if status is not _CREATED:
             self._tell_of(new, inserted)
-        if status is _CREATED:
-            return make_tuple(self._answer, (new.id, _QUEUED, state, None, seq))
-        return self._found(new, inserted)
+            return self._found(new, inserted)
+        if JobEnqueued in self._emitter.heard:
+            self._tell_of(new, inserted)
+        return make_tuple(self._answer, (new[0], _QUEUED, state, None, seq))
 
     def _found(self, new: NewJob, inserted: Inserted) -> EnqueueResult[R]:
         if inserted.status is InsertStatus.REPLACED:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -47,6 +47,17 @@ class JobBuilder:
     dead_letter_ttl: int | None = None
     """Milliseconds; ``None``: as stores do by themselves."""
     group_weight: GroupWeight | None = None
+    _rest: tuple[Any, ...] = field(init=False, repr=False, compare=False)
+    _rest_waiting: tuple[Any, ...] = field(init=False, repr=False, compare=False)
+    """All fields but id and payload of a job that is enqueued with the defaults, and if somebody waits for it."""
+
+    def __post_init__(self) -> None:
+        for name, wait in (("_rest", False), ("_rest_waiting", True)):
+            job = CheckedJob(
+                "", b"", 0, 0, None, self.max_attempts, self.max_stalls, self.ttl, _RETURN, wait,
+                dead_letter_ttl=self.dead_letter_ttl,
+            )  # fmt: skip
+            object.__setattr__(self, name, tuple(job[2:]))
 
     def build(
         self,
@@ -76,13 +87,10 @@ class JobBuilder:
                 and run_at is None
                 and expires is None
             ):  # what most calls are: a third of the time
-                fields = (
-                    unique_id() if id is None else check_id(id),
-                    dump(self.serde, payload, "the payload", self.max_bytes),
-                    0, 0, None, self.max_attempts, self.max_stalls, self.ttl, _RETURN, wait,
-                    b"", "", "", self.dead_letter_ttl, _JOIN, 1, None,
-                )  # fmt: skip
-                return make_tuple(CheckedJob, fields)
+                checked = unique_id() if id is None else check_id(id)
+                data = dump(self.serde, payload, "the payload", self.max_bytes)
+                rest = self._rest_waiting if wait else self._rest
+                return make_tuple(CheckedJob, (checked, data) + rest)  # noqa: RUF005 - to unpack takes longer
             return CheckedJob(
                 unique_id() if id is None else check_id(id),
                 dump(self.serde, payload, "the payload", self.max_bytes),

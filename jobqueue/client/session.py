@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from operator import attrgetter
 from typing import Any
 
 from jobqueue.client.held_ids import HeldIds
@@ -21,6 +20,7 @@ from jobqueue.errors import (
     StorageUnavailableError,
 )
 from jobqueue.events import ErrorOccurred
+from jobqueue.model.fast import field_of
 from jobqueue.model.outcomes import AbortedReason
 from jobqueue.runtime.batching import MOST_ITEMS, Batcher, fitting
 from jobqueue.runtime.bounded import end_within
@@ -357,7 +357,7 @@ async def _in_batches(jobs: Sequence[NewJob], insert: Insert) -> list[Inserted]:
     return answers
 
 
-_payload = attrgetter("payload")
+_payload = field_of(NewJob, "payload")
 
 
 def _sizes(jobs: Iterable[NewJob]) -> Iterable[int]:

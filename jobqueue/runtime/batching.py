@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
 from jobqueue.errors import InvalidArgumentError, StorageUnavailableError
@@ -36,6 +37,9 @@ def fitting(sizes: Iterable[int]) -> int:
             break
         count += 1
     return count
+
+
+_item: Callable[[tuple[Any, Any]], Any] = itemgetter(0)
 
 
 class Batcher(Generic[T, R]):
@@ -91,7 +95,7 @@ class Batcher(Generic[T, R]):
             while self._queued:
                 batch = self._queued[: self._limit]
                 if self._sizes is not None and len(batch) > 1:
-                    batch = batch[: fitting(self._sizes([item for item, _ in batch]))]
+                    batch = batch[: fitting(self._sizes(map(_item, batch)))]
                 self._queued = self._queued[len(batch) :]
                 batch = [entry for entry in batch if not entry[1].cancelled()]
                 if batch:
@@ -110,7 +114,7 @@ class Batcher(Generic[T, R]):
 
     async def _send_batch(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
         try:
-            answers: Sequence[Any] = await self._send([item for item, _ in batch])
+            answers: Sequence[Any] = await self._send(list(map(_item, batch)))
             for (item, future), answer in zip(batch, answers, strict=True):
                 if future.done():
                     continue

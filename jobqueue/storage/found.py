@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from operator import attrgetter
 from typing import cast
 
+from jobqueue.model.fast import field_of
 from jobqueue.model.states import ENDED, JobState
 from jobqueue.storage.values import Conflict, Inserted, InsertStatus, NewJob, Record, Reuse
 
@@ -16,7 +16,7 @@ REPLACED_UNREAD = Inserted(InsertStatus.REPLACED, 0, JobState.COMPLETED)
 
 _JOINS = (Conflict.JOIN, Reuse.RETURN)
 """Options of a job that leaves the one with its id as it is."""
-_id = attrgetter("id")
+_id = field_of(NewJob, "id")
 
 
 def as_found(job: Record) -> Inserted:

@@ -7,9 +7,9 @@ all of it before the first sign of life comes back.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from operator import attrgetter
 from typing import TypeVar
 
+from jobqueue.model.fast import field_of
 from jobqueue.model.outcomes import Settlement
 from jobqueue.model.states import Action
 from jobqueue.runtime.batching import MOST_BYTES, MOST_ITEMS
@@ -22,7 +22,7 @@ MOST = MOST_ITEMS
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-_payload, _headers = attrgetter("payload"), attrgetter("headers")
+_payload, _headers = field_of(NewJob, "payload"), field_of(NewJob, "headers")
 
 
 def chunks(items: Sequence[_T], sizes: Sequence[int]) -> Iterator[Sequence[_T]]:
