@@ -49,7 +49,7 @@ class JobBuilder:
     group_weight: GroupWeight | None = None
     _rest: tuple[Any, ...] = field(init=False, repr=False, compare=False)
     _rest_waiting: tuple[Any, ...] = field(init=False, repr=False, compare=False)
-    """All fields but id and payload of a job that is enqueued with the defaults, and if somebody waits for it."""
+    """All but id and payload of a job with the defaults; the latter for one that somebody waits for."""
 
     def __post_init__(self) -> None:
         for name, wait in (("_rest", False), ("_rest_waiting", True)):

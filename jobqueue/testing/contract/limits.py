@@ -118,6 +118,19 @@ class LimitCases(Cases):
         assert await jobs.complete(run) == "cancelled"
         assert await jobs.claim_ids() == ["b"]
 
+    @pytest.mark.parametrize("running", [1, 3, 4, 6, 7, 12, 13, 14])
+    async def test_a_claim_of_many_starts_of_a_group_what_it_may(self, jobs: Jobs, running: int) -> None:
+        await limit(jobs, group=Limit(running=running))
+        for n in range(15):
+            for group in "gh":
+                await jobs.put(f"{group}{n}", group=group)
+        started = ""
+        for many in (1, 3, 6, 4, 20, 20):
+            started += "".join(run.group for run in await jobs.claim(many))
+            assert len(started) <= 2 * running
+            assert abs(started.count("g") - started.count("h")) <= 1
+        assert sorted(started) == ["g"] * running + ["h"] * running
+
     async def test_a_group_at_its_limit_holds_nobody_up(self, jobs: Jobs) -> None:
         await limit(jobs, group=Limit(running=1))
         await put_in(jobs, "g", "abc")

@@ -233,6 +233,7 @@ end $$;
 -- Jobs in the order of their turns, with what take_turns needs to know. Of each job: where it is; its line, by twice its
 -- number, or an odd number if it has no group; the round of turns; of its line where the row is, the jobs of the first round
 -- and of each further one, and how many were looked at. ``contested``: how many without a group start while another could.
+-- ``lines`` is null, as is all that it does not need, if each of the jobs is the one that its line may start in its turn.
 create type jobqueue.turns as (
     priority int, at tid[], jobs jobqueue.ready[], lines int[], rounds int[], rows tid[], firsts int[], weights int[],
     known int[], again bigint[], contested int
@@ -273,9 +274,10 @@ begin
 end $$;
 
 -- Chooses the next jobs of a queue with groups, up to ``p_room``, all of one priority; null: none may start. Groups that may
--- not start any leave the ring. ``p_without``: groups to pass over; '' for the jobs without one.
+-- not start any leave the ring. ``p_held``: leases of the queue. ``p_without``: groups to pass over; '' for the jobs without
+-- one.
 create function jobqueue.pick_in_turns(
-    p_q int, p_now bigint, p_limits jobqueue.limits, p_room int, p_timed boolean, p_without text[]
+    p_q int, p_now bigint, p_limits jobqueue.limits, p_room int, p_timed boolean, p_held bigint, p_without text[]
 ) returns jobqueue.turns
 language plpgsql volatile
 set enable_seqscan = off
@@ -301,6 +303,8 @@ declare
     v_found int[];
     v_simple boolean;
     v_end int[];
+    -- A group has no more leases than the queue: often that tells that none of them is near its limit.
+    v_counted boolean := p_limits.group_running - p_held < p_room;
 begin
     loop
         v_ring := (
@@ -342,11 +346,9 @@ begin
         ), 0) end;
         -- Who may start how many. There may be more lines than there are jobs wanted.
         select
-            array_agg(g.group_name order by g.turn) filter (where g.granted > 0),
-            array_agg(g.at order by g.turn) filter (where g.granted > 0),
-            array_agg(g.left_over order by g.turn) filter (where g.granted > 0),
-            array_agg(g.weight order by g.turn) filter (where g.granted > 0),
-            array_agg(g.granted order by g.turn) filter (where g.granted > 0),
+            array_agg(g.group_name) filter (where g.granted > 0), array_agg(g.at) filter (where g.granted > 0),
+            array_agg(g.left_over) filter (where g.granted > 0), array_agg(g.weight) filter (where g.granted > 0),
+            array_agg(g.granted) filter (where g.granted > 0),
             array_agg(g.group_name) filter (where g.granted = 0), array_agg(g.opens) filter (where g.granted = 0),
             count(*) = p_room, max(g.turn), count(*) filter (where g.granted > 0 and g.turn < v_turn)
         into v_groups, v_rows, v_lefts, v_hints, v_granted, v_parked, v_opens, v_capped, v_last, v_before
@@ -354,7 +356,7 @@ begin
             select
                 l.*, case
                     when p_limits.group_pause is not null then l.may[1]
-                    when p_limits.group_running is not null then greatest(0, least(p_room, p_limits.group_running - l.held))
+                    when v_counted then greatest(0, least(p_room, p_limits.group_running - l.held))
                     else p_room
                 end as granted,
                 coalesce(l.may[2], 9007199254740992) as opens
@@ -364,7 +366,7 @@ begin
                     case when p_limits.group_pause is not null then
                         jobqueue.group_opens(p_q, l.group_name, p_now, p_limits, p_room)
                     end as may,
-                    case when p_limits.group_pause is null and p_limits.group_running is not null then (
+                    case when p_limits.group_pause is null and v_counted then (
                         select count(*) from jobqueue.lease h
                         where h.counted and h.queue = p_q and h.group_name = l.group_name
                     ) end as held
@@ -388,22 +390,21 @@ begin
         v_found := null;
         if v_turn is null and cardinality(v_groups) = p_room and 1 = all(v_hints) then
             -- One job of each, as in most queues with many groups.
+            v_turns.lines := null;
             select
-                array_agg(f.at), array_agg(f.job), array_agg(f.n), array_agg(0), array_agg(f.line), array_agg(1),
-                array_agg(f.weight), array_agg(case when f.more then 2 else 1 end),
-                array_agg((f.job).seq) filter (where (f.job).fence > 0), 0, array_agg(f.n), bool_and(f.weight = 1)
-            into v_turns.at, v_turns.jobs, v_turns.lines, v_turns.rounds, v_turns.rows, v_turns.firsts, v_turns.weights,
-                v_turns.known, v_turns.again, v_turns.contested, v_found, v_simple
+                array_agg(f.at), array_agg(f.job), array_agg(f.line), array_agg(case when f.more then 2 else 1 end),
+                array_agg((f.job).seq) filter (where f.fence > 0), count(*) = p_room and bool_and(f.weight = 1)
+            into v_turns.at, v_turns.jobs, v_turns.rows, v_turns.known, v_turns.again, v_simple
             from (
                 select
-                    2 * g.n::int as n, g.line, f.at, f.job, f.weight, (
+                    g.line, f.at, f.job, f.weight, f.fence, (
                         select true from jobqueue.ready_3 r
                         where r.group_name = g.group_name and r.queue = p_q and r.priority = v_ring and r.place > f.place
                         order by r.place limit 1
                     ) as more
                 from unnest(v_groups, v_rows) with ordinality g(group_name, line, n)
                 cross join lateral (
-                    select r.ctid as at, r::jobqueue.ready as job, r.weight::int as weight, r.place
+                    select r.ctid as at, r::jobqueue.ready as job, r.weight, r.fence, r.place
                     from jobqueue.ready_3 r
                     where r.queue = p_q and r.group_name = g.group_name and r.priority = v_ring
                     and not (p_timed and jobqueue.is_late(p_q, r.seq, p_now))
@@ -411,7 +412,7 @@ begin
                 ) f
                 order by g.n
             ) f;
-            if v_simple and cardinality(v_found) = p_room then
+            if v_simple then
                 return v_turns;
             end if;
         end if;
@@ -513,20 +514,16 @@ begin
     end loop;
 end $$;
 
--- Notes that the first ``p_taken`` of the chosen jobs have started: lines have taken their turns, and rates were used.
-create function jobqueue.take_turns(
-    p_q int, p_now bigint, p_limits jobqueue.limits, p_turns jobqueue.turns, p_taken int
-) returns void
+-- Has the lines of the first ``p_taken`` jobs take their turns, several at once if they have started several jobs. Returns
+-- the groups that have no more jobs, and the turn of the jobs without a group if they have taken one.
+create function jobqueue.take_rounds(
+    p_turns jobqueue.turns, p_groups text[], p_taken int, out ended text[], out plain_turn bigint
+)
 language plpgsql volatile
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_mergejoin = off
 as $$
-declare
-    v_groups text[] := array(select j.group_name from unnest(p_turns.jobs) j);
-    v_ended text[];
-    v_plain_turn bigint;
-    v_group record;
 begin
     with took as (
         select
@@ -534,7 +531,7 @@ begin
             max(t.weight) as weight, max(t.known) as known
         from unnest(
             p_turns.lines[1:p_taken], p_turns.rows[1:p_taken], p_turns.firsts[1:p_taken], p_turns.weights[1:p_taken],
-            p_turns.known[1:p_taken], v_groups[1:p_taken]
+            p_turns.known[1:p_taken], p_groups[1:p_taken]
         ) t(n, at, first, weight, known, group_name)
         group by t.n
     ),
@@ -564,8 +561,41 @@ begin
         from moved m where l.ctid = m.at and m.n % 2 = 0 and not m.ended
     )
     select array_agg(m.group_name) filter (where m.ended), max(m.turn) filter (where m.n % 2 = 1)
-    into v_ended, v_plain_turn
+    into ended, plain_turn
     from moved m;
+end $$;
+
+-- Notes that the first ``p_taken`` of the chosen jobs have started: lines have taken their turns, and rates were used.
+create function jobqueue.take_turns(
+    p_q int, p_now bigint, p_limits jobqueue.limits, p_turns jobqueue.turns, p_taken int
+) returns void
+language plpgsql volatile
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_mergejoin = off
+as $$
+declare
+    v_groups text[] := array(select j.group_name from unnest(p_turns.jobs) j);
+    v_ended text[];
+    v_plain_turn bigint;
+    v_group record;
+begin
+    if p_turns.lines is null then
+        with moved as materialized (
+            select t.at, nextval('jobqueue.number') as turn from (
+                select t.at from unnest(p_turns.rows[1:p_taken], p_turns.known[1:p_taken]) with ordinality t(at, known, n)
+                where t.known > 1 order by t.n offset 0
+            ) t
+        )
+        update jobqueue.line l set turn = m.turn from moved m where l.ctid = m.at;
+        v_ended := nullif(array(
+            select t.group_name from unnest(v_groups[1:p_taken], p_turns.known[1:p_taken]) t(group_name, known)
+            where t.known = 1
+        ), '{}');
+    else
+        select o.ended, o.plain_turn into v_ended, v_plain_turn
+        from jobqueue.take_rounds(p_turns, v_groups, p_taken) o;
+    end if;
     if v_plain_turn is not null then
         insert into jobqueue.plain_turn (queue, priority, turn) values (p_q, p_turns.priority, v_plain_turn)
         on conflict (queue, priority) do update set turn = excluded.turn;
@@ -663,7 +693,9 @@ begin
     end if;
     -- The jobs of one priority at a time, or fewer: up to where it is known who comes next.
     while v_taken < v_room and not v_cut loop
-        v_turns := jobqueue.pick_in_turns(p_q, p_now, p_limits, v_room - v_taken, p_timed, '{}');
+        v_turns := jobqueue.pick_in_turns(
+            p_q, p_now, p_limits, v_room - v_taken, p_timed, v_held + v_taken, '{}'
+        );
         exit when v_turns.at is null;
         return query
         with sized as materialized (
