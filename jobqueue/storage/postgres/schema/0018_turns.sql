@@ -698,7 +698,7 @@ begin
         );
         exit when v_turns.at is null;
         return query
-        with sized as materialized (
+        with sized as (
             select
                 p.*, j.*, case when p.fence > 0 then (
                     select x.saved from jobqueue.detail x where x.queue = p_q and x.seq = p.seq
@@ -707,7 +707,7 @@ begin
                     octet_length(j.payload) + octet_length(j.headers) + case when p.fence = 0 then 0 else coalesce((
                         select octet_length(x.saved) from jobqueue.detail x where x.queue = p_q and x.seq = p.seq
                     ), 0) + coalesce((select h.history_bytes from jobqueue.history(p_q, p.seq) h), 0) end
-                ) over (order by p.n rows unbounded preceding) as bytes
+                ) over (rows unbounded preceding) as bytes
             from unnest(v_turns.at, v_turns.jobs) with ordinality
                 p(at, queue, priority, place, seq, due, updated, fence, attempts, stalls, slot, id, weight, in_group, n)
             cross join lateral (
@@ -717,7 +717,7 @@ begin
         ),
         taken as materialized (
             select s.*, nextval('jobqueue.number') as new_fence
-            from (select s.* from sized s where s.n = 1 or s.bytes <= p_budget order by s.n offset 0) s
+            from (select s.* from sized s where s.n = 1 or s.bytes <= p_budget offset 0) s
         ),
         gone_0 as (
             delete from jobqueue.ready_0 r where r.ctid = any(array(select t.at from taken t where t.slot = 0))
