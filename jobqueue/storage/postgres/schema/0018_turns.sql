@@ -392,25 +392,24 @@ begin
             -- One job of each, as in most queues with many groups.
             v_turns.lines := null;
             select
-                array_agg(f.at), array_agg(f.job), array_agg(f.line), array_agg(case when f.more then 2 else 1 end),
+                array_agg(f.at), array_agg(f.job), array_agg(g.line), array_agg(o.known),
                 array_agg((f.job).seq) filter (where f.fence > 0), count(*) = p_room and bool_and(f.weight = 1)
             into v_turns.at, v_turns.jobs, v_turns.rows, v_turns.known, v_turns.again, v_simple
-            from (
-                select
-                    g.line, f.at, f.job, f.weight, f.fence, (
-                        select true from jobqueue.ready_3 r
-                        where r.group_name = g.group_name and r.queue = p_q and r.priority = v_ring and r.place > f.place
-                        order by r.place limit 1
-                    ) as more
-                from unnest(v_groups, v_rows) with ordinality g(group_name, line, n)
-                cross join lateral (
-                    select r.ctid as at, r::jobqueue.ready as job, r.weight, r.fence, r.place
-                    from jobqueue.ready_3 r
+            from unnest(v_groups, v_rows) g(group_name, line)
+            cross join lateral (
+                -- Its first job, and whether another one follows.
+                select (array_agg(o.at))[1] as at, count(*)::int as known from (
+                    select r.ctid as at from jobqueue.ready_3 r
                     where r.queue = p_q and r.group_name = g.group_name and r.priority = v_ring
                     and not (p_timed and jobqueue.is_late(p_q, r.seq, p_now))
-                    order by r.place limit 1 for no key update skip locked
-                ) f
-                order by g.n
+                    order by r.place limit 2
+                ) o
+            ) o
+            cross join lateral (
+                -- Where it is looked for says nothing of a row that was changed meanwhile.
+                select r.ctid as at, r::jobqueue.ready as job, r.weight, r.fence from jobqueue.ready_3 r
+                where r.ctid = o.at and r.queue = p_q and r.group_name = g.group_name and r.priority = v_ring
+                offset 0 for no key update skip locked
             ) f;
             if v_simple then
                 return v_turns;
