@@ -52,7 +52,8 @@ language plpgsql immutable
 as $$
 declare
     v_limits jobqueue.limits;
-    v_known boolean;
+    v_queue record;
+    v_group record;
 begin
     v_limits.grouped := p_grouped;
     if p_rules is null then
@@ -65,15 +66,15 @@ begin
         v_limits.limited := false;
         return v_limits;
     end if;
-    v_limits.paused := coalesce(p_rules -> 'paused', 'false') <> 'false';
-    select l.known, l.running, l.pause, l.tolerance
-    into v_known, v_limits.running, v_limits.pause, v_limits.tolerance
-    from jobqueue.read_limit(coalesce(p_rules -> 'queue', '{}')) l;
-    v_limits.paused := v_limits.paused or not v_known;
-    select l.known, l.running, l.pause, l.tolerance
-    into v_known, v_limits.group_running, v_limits.group_pause, v_limits.group_tolerance
-    from jobqueue.read_limit(coalesce(p_rules -> 'group', '{}')) l;
-    v_limits.paused := v_limits.paused or not v_known;
+    v_queue := jobqueue.read_limit(coalesce(p_rules -> 'queue', '{}'));
+    v_group := jobqueue.read_limit(coalesce(p_rules -> 'group', '{}'));
+    v_limits.paused := coalesce(p_rules -> 'paused', 'false') <> 'false' or not v_queue.known or not v_group.known;
+    v_limits.running := v_queue.running;
+    v_limits.pause := v_queue.pause;
+    v_limits.tolerance := v_queue.tolerance;
+    v_limits.group_running := v_group.running;
+    v_limits.group_pause := v_group.pause;
+    v_limits.group_tolerance := v_group.tolerance;
     v_limits.limited := p_rules ?| '{queue,group}';
     return v_limits;
 end $$;

@@ -681,7 +681,9 @@ declare
     v_cut boolean := false;
 begin
     if v_room > 0 then
-        perform jobqueue.file_arrivals(p_q);
+        if exists (select 1 from jobqueue.ready_4 r where r.queue = p_q) then
+            perform jobqueue.file_arrivals(p_q);
+        end if;
         -- Whose rate has opened since; and after the clock was set back, who cannot have to wait for so long.
         if p_limits.group_pause is not null then
             perform jobqueue.reopen(p_q, 0, p_now);
