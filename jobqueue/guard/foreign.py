@@ -200,8 +200,9 @@ class ForeignGuard:
 
     async def _look_for_loss(self) -> None:
         """Compare what the server says with what it said last: to this process, or else to another one."""
-        now = await self._queue.mark()
+        # In this order: a mark that another process gets and notes between the two would look like a loss.
         seen = self._seen or await self._gate.ask(self._ledger.server, self._queue.name)
+        now = await self._queue.mark()
         if seen is not None and (now[0] != seen[0] or now[1] <= seen[1]):
             name = printable(self._queue.name)
             log.warning("the server of %s has lost data: its jobs are enqueued again", name)

@@ -89,15 +89,15 @@ class Epoch:
             self._ended, self.looked_at = number, began
 
     async def _look(self) -> None:
+        # In this order: a version that another process writes and notes between the two would look like one
+        # that the store has lost.
+        known = self._seen or await self._known()
         now = await self._present()
         if now is None:
             return
-        if self._seen is None:
-            beat = await self._gate.ask(self._ledger.beat)
-            if beat.epoch is None:
-                await self._gate.ask(self._ledger.note_epoch, *now, lost=False)
-            self._seen = now if beat.epoch is None else (beat.epoch, beat.version)
-        seen = self._seen
+        if known is None:
+            await self._gate.ask(self._ledger.note_epoch, *now, lost=False)
+        self._seen = seen = known or now
         if seen[0] != now[0] or seen[1] > now[1]:
             was_wiped = seen[0] != now[0]
             log.warning("the store was %s: its jobs are compared now", "wiped" if was_wiped else "set back")
@@ -120,6 +120,11 @@ class Epoch:
             await self._gate.ask(self._ledger.note_epoch, *now, lost=True, doubt=LEAST_DOUBT)
             self._to_note = False
             self._noted()
+
+    async def _known(self) -> tuple[bytes, int] | None:
+        """Return the value and version that the ledger has heard of."""
+        beat = await self._gate.ask(self._ledger.beat)
+        return None if beat.epoch is None else (beat.epoch, beat.version)
 
     async def _present(self) -> tuple[bytes, int] | None:
         """Return the value and version that the store has; it gets one if it has none."""

@@ -11,6 +11,7 @@ from jobqueue import Job, Queue, Reaper, Reuse
 from jobqueue.model.outcomes import Settlement
 from jobqueue.model.states import Action, JobState
 from jobqueue.storage.guard import GuardedStorage, PostgresLedger
+from jobqueue.storage.guard.ledger import Beat
 from jobqueue.storage.redis import RedisStorage
 from jobqueue.storage.values import InsertStatus, NewJob
 from tests.services import Server
@@ -206,3 +207,26 @@ async def test_a_claim_that_is_cut_off_while_the_ledger_is_asked_is_given_back(
             await claiming
     (job,) = (await store.exchange("q", "w", [], 1, 60_000)).jobs
     assert job.attempts == 1
+
+
+async def test_a_process_that_starts_while_another_notes_that_nothing_is_lost_believes_it(
+    redis: Server, store: GuardedStorage, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = PostgresLedger(postgres_url(), schema)
+    late = GuardedStorage(RedisStorage(redis.url), ledger)
+    session = store._open_session()
+    session.epoch.renews = True
+    await session.epoch.look()
+    beat = ledger.beat
+
+    async def beat_late() -> Beat:
+        session.epoch._renewed_at = float("-inf")  # the other one is due
+        await session.epoch.look()
+        return await beat()
+
+    monkeypatch.setattr(ledger, "beat", beat_late)
+    monkeypatch.setattr(PostgresLedger, "clone", lambda _self: ledger)
+    await late.open()
+    await late.insert("q", [NewJob("a", b"")])
+    assert late.guard.losses == 0
+    await late.close()
