@@ -66,6 +66,12 @@ else
     return n, at > #head
   end
 
+  -- Note that a group may not start a job before its rate opens or a run of it ends.
+  local function park(group, tat)
+    local at = opens_at(group_limit, group.running, tat)
+    group.tat, group.parked, group.until_ = tat, true, at and string.format(WHOLE, at) or 'inf'
+  end
+
   -- Add to elements, of which there are n, what a group may start in a turn; return how many these are then, and of the
   -- group: itself, line, number of elements, what is left of the turn, the next turn. `whole`: whether the head is known
   -- to be all of the line.
@@ -81,8 +87,7 @@ else
     if left == 0 then left = byte(line.head, 10) end -- the weight of its first job
     local granted, tat = admit(group_limit, group.running, group.tat, math.min(left, want))
     if granted == 0 then
-      local at = opens_at(group_limit, group.running, tat)
-      group.tat, group.parked, group.until_ = tat, true, at and string.format(WHOLE, at) or 'inf'
+      park(group, tat)
       return n
     end
     local had, ends = n, nil
@@ -249,9 +254,19 @@ else
     if not first or (plain and plain > first) then
       claim_plain(plain, count)
     elseif plain == first and turn < sunpack('>I7', members[1], 3) then
-      local had = claimed
-      claim_plain(plain, 1)
-      if claimed > had then root().turns[key] = next_turn() end
+      local had, name = claimed, sub(members[1], 10)
+      local data, running, tat, granted = call('HGET', groups, name), nil, nil, nil
+      if data and #data >= GROUP then
+        running, tat = sunpack('>I4I7', data)
+        granted, tat = admit(group_limit, running, tat, 1)
+      end
+      if granted == 0 then -- nobody waits for that turn
+        park(group_at(name, data), tat)
+        save_groups()
+      else
+        claim_plain(plain, 1)
+        if claimed > had then root().turns[key] = next_turn() end
+      end
     else
       local several = count_before(members, spack('>I2', key), plain == first and turn or nil)
       local ids, gone, starts, quick = plan(members, several, key, count)

@@ -152,14 +152,15 @@ class GroupLines:
                 return None if plain is None else Turn(plain, None, room, contested=False)
             line = self._top(priority)
             assert line is not None
-            if plain == priority and self._turns.get(priority, 0) < line.turn:
-                return Turn(priority, None, 1)
             group = line.group
             want = min(line.left or _weight(line), room, len(line.jobs))
             granted, _ = admit(self.limit, group.running, group.tat, now, want)
-            if granted:
+            if not granted:
+                self._park(group)
+            elif plain == priority and self._turns.get(priority, 0) < line.turn:
+                return Turn(priority, None, 1)
+            else:
                 return Turn(priority, line, granted)
-            self._park(group)
 
     def take(self, turn: Turn, now: int) -> list[JobEntry]:
         """Remove the jobs that start in a turn of a group, and count them as running."""

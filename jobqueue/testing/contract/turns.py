@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+
 import pytest
 
+from jobqueue.model.outcomes import Settlement
 from jobqueue.model.states import Action, JobState
 from jobqueue.storage.capabilities import Revival
 from jobqueue.storage.contract import Storage
-from jobqueue.storage.values import Conflict, Counts, Limit, Rules, Usage
+from jobqueue.storage.values import Conflict, Counts, Limit, NewJob, Rules, Usage
 from jobqueue.testing.contract.base import Cases
 from jobqueue.testing.contract.limits import limit, limiting, put_in
 from jobqueue.testing.contract.support import LEASE, TTL, Jobs, job
+from jobqueue.testing.reference import Reference
 
 __all__ = ["TurnCases"]
+
+RULES = (
+    None,
+    *(Rules(group=Limit(running=most)) for most in (1, 2, 3, 5)),
+    Rules(queue=Limit(running=8), group=Limit(running=3)),
+)
+
+
+def _batches(draw: random.Random, weights: tuple[int, ...]) -> Iterator[list[NewJob]]:
+    """Yield jobs of a few groups, of some without one, and of one or two priorities."""
+    groups = "abcdef"[: draw.choice((1, 2, 3, 6))] + draw.choice(("", "--"))
+    priorities = draw.choice(((0,), (0, 1)))
+    number = 0
+    while True:
+        batch: list[NewJob] = []
+        for _ in range(draw.choice((1, 2, 5))):
+            group = draw.choice(groups).strip("-")
+            weight = draw.choice(weights) if group else 1
+            batch.append(job(f"{number}", group=group, weight=weight, priority=draw.choice(priorities)))
+            number += 1
+        yield batch
 
 
 class TurnCases(Cases):
@@ -71,6 +97,72 @@ class TurnCases(Cases):
         await put_in(jobs, "g", "xyz")
         assert await jobs.claim_ids(4) == ["a", "b", "x", "c"]
         assert await jobs.claim_ids() == ["d", "y", "e", "f", "z"]
+
+    @pytest.mark.parametrize("weights", [(1,), (1, 2, 3), (1, 3)])
+    @pytest.mark.parametrize("seed", range(8))
+    async def test_turns_are_those_of_the_reference(
+        self, jobs: Jobs, seed: int, weights: tuple[int, ...]
+    ) -> None:
+        """Small claims, since what a claim cannot see of the lines behind must not matter."""
+        store, reference = limiting(jobs.storage), Reference()
+        reference.limiting = True
+        draw = random.Random(f"{seed} {weights}")  # noqa: S311 - to be repeatable
+        batches, runs, started = _batches(draw, weights), list[Settlement](), 0
+        for step in range(60):
+            now = int(jobs.clock.time() * 1000)
+            match draw.choices(("insert", "claim", "end", "limit"), (8, 8, 2, 1))[0]:
+                case "insert":
+                    batch = next(batches)
+                    await jobs.insert(*batch)
+                    reference.insert(jobs.queue, batch, now, None, None)
+                case "claim":
+                    most = draw.choice((1, 1, 2, 3, 5))
+                    known = [run.id for run in reference.exchange(jobs.queue, "w", [], most, LEASE, now).jobs]
+                    claimed = await jobs.claim(most)
+                    assert [run.id for run in claimed] == known, f"step {step}"
+                    action = draw.choice((Action.COMPLETE, Action.RELEASE))
+                    runs += [Settlement(run.id, run.fence, action, b"", TTL) for run in claimed]
+                    started += len(claimed)
+                case "end" if runs:
+                    run = runs.pop(draw.randrange(len(runs)))
+                    (entry,) = (one for one in reference.jobs if one.new.id == run.id)
+                    await jobs.exchange(run)
+                    reference.exchange(jobs.queue, "w", [run._replace(fence=entry.fence)], 0, LEASE, now)
+                case _:
+                    rules = draw.choice(RULES)
+                    await store.set_rules(jobs.queue, rules)
+                    reference.set_rules(jobs.queue, rules, None)
+        assert started
+
+    async def test_it_is_no_turn_if_nobody_else_could_take_one(self, jobs: Jobs) -> None:
+        await limit(jobs, group=Limit(running=1))
+        await put_in(jobs, "g", "ab")
+        await jobs.put_all("1234")
+        assert await jobs.claim_ids(1) == ["1"]
+        (run,) = await jobs.claim(1)
+        assert run.id == "a"
+        assert [await jobs.claim_ids(1) for _ in "23"] == [["2"], ["3"]]
+        await jobs.complete(run)
+        assert await jobs.claim_ids() == ["4", "b"]
+
+    async def test_jobs_that_come_in_the_middle_of_a_turn_go_on_with_it(self, jobs: Jobs) -> None:
+        limiting(jobs.storage)
+        await put_in(jobs, "paying", "a", weight=3)
+        await put_in(jobs, "g", "wxyz")
+        await put_in(jobs, "paying", "b")
+        assert await jobs.claim_ids(1) == ["a"]
+        await put_in(jobs, "paying", "cdef")
+        claimed = [id for _ in range(9) for id in await jobs.claim_ids(1)]
+        assert claimed == ["b", "c", "w", "d", "x", "e", "y", "f", "z"]
+
+    async def test_a_turn_that_has_ended_leaves_nothing_for_the_next(self, jobs: Jobs) -> None:
+        limiting(jobs.storage)
+        await put_in(jobs, "paying", "ab", weight=2)
+        await put_in(jobs, "g", "vwxyz")
+        assert await jobs.claim_ids(1) == ["a"]
+        await put_in(jobs, "paying", "cdef", weight=3)
+        claimed = [id for many in (1, 1, 1, 3, 3) for id in await jobs.claim_ids(many)]
+        assert claimed == ["b", "v", "c", "d", "e", "w", "f", "x", "y"]
 
     @pytest.mark.parametrize("weight", [1, 7])
     @pytest.mark.parametrize("limit", [1, 10])

@@ -53,6 +53,12 @@ MUTANTS = [
         "math.min(left, want), group.tat",
     ),
     Mutant(
+        "jobs without a group take a turn that no group could have had",
+        "lib/claim_turns.lua",
+        "if granted == 0 then -- nobody waits",
+        "if false then -- nobody waits",
+    ),
+    Mutant(
         "more jobs of a group run than may, where they start one by one",
         "lib/claim_turns.lua",
         "local granted, later = admit(group_limit, running, tat, 1)",

@@ -382,14 +382,10 @@ begin
         if v_capped and v_turn > v_last then
             v_turn := null;  -- others come before
         end if;
-        if v_groups is null then
-            -- Who is left has no group, or comes later.
-            continue when v_turn is null or not v_capped;
-            v_groups := '{}';
-        end if;
+        continue when v_groups is null;  -- who is left has no group, or comes later
         v_found := null;
-        if v_turn is null and cardinality(v_groups) = p_room and 1 = all(v_hints) then
-            -- One job of each, as in most queues with many groups.
+        if v_turn is null and cardinality(v_groups) = p_room and 1 = all(v_hints) and 0 = all(v_lefts) then
+            -- One job of each in a turn that begins with it, as in most queues with many groups.
             v_turns.lines := null;
             select
                 array_agg(f.at), array_agg(f.job), array_agg(g.line), array_agg(o.known),
@@ -473,20 +469,23 @@ begin
             ) b
             order by 1, 2, 3 limit 1
         ),
+        -- The last place at which a job of a group could start. Whether a later one without a group takes its turn by that
+        -- is not known as long as there may be other lines.
+        last_one as materialized (
+            select p.round, p.n from placed p where p.n % 2 = 0 and (p.k <= p.most or p.most < p.granted)
+            order by p.round desc, p.n desc limit 1
+        ),
         chosen as materialized (
-            select p.* from placed p left join bound b on true
+            select p.* from placed p left join bound b on true left join last_one e on true
             where p.k <= p.most and (b.n is null or (p.round, p.n, p.k) < (b.round, b.n, b.k))
+            and (not v_capped or p.n % 2 = 0 or e.n is null or (p.round, p.n) < (e.round, e.n))
             order by p.round, p.n, p.k limit p_room
         )
         select
             array_agg(c.at), array_agg(c.job), array_agg(c.n), array_agg(c.round), array_agg(c.line), array_agg(c.first),
             array_agg(c.weight), array_agg(c.known), array_agg((c.job).seq) filter (where (c.job).fence > 0),
             (select array_agg(distinct p.n) from placed p),
-            -- The last place at which a job of a group could start.
-            (
-                select array[p.round, p.n] from placed p where p.n % 2 = 0 and (p.k <= p.most or p.most < p.granted)
-                order by p.round desc, p.n desc limit 1
-            )
+            (select array[e.round, e.n] from last_one e)
         into v_turns.at, v_turns.jobs, v_turns.lines, v_turns.rounds, v_turns.rows, v_turns.firsts, v_turns.weights,
             v_turns.known, v_turns.again, v_found, v_end
         from (select * from chosen c order by c.round, c.n, c.k) c;
