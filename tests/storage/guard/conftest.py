@@ -13,6 +13,11 @@ from tests.storage.guard.support import EMPTY, ledger_schema
 from tests.storage.postgres.server import PostgresServer, postgres_url
 from tests.storage.postgres.support import connection
 
+END_OTHERS = """
+select pg_terminate_backend(pid, 10000) from pg_stat_activity
+where backend_type = 'client backend' and pid <> pg_backend_pid()
+"""
+
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
@@ -60,6 +65,9 @@ async def postgres(database: PostgresServer) -> AsyncIterator[PostgresServer]:
         database.start()
     await PostgresLedger(database.url).apply_schema()
     async with connection(database.url) as admin:
+        await admin.execute(
+            END_OTHERS
+        )  # a server that was stopped may still carry out what an earlier test asked
         await admin.execute(EMPTY.format(s="jobqueue_ledger"))
     yield database
     if database.process is None:
