@@ -65,9 +65,8 @@ async def postgres(database: PostgresServer) -> AsyncIterator[PostgresServer]:
         database.start()
     await PostgresLedger(database.url).apply_schema()
     async with connection(database.url) as admin:
-        await admin.execute(
-            END_OTHERS
-        )  # a server that was stopped may still carry out what an earlier test asked
+        # A server that was stopped may still carry out what an earlier test has asked.
+        await admin.execute(END_OTHERS)
         await admin.execute(EMPTY.format(s="jobqueue_ledger"))
     yield database
     if database.process is None:
