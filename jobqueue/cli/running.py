@@ -18,21 +18,24 @@ T = TypeVar("T")
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run on the event loop of asyncio. Raises `KeyboardInterrupt`."""
-    return _run(asyncio.run, main)
+    return _run(lambda: asyncio.run, main)
 
 
 def run_fast(main: Coroutine[Any, Any, T]) -> T:
     """Run on uvloop if it is installed, on asyncio if not. Raises `KeyboardInterrupt`."""
-    # Chosen before it runs: an error raised while the missing import is handled would show that too.
-    return _run(_runner(), main)
+    return _run(_runner, main)
 
 
-def _run(runner: Callable[[Coroutine[Any, Any, T]], T], main: Coroutine[Any, Any, T]) -> T:
-    whole = _interruptible(main)
+def _run(choose: Callable[[], Callable[[Coroutine[Any, Any, T]], T]], main: Coroutine[Any, Any, T]) -> T:
     try:
-        return runner(whole)
-    finally:  # Ctrl-C may come before the loop has begun them: Python would warn of it
-        whole.close()
+        # Chosen before it runs: an error raised while the missing import is handled would show that too.
+        runner = choose()
+        whole = _interruptible(main)
+        try:
+            return runner(whole)
+        finally:
+            whole.close()
+    finally:  # Ctrl-C may come before the loop has begun it, or while one is imported: Python would warn of it
         main.close()
 
 

@@ -160,6 +160,29 @@ except KeyboardInterrupt:
     assert (ended.stdout, ended.stderr) == ("interrupted\n", "")
 
 
+def test_an_interrupt_while_a_loop_is_looked_for_leaves_no_warning() -> None:
+    program = """
+import sys
+from jobqueue.cli.running import run_fast
+
+class Interrupts:
+    def find_spec(self, name, *_):
+        if name == "uvloop":
+            raise KeyboardInterrupt
+
+async def main():
+    print("begun")
+
+sys.meta_path.insert(0, Interrupts())
+try:
+    run_fast(main())
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    ended = run(program)
+    assert (ended.stdout, ended.stderr) == ("interrupted\n", "")
+
+
 def test_a_forked_child_is_interrupted_as_any_process() -> None:
     program = """
 import os, signal
