@@ -35,7 +35,7 @@ def _run(choose: Callable[[], Callable[[Coroutine[Any, Any, T]], T]], main: Coro
             return runner(whole)
         finally:
             whole.close()
-    finally:  # Ctrl-C may come before the loop has begun it, or while one is imported: Python would warn of it
+    finally:  # Ctrl-C may come before the loop has begun it, or is imported: Python would warn of it
         main.close()
 
 
